@@ -1,0 +1,127 @@
+//! What processing hands to the writer: pieces of sections with layers, and the panel they share.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::panel::{Ledger, Panel};
+use crate::section::{Csr, ObsLabels, TissueImage};
+
+/// Which part of the data a record belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Split {
+    /// Trains the model.
+    Train,
+    /// Selects it.
+    Val,
+    /// Judges it.
+    Test,
+}
+
+impl Split {
+    /// `train`, `val` or `test`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Split::Train => "train",
+            Split::Val => "val",
+            Split::Test => "test",
+        }
+    }
+}
+
+/// A dense row-major matrix `[n_rows, n_cols]`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Matrix<T> {
+    /// Number of columns.
+    pub n_cols: usize,
+    /// Row-major values.
+    pub values: Vec<T>,
+}
+
+impl<T> Matrix<T> {
+    /// Number of rows.
+    pub fn n_rows(&self) -> usize {
+        self.values.len().checked_div(self.n_cols).unwrap_or(0)
+    }
+
+    /// Row `i`.
+    pub fn row(&self, i: usize) -> &[T] {
+        &self.values[i * self.n_cols..(i + 1) * self.n_cols]
+    }
+}
+
+/// The observations of one section in one split: the unit inside which neighbours, completion and baselines live.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Piece {
+    /// Position of the section in the data set; upper half of every record id.
+    pub section: u32,
+    /// Name of the section.
+    pub library_id: String,
+    /// Donor, where known.
+    pub donor_id: Option<String>,
+    /// Split of all its observations.
+    pub split: Split,
+    /// Row of each observation in the section as ingested, ascending; lower half of its record id.
+    pub rows: Vec<u32>,
+    /// Names.
+    pub obs_ids: Vec<String>,
+    /// Native coordinates.
+    pub xy: Vec<[f64; 2]>,
+    /// µm per native unit.
+    pub um_per_unit: Option<f64>,
+    /// Counts over `Panel::genes`, `[n_obs, n_genes]`.
+    pub counts: Csr,
+    /// Whether the entry was measured (count > 0) `[n_obs, G]`.
+    pub measured: Matrix<bool>,
+    /// Layers over `Panel::selected`: `log1p`, `d_log1p`, ... `[n_obs, G]`.
+    pub layers: BTreeMap<String, Matrix<f32>>,
+    /// `n_neighbours` per observation: positions in this piece, nearest first, ties by position.
+    pub neighbours: Matrix<u32>,
+    /// Label columns, cut to these observations.
+    pub labels: Vec<ObsLabels>,
+}
+
+impl Piece {
+    /// Number of observations.
+    pub fn n_obs(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Record id of observation `i`: section ordinal ≪ 32 | row as ingested.
+    pub fn record_id(&self, i: usize) -> u64 {
+        (u64::from(self.section) << 32) | u64::from(self.rows[i])
+    }
+}
+
+/// A section's facts that the manifest keeps.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SectionFacts {
+    /// Name.
+    pub library_id: String,
+    /// Donor, where known.
+    pub donor_id: Option<String>,
+    /// File or folder name it came from (not the machine's path).
+    pub source: String,
+    /// Format it was read as.
+    pub format: String,
+    /// Observations as ingested.
+    pub n_obs_ingested: u64,
+    /// µm per native unit.
+    pub um_per_unit: Option<f64>,
+    /// Low-resolution picture for reports.
+    pub image: Option<TissueImage>,
+}
+
+/// A processed data set, ready to be written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Processed {
+    /// Genes.
+    pub panel: Panel,
+    /// Sections in ordinal order.
+    pub sections: Vec<SectionFacts>,
+    /// Pieces, ordered by (section, split).
+    pub pieces: Vec<Piece>,
+    /// What was dropped.
+    pub ledger: Ledger,
+}

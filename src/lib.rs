@@ -1,0 +1,1 @@
+//! What is learned? Tensors, engines, models, tasks, the trainer, evaluation and reports.
