@@ -9,3 +9,4 @@
 pub mod panel;
 pub mod processed;
 pub mod section;
+pub mod draw;
