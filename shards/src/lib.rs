@@ -6,7 +6,8 @@
 //! record a lane reads at a step; `loader` brings it there. `draw` holds every keyed random draw, `durable` every
 //! crash-safe write.
 
+pub mod draw;
+pub mod order;
 pub mod panel;
 pub mod processed;
 pub mod section;
-pub mod draw;

@@ -273,7 +273,10 @@ mod tests {
             (engine.rank() != 1).then(|| engine.barrier("start").unwrap_err())
         });
         for error in results.into_iter().flatten() {
-            assert!(matches!(&error, EngineError::Deadline { missing, operation: "start", .. } if missing == &[1]), "{error}");
+            assert!(
+                matches!(&error, EngineError::Deadline { missing, operation: "start", .. } if missing == &[1]),
+                "{error}"
+            );
         }
     }
 
