@@ -3,6 +3,8 @@
 //! Operations are issued by every rank in the same order with the same lengths; a wrong order or length, a lost peer
 //! or an expired deadline is an error naming rank, operation and sequence number, never a hang.
 
+pub mod reduce;
+pub mod tail;
 pub mod threads;
 
 pub use threads::ThreadsEngine;
