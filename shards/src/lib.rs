@@ -8,6 +8,7 @@
 
 pub mod draw;
 pub mod order;
+pub mod ingest;
 pub mod panel;
 pub mod processed;
 pub mod section;
