@@ -135,6 +135,14 @@ impl Completion {
         &self.config.layer
     }
 
+    /// Assay 0 every time, or one of its own per validation (far above the report's 1–10).
+    pub fn validation_assay(&self, global_step: u64) -> u32 {
+        match self.config.validation_mask {
+            ValidationMask::Fixed => 0,
+            ValidationMask::Afresh => 1_000_000 + global_step as u32,
+        }
+    }
+
     /// Names of the loss terms, in order.
     pub fn terms(&self) -> &'static [&'static str] {
         &["mse"]
@@ -143,7 +151,7 @@ impl Completion {
     /// Mean of visible values per section and gene over `slots` (all records of a split).
     ///
     /// `at = None`: nothing is hidden (training data); `Some(assay)`: what that assay leaves visible.
-    pub fn gene_means<'a>(&self, slots: impl IntoIterator<Item = &'a Slot>, assay: Option<u32>) -> GeneMeans {
+    pub fn gene_means(&self, slots: impl IntoIterator<Item = Slot>, assay: Option<u32>) -> GeneMeans {
         let genes = self.probability.len();
         let mut sums: std::collections::BTreeMap<u32, (Vec<f64>, Vec<u64>)> = Default::default();
         let mut hidden = vec![false; genes];

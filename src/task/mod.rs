@@ -6,8 +6,12 @@
 pub mod completion;
 
 use serde::{Deserialize, Serialize};
+use syncytia_shards::loader::Slot;
 
-use crate::tensor::Tensor;
+use self::completion::{Completion, GeneMeans};
+use crate::model::Model;
+use crate::model::layers::DrawContext;
+use crate::tensor::{Device, Tensor};
 
 /// `[task]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -42,4 +46,105 @@ pub struct Terms {
     pub first_bad: Option<u64>,
     /// S_k in f64, summed per record and then in record order.
     pub values: Vec<f64>,
+}
+
+/// A task with what it learned of the data.
+#[derive(Debug, Clone)]
+pub enum Task {
+    /// Completion of hidden entries.
+    Completion(Completion),
+}
+
+/// A micro-batch on the host, ready for the device.
+#[derive(Debug, Clone)]
+pub enum Prepared {
+    /// For completion.
+    Completion(completion::Prepared),
+}
+
+impl Prepared {
+    /// W_k of its loss terms.
+    pub fn weights(&self) -> &[f64] {
+        match self {
+            Prepared::Completion(batch) => &batch.weights,
+        }
+    }
+
+    /// Its records, in slot order.
+    pub fn ids(&self) -> &[u64] {
+        match self {
+            Prepared::Completion(batch) => &batch.ids,
+        }
+    }
+}
+
+impl Task {
+    /// The task of a config, over a panel whose layer genes have these expressed fractions.
+    pub fn new(config: &TaskConfig, fractions: &[f64], seed: u64) -> Task {
+        match config {
+            TaskConfig::Completion(config) => Task::Completion(Completion::new(config.clone(), fractions, seed)),
+        }
+    }
+
+    /// The layer it needs.
+    pub fn layer(&self) -> &str {
+        match self {
+            Task::Completion(task) => task.layer(),
+        }
+    }
+
+    /// Names of the loss terms, in order.
+    pub fn terms(&self) -> &'static [&'static str] {
+        match self {
+            Task::Completion(task) => task.terms(),
+        }
+    }
+
+    /// What it learns of a split's records before the first step (`assay`: what that assay leaves visible).
+    pub fn gene_means(&self, slots: impl IntoIterator<Item = Slot>, assay: Option<u32>) -> GeneMeans {
+        match self {
+            Task::Completion(task) => task.gene_means(slots, assay),
+        }
+    }
+
+    /// Gathers, draws and hides on the host.
+    pub fn prepare(&self, slots: &[Slot], at: DrawsAt, means: &GeneMeans) -> Prepared {
+        match self {
+            Task::Completion(task) => Prepared::Completion(task.prepare(slots, at, means)),
+        }
+    }
+
+    /// The loss terms of a lane.
+    pub fn loss(
+        &self,
+        model: &Model,
+        batch: &Prepared,
+        seed: u64,
+        global_step: u64,
+        first_slot: usize,
+        device: &Device,
+    ) -> Terms {
+        let draws = DrawContext::new(seed, global_step, first_slot);
+        match (self, model, batch) {
+            (Task::Completion(task), Model::Spackle(model), Prepared::Completion(batch)) => {
+                task.loss(model, batch, &draws, device)
+            }
+        }
+    }
+
+    /// Sum and weight of the selection metric over a micro-batch.
+    pub fn validate(&self, model: &Model, batch: &Prepared, device: &Device) -> (f64, f64) {
+        match (self, model, batch) {
+            (Task::Completion(task), Model::Spackle(model), Prepared::Completion(batch)) => {
+                task.validate(model, batch, device)
+            }
+        }
+    }
+
+    /// Assay that validation number `global_step` uses.
+    pub fn validation_assay(&self, global_step: u64) -> u32 {
+        match self {
+            Task::Completion(task) => task.validation_assay(global_step),
+        }
+    }
 }
