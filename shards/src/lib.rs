@@ -9,6 +9,20 @@
 pub mod draw;
 pub mod order;
 pub mod ingest;
+pub mod durable;
+pub mod encode;
+pub mod error;
+pub mod layout;
+pub mod loader;
+pub mod manifest;
 pub mod panel;
 pub mod processed;
+pub mod reader;
+pub mod row_group;
+pub mod schema;
 pub mod section;
+pub mod verify;
+pub mod writer;
+
+#[cfg(test)]
+mod store_tests;
