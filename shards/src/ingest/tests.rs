@@ -346,6 +346,33 @@ fn the_shipped_section_is_small_and_whole() {
     assert!(section.image.is_some() && section.um_per_unit.is_some());
 }
 
+#[test]
+fn zstd_and_lz4_are_read_by_the_fallback_and_blosc_is_refused_in_words() {
+    // 40 × 12 Poisson counts written with h5py 3.16 and hdf5plugin: X.data zstd, X.indices LZ4, X.indptr shuffle and
+    // zstd; the same matrix dense in a layer (uint16, zstd); another layer in Blosc.
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/ingest/fixtures/zstd_lz4.h5ad");
+    let sparse = read(&path).unwrap();
+    let layer = |name: &str| IngestOptions { counts: CountsFrom::Layer(name.into()), ..IngestOptions::default() };
+    let dense = read_section(&path, &layer("dense")).unwrap();
+    assert_eq!(sparse.counts, dense.counts);
+    assert_eq!(sparse.counts.values.len(), 307);
+    assert_eq!(sparse.counts.values.iter().sum::<f32>(), 496.0);
+    assert_eq!(sparse.labels[0].values[..4], ["true", "false", "false", "true"].map(|b| Some(b.to_owned())));
+    let h5 = H5File::open(&path).unwrap();
+    let window = CountsWindow::open(&h5, "layers/dense", 40, 12).unwrap().rows(17, 3).unwrap().into_csr();
+    assert_eq!(window, dense.counts.select_rows(&[17, 18, 19]));
+    let error = read_section(&path, &layer("blosc")).unwrap_err().to_string();
+    assert!(error.contains("filter 32001") && error.contains("gzip"), "{error}");
+}
+
+#[test]
+fn damaged_zstd_files_are_errors_and_never_the_end_of_the_process() {
+    let whole = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/ingest/fixtures/zstd_lz4.h5ad");
+    let folder = Folder::new();
+    let damaged = folder.0.path().join("damaged.h5ad");
+    survive(&std::fs::read(whole).unwrap(), &damaged, 360, |p| read(p).is_ok());
+}
+
 /// A copy of scanpy's small Visium section whose files a test may change.
 fn visium_copy() -> Option<(Folder, PathBuf)> {
     let from = real("tenx-format-samples/scanpy_visium_data/1.0.0")?;
