@@ -9,13 +9,17 @@ use std::path::Path;
 use hdf5_pure::{AttrValue, EnumTypeBuilder, FileBuilder, FinishedGroup, GroupBuilder};
 
 use super::error::IngestError;
+use super::visium::SPOT_DIAMETER_UM;
 use crate::processed::Matrix;
-use crate::section::Csr;
+use crate::section::{Csr, ObsLabels, Section};
 
 /// Elements below which an array is stored plainly: a chunk index would cost more than it saves.
 const MIN_CHUNKED: usize = 512;
-/// Elements of a chunk: 256 KiB of f32, what one window read decodes at a time.
-const CHUNK: u64 = 1 << 16;
+/// Elements of a chunk: 128 KiB of f32, what one window read decodes at a time.
+const CHUNK: u64 = 1 << 15;
+/// Longest side of a chunk. From 2^16 to 2^24 hdf5-pure 0.47 writes the side in 4 bytes where the C library expects 3
+/// and refuses to open the data set ("stored chunk dimension encoding length does not match").
+const MAX_CHUNK_SIDE: u64 = u16::MAX as u64;
 const GZIP_LEVEL: u32 = 4;
 
 /// An annotated matrix, observations × variables.
@@ -39,6 +43,57 @@ pub struct AnnData {
     pub uns: BTreeMap<String, Uns>,
     /// `raw`: a matrix over variables of its own.
     pub raw: Option<Raw>,
+}
+
+impl AnnData {
+    /// A section as scanpy's `read_visium` would hold it: ids as names, symbols in `var["gene_name"]`, the picture and
+    /// its scale under `uns["spatial"][library_id]`. Reading the file gives the section back (notes excepted).
+    pub fn from_section(section: &Section) -> AnnData {
+        let mut obs: Vec<(String, Values)> = Vec::new();
+        if let Some(places) = &section.array_row_col {
+            for (axis, name) in ["array_row", "array_col"].into_iter().enumerate() {
+                let values = places.iter().map(|p| i64::from(p[axis])).collect();
+                obs.push((name.into(), Values::I64(values)));
+            }
+        }
+        let mut labels = section.labels.clone();
+        if let (Some(donor), false) = (&section.donor_id, labels.iter().any(|l| l.name == "donor_id")) {
+            let values = vec![Some(donor.clone()); section.n_obs()];
+            labels.push(ObsLabels { name: "donor_id".into(), values });
+        }
+        obs.extend(labels.into_iter().map(|l| (l.name, Values::Categorical(l.values))));
+        let symbols = section.genes.iter().map(|g| g.symbol.clone()).collect();
+        let xy = section.xy.iter().flatten().copied().collect();
+        let slide = BTreeMap::from([(section.library_id.clone(), Uns::Dict(slide(section)))]);
+        AnnData {
+            obs_names: section.obs_ids.clone(),
+            obs,
+            var_names: section.genes.iter().map(|g| g.id.clone()).collect(),
+            var: vec![("gene_name".into(), Values::Text(symbols))],
+            x: Some(X::Sparse(section.counts.clone())),
+            obsm: BTreeMap::from([("spatial".into(), Matrix { n_cols: 2, values: xy })]),
+            uns: BTreeMap::from([("spatial".into(), Uns::Dict(slide))]),
+            ..AnnData::default()
+        }
+    }
+}
+
+/// `uns["spatial"][library_id]`.
+fn slide(section: &Section) -> BTreeMap<String, Uns> {
+    let mut factors = BTreeMap::new();
+    if let Some(um) = section.um_per_unit {
+        factors.insert("microns_per_pixel".into(), Uns::F64(um));
+        factors.insert("spot_diameter_fullres".into(), Uns::F64(SPOT_DIAMETER_UM / um));
+    }
+    let mut images = BTreeMap::new();
+    let decoded = section.image.as_ref().and_then(|i| Some((image::load_from_memory(&i.encoded).ok()?, i.scale)));
+    if let Some((picture, scale)) = decoded {
+        let picture = picture.to_rgb8();
+        let shape = vec![u64::from(picture.height()), u64::from(picture.width()), 3];
+        images.insert("lowres".into(), Uns::Bytes { shape, values: picture.into_raw() });
+        factors.insert("tissue_lowres_scalef".into(), Uns::F64(scale));
+    }
+    BTreeMap::from([("images".into(), Uns::Dict(images)), ("scalefactors".into(), Uns::Dict(factors))])
 }
 
 /// Sparse or dense.
@@ -250,23 +305,27 @@ fn stored(dataset: &mut Dataset, shape: &[u64]) {
     if n < MIN_CHUNKED as u64 {
         return;
     }
-    let per_row: u64 = shape[1..].iter().product::<u64>().max(1);
-    let rows = (CHUNK / per_row).clamp(1, shape[0]);
-    let chunk: Vec<u64> = std::iter::once(rows).chain(shape[1..].iter().copied()).collect();
+    let inner = shape[1..].iter().map(|&side| side.min(MAX_CHUNK_SIDE));
+    let rows = (CHUNK / inner.clone().product::<u64>().max(1)).clamp(1, shape[0]);
+    let chunk: Vec<u64> = std::iter::once(rows).chain(inner).collect();
     dataset.with_chunks(&chunk).with_shuffle().with_deflate(GZIP_LEVEL);
 }
 
 fn strings(dataset: &mut Dataset, values: &[String]) {
     let borrowed: Vec<&str> = values.iter().map(String::as_str).collect();
-    dataset.with_vlen_strings(&borrowed);
+    stored(dataset.with_vlen_strings(&borrowed), &[values.len() as u64]);
     dataset.set_attr("encoding-type", text("string-array")).set_attr("encoding-version", text("0.2.0"));
 }
 
 fn bools(dataset: &mut Dataset, values: &[bool]) {
     let bytes: Vec<u8> = values.iter().map(|&b| u8::from(b)).collect();
+    array(dataset.with_enum_u8_data(bool_type(), &bytes), &[values.len() as u64]);
+}
+
+/// h5py's boolean.
+fn bool_type() -> hdf5_pure::Datatype {
     let kind = EnumTypeBuilder::with_base(hdf5_pure::make_i8_type()).value("FALSE", 0).value("TRUE", 1);
-    let kind = kind.build().expect("two values of one byte");
-    array(dataset.with_enum_u8_data(kind, &bytes), &[values.len() as u64]);
+    kind.build().expect("two values of one byte")
 }
 
 fn matrix(group: &mut GroupBuilder, name: &str, x: &X) {
@@ -356,7 +415,7 @@ fn uns(group: GroupBuilder, values: &BTreeMap<String, Uns>) -> FinishedGroup {
             }
             Uns::F64(v) => scalar(group.create_dataset(name).with_f64_data(&[*v])),
             Uns::I64(v) => scalar(group.create_dataset(name).with_i64_data(&[*v])),
-            Uns::Bool(v) => scalar(group.create_dataset(name).with_i64_data(&[i64::from(*v)])),
+            Uns::Bool(v) => scalar(group.create_dataset(name).with_enum_u8_data(bool_type(), &[u8::from(*v)])),
             Uns::Column(Values::Categorical(v)) => {
                 let labels: Vec<String> = v.iter().map(|l| l.clone().unwrap_or_default()).collect();
                 strings(group.create_dataset(name), &labels);

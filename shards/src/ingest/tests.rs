@@ -313,6 +313,66 @@ fn muscle_is_read_from_its_outs_folder() {
     assert!(alone.to_string().contains("spatial/tissue_positions.csv"), "{alone}");
 }
 
+#[test]
+fn a_slide_written_and_read_again_is_the_same_slide() {
+    let Some(path) = real("visium-mouse-muscle-Vis5A_2dpi/outs") else { return };
+    let slide = read(&path).unwrap();
+    let folder = Folder::new();
+    let again = read(&folder.h5ad(&AnnData::from_section(&slide))).unwrap();
+    let pixels = |s: &Section| image::load_from_memory(&s.image.as_ref().unwrap().encoded).unwrap().to_rgb8();
+    assert_eq!(pixels(&again), pixels(&slide));
+    assert_eq!(again.image.as_ref().unwrap().scale, slide.image.as_ref().unwrap().scale);
+    let Section { source, format, image, notes, .. } = again.clone();
+    assert_eq!(again, Section { source, format, image, notes, ..slide });
+}
+
+#[test]
+fn the_shipped_section_is_small_and_whole() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/vis5a_cut.h5ad");
+    assert!(std::fs::metadata(&path).unwrap().len() <= 1_000_000);
+    let section = read(&path).unwrap();
+    assert_eq!((section.library_id.as_str(), section.n_obs()), ("Vis5A", 982));
+    // The cumulative rule at 0.7 keeps 566 genes of the whole section; the cut must not be what ends it.
+    let mut n_spots = vec![0usize; section.genes.len()];
+    section.counts.indices.iter().for_each(|&g| n_spots[g as usize] += 1);
+    n_spots.sort_by(|a, b| b.cmp(a));
+    let mut sum = 0.0;
+    let mean = |(k, &n): (usize, &usize)| {
+        sum += n as f64 / 982.0;
+        sum / (k + 1) as f64
+    };
+    let kept = n_spots.iter().enumerate().map(mean).filter(|&m| m >= 0.7).count();
+    assert!(kept < section.genes.len() && kept == 566, "{kept} of {}", section.genes.len());
+    assert!(section.image.is_some() && section.um_per_unit.is_some());
+}
+
+#[test]
+fn zstd_and_lz4_are_read_by_the_fallback_and_blosc_is_refused_in_words() {
+    // 40 × 12 Poisson counts written with h5py 3.16 and hdf5plugin: X.data zstd, X.indices LZ4, X.indptr shuffle and
+    // zstd; the same matrix dense in a layer (uint16, zstd); another layer in Blosc.
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/ingest/fixtures/zstd_lz4.h5ad");
+    let sparse = read(&path).unwrap();
+    let layer = |name: &str| IngestOptions { counts: CountsFrom::Layer(name.into()), ..IngestOptions::default() };
+    let dense = read_section(&path, &layer("dense")).unwrap();
+    assert_eq!(sparse.counts, dense.counts);
+    assert_eq!(sparse.counts.values.len(), 307);
+    assert_eq!(sparse.counts.values.iter().sum::<f32>(), 496.0);
+    assert_eq!(sparse.labels[0].values[..4], ["true", "false", "false", "true"].map(|b| Some(b.to_owned())));
+    let h5 = H5File::open(&path).unwrap();
+    let window = CountsWindow::open(&h5, "layers/dense", 40, 12).unwrap().rows(17, 3).unwrap().into_csr();
+    assert_eq!(window, dense.counts.select_rows(&[17, 18, 19]));
+    let error = read_section(&path, &layer("blosc")).unwrap_err().to_string();
+    assert!(error.contains("filter 32001") && error.contains("gzip"), "{error}");
+}
+
+#[test]
+fn damaged_zstd_files_are_errors_and_never_the_end_of_the_process() {
+    let whole = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/ingest/fixtures/zstd_lz4.h5ad");
+    let folder = Folder::new();
+    let damaged = folder.0.path().join("damaged.h5ad");
+    survive(&std::fs::read(whole).unwrap(), &damaged, 360, |p| read(p).is_ok());
+}
+
 /// A copy of scanpy's small Visium section whose files a test may change.
 fn visium_copy() -> Option<(Folder, PathBuf)> {
     let from = real("tenx-format-samples/scanpy_visium_data/1.0.0")?;

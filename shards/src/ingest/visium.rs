@@ -13,7 +13,7 @@ use image::{DynamicImage, ImageFormat};
 /// Distance of neighbouring spots of one row of the Visium slide.
 const PITCH_UM: f64 = 100.0;
 /// Diameter behind `spot_diameter_fullres`.
-const SPOT_DIAMETER_UM: f64 = 65.0;
+pub(super) const SPOT_DIAMETER_UM: f64 = 65.0;
 /// Pairs of neighbours below which the lattice is not trusted.
 const MIN_PAIRS: usize = 10;
 
