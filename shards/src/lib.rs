@@ -7,5 +7,6 @@
 //! crash-safe write.
 
 pub mod panel;
+pub mod process;
 pub mod processed;
 pub mod section;
