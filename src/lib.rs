@@ -1,1 +1,6 @@
 //! What is learned? Tensors, engines, models, tasks, the trainer, evaluation and reports.
+
+pub mod engine;
+pub mod model;
+pub mod optim;
+pub mod tensor;
