@@ -16,6 +16,7 @@ pub mod layout;
 pub mod loader;
 pub mod manifest;
 pub mod panel;
+pub mod process;
 pub mod processed;
 pub mod reader;
 pub mod row_group;
