@@ -4,3 +4,5 @@ pub mod engine;
 pub mod model;
 pub mod optim;
 pub mod tensor;
+pub mod task;
+pub mod train;

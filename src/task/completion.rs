@@ -278,7 +278,7 @@ impl Completion {
         };
         // Per row, then per record: a full sum over ≥ 4 Mi elements would depend on the kernel threads.
         let per_record = squared.sum_dim(2).sum_dim(1).reshape([b]);
-        let values: Vec<f32> = per_record.clone().inner().into_data().to_vec().expect("losses are f32");
+        let values: Vec<f32> = per_record.clone().inner().into_data().try_to_vec().expect("losses are f32");
         Terms {
             first_bad: values.iter().position(|v| !v.is_finite()).map(|i| batch.ids[i]),
             values: vec![values.iter().map(|&v| f64::from(v)).sum()],
@@ -321,7 +321,7 @@ impl Prepared {
 
 /// Row 0 of every neighbourhood, `[b, G]` flat.
 pub fn centre(prediction: Tensor<3>) -> Vec<f32> {
-    prediction.narrow(1, 0, 1).into_data().to_vec().expect("predictions are f32")
+    prediction.narrow(1, 0, 1).into_data().try_to_vec().expect("predictions are f32")
 }
 
 /// The first `take` of every `row` elements.

@@ -86,7 +86,7 @@ pub struct Run<'a> {
     /// Set when the run shall stop at the next step boundary.
     pub stop: &'a (dyn Fn() -> bool + Sync),
     /// Who is told.
-    pub observer: &'a Mutex<dyn Observer + 'a>,
+    pub observer: &'a Mutex<dyn Observer>,
 }
 
 /// What all ranks share, read-only.
@@ -151,11 +151,11 @@ fn prepare<'a>(run: &'a Run<'a>) -> Result<Shared<'a>, TrainError> {
     let manifest = run.shards.manifest();
     let fractions: Vec<f64> = manifest.panel.selected_genes().map(|g| g.glob_exp_frac).collect();
     let task = Task::new(&config.task, &fractions, config.train.seed);
-    if !manifest.obs().layers.iter().any(|l| l == task.layer()) {
+    if !manifest.layers.iter().any(|l| l == task.layer()) {
         return Err(TrainError::Data(format!(
             "the shards have no layer `{}` (they have {:?}): set task.layer, or shard again",
             task.layer(),
-            manifest.obs().layers
+            manifest.layers
         )));
     }
     if run.shards.row_groups(Split::Train).is_empty() {
@@ -163,7 +163,7 @@ fn prepare<'a>(run: &'a Run<'a>) -> Result<Shared<'a>, TrainError> {
     }
     let train = TrainData::open(&run.shards, config, &task)?;
     let val = ValData::open(&run.shards, config, &task)?;
-    let shape = DataShape { genes: fractions.len(), spots: 1 + manifest.obs().n_neighbours };
+    let shape = DataShape { genes: fractions.len(), spots: 1 + manifest.n_neighbours as usize };
     let device = cpu().autodiff();
     let model = config.model.build(shape, config.train.seed, &device);
     let specs = model.specs();

@@ -221,7 +221,7 @@ mod tests {
             absent: None,
             values,
         };
-        model.forward(&input, None).into_data().to_vec().unwrap()
+        model.forward(&input, None).into_data().try_to_vec().unwrap()
     }
 
     /// Tolerance 2e-6: the reference is f64, ours f32 with values near 1.
