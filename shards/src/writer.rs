@@ -194,6 +194,9 @@ fn open_folder(out: &Path, input_hash: &str, resume: bool) -> Result<Found, Stor
         return Ok(Found::Finished(Box::new(manifest)));
     }
     fs::create_dir_all(out).map_err(FileError::at("create the folder", out))?;
+    if let Some(parent) = out.parent().filter(|p| !p.as_os_str().is_empty()) {
+        durable::sync_dir(parent)?;
+    }
     let journal_path = out.join(PARTIAL_FILE);
     if !journal_path.exists() {
         for name in names_in(out)? {
