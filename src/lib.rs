@@ -3,6 +3,6 @@
 pub mod engine;
 pub mod model;
 pub mod optim;
-pub mod tensor;
 pub mod task;
+pub mod tensor;
 pub mod train;

@@ -257,7 +257,8 @@ impl Completion {
         let weight = match (self.config.loss, &batch.absent) {
             (LossOn::All, None) => None,
             (LossOn::All, Some(absent)) => {
-                let present = absent.chunks(s).flat_map(|a| a[..rows].iter()).map(|&a| f32::from(u8::from(!a))).collect();
+                let present =
+                    absent.chunks(s).flat_map(|a| a[..rows].iter()).map(|&a| f32::from(u8::from(!a))).collect();
                 Some(tensor(present, [b, rows, 1]))
             }
             (LossOn::CentreHidden, _) => Some(tensor(batch.scored.clone(), [b, 1, g])),

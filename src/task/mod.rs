@@ -4,6 +4,7 @@
 //! `loss` runs where the tensors are and returns the terms of `docs/step.md` §4. A task knows no rank and no file.
 
 pub mod completion;
+pub mod inference;
 
 use serde::{Deserialize, Serialize};
 use syncytia_shards::loader::Slot;

@@ -240,17 +240,18 @@ impl TrainConfig {
         }
         must(
             optim.schedule == Schedule::Constant || optim.schedule_steps.is_some(),
-            "optim.schedule_steps is missing: every schedule but \"constant\" needs it (it may differ from max_steps)".into(),
+            "optim.schedule_steps is missing: every schedule but \"constant\" needs it (it may differ from max_steps)"
+                .into(),
         );
         must(optim.lr > 0.0, format!("optim.lr = {}: must be positive", optim.lr));
-        must(
-            optim.ema.is_none_or(|d| (0.0..1.0).contains(&d)),
-            "optim.ema: must be in [0, 1)".into(),
-        );
+        must(optim.ema.is_none_or(|d| (0.0..1.0).contains(&d)), "optim.ema: must be in [0, 1)".into());
         let TaskConfig::Completion(task) = &self.task;
         must((0.0..=1.0).contains(&task.rho), format!("task.rho = {}: must be in [0, 1]", task.rho));
         let ModelConfig::Spackle(model) = &self.model;
-        must((0.0..0.99).contains(&model.dropout), format!("model.spackle.dropout = {}: must be in [0, 0.99)", model.dropout));
+        must(
+            (0.0..0.99).contains(&model.dropout),
+            format!("model.spackle.dropout = {}: must be in [0, 0.99)", model.dropout),
+        );
         must(
             model.heads > 0 && model.d.is_multiple_of(model.heads.max(1)),
             format!("model.spackle.heads = {}: must divide d = {}", model.heads, model.d),

@@ -58,7 +58,13 @@ impl TrainData {
     }
 
     /// Lane `lane`'s prepared batch of `global_step`.
-    pub fn batch(&self, task: &Task, config: &TrainConfig, global_step: u64, lane: usize) -> Result<LaneBatch, TrainError> {
+    pub fn batch(
+        &self,
+        task: &Task,
+        config: &TrainConfig,
+        global_step: u64,
+        lane: usize,
+    ) -> Result<LaneBatch, TrainError> {
         let rows = self.order.ids(global_step, lane);
         let slots = self.loader.batch(rows.iter().map(|r| (r.row_group, r.row)))?;
         let at = DrawsAt::Step { global_step, first_slot: lane * config.train.micro_batch };

@@ -26,7 +26,9 @@ pub enum TrainError {
     #[error(transparent)]
     Engine(#[from] EngineError),
     /// Replicas differ, which must not be (exit 6).
-    #[error("after step {global_step} the parameters of ranks {ranks:?} differ from rank 0's: this is a bug or a broken machine")]
+    #[error(
+        "after step {global_step} the parameters of ranks {ranks:?} differ from rank 0's: this is a bug or a broken machine"
+    )]
     ReplicasDiffer {
         /// Batches consumed.
         global_step: u64,

@@ -1,1 +1,5 @@
-#[derive(Debug,thiserror::Error)] pub enum LockError{#[error("x")]X}
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    #[error("x")]
+    X,
+}

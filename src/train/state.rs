@@ -90,7 +90,8 @@ pub fn to_contents(run: &RunState, state: &StepState, specs: &[ParamSpec]) -> Ch
 
 /// The run state of a checkpoint; an error names what this build cannot read.
 pub fn run_state(contents: &CheckpointContents) -> Result<RunState, String> {
-    serde_json::from_value(contents.state.clone()).map_err(|e| format!("its state.json is not what this build writes: {e}"))
+    serde_json::from_value(contents.state.clone())
+        .map_err(|e| format!("its state.json is not what this build writes: {e}"))
 }
 
 /// The weights that evaluation uses, flat, in the order of `specs`.

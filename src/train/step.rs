@@ -120,8 +120,7 @@ impl<'a> StepRunner<'a> {
         n_parameters: usize,
         device: &'a Device,
     ) -> Self {
-        let layout =
-            TailLayout { lanes: config.train.lanes, terms: task.terms().len(), tensors: tensors.len() };
+        let layout = TailLayout { lanes: config.train.lanes, terms: task.terms().len(), tensors: tensors.len() };
         Self { config, task, tensors, device, layout, gradient: vec![0.0; n_parameters], exact: vec![], fast: vec![] }
     }
 

@@ -200,7 +200,8 @@ fn resume(
     fresh: RunState,
     specs: &[ParamSpec],
 ) -> Result<(StepState, RunState), TrainError> {
-    let refuse = |what: String| TrainError::Resume { run: format!("{} from {name}", run.folder.path().display()), what };
+    let refuse =
+        |what: String| TrainError::Resume { run: format!("{} from {name}", run.folder.path().display()), what };
     let saved = state::run_state(contents).map_err(refuse)?;
     let mut changes = run.config.changed_on_resume(&saved.config);
     if saved.step_version != fresh.step_version {
