@@ -8,6 +8,7 @@ pub mod data;
 pub mod error;
 pub mod lock;
 pub mod run_folder;
+pub mod saver;
 pub mod state;
 pub mod step;
 pub mod trainer;

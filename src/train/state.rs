@@ -38,7 +38,8 @@ pub struct RunState {
     pub genes: Vec<String>,
     /// Symbols, in the same order.
     pub symbols: Vec<String>,
-    /// The resolved config.
+    /// The resolved config, kept as TOML: JSON numbers may lose the last bit of an f64.
+    #[serde(with = "as_toml")]
     pub config: TrainConfig,
     /// Version of syncytia.
     pub version: String,
@@ -49,8 +50,35 @@ pub struct RunState {
 pub struct Best {
     /// Batches consumed when it was reached.
     pub global_step: u64,
-    /// The value.
+    /// The value, kept by its bits.
+    #[serde(with = "as_bits")]
     pub value: f64,
+}
+
+mod as_toml {
+    use serde::{Deserialize, Deserializer, Serializer, de, ser};
+
+    use crate::train::config::TrainConfig;
+
+    pub fn serialize<S: Serializer>(config: &TrainConfig, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&toml::to_string(config).map_err(ser::Error::custom)?)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<TrainConfig, D::Error> {
+        toml::from_str(&String::deserialize(deserializer)?).map_err(de::Error::custom)
+    }
+}
+
+mod as_bits {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(value.to_bits())
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+        Ok(f64::from_bits(u64::deserialize(deserializer)?))
+    }
 }
 
 /// Prefix of the release's state dict.

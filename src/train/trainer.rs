@@ -12,11 +12,12 @@ use syncytia_shards::draw::STEP_VERSION;
 use syncytia_shards::processed::Split;
 use syncytia_shards::reader::Shards;
 
-use super::checkpoint::{self, CheckpointContents, Saver};
+use super::checkpoint::{self, CheckpointContents};
 use super::config::TrainConfig;
 use super::data::{TrainData, ValData};
 use super::error::TrainError;
 use super::run_folder::RunFolder;
+use super::saver::Saver;
 use super::state::{self, Best, RunState};
 use super::step::{LaneBatch, StepOutcome, StepRunner, StepState};
 use super::validate::validate;
@@ -201,7 +202,7 @@ fn resume(
     specs: &[ParamSpec],
 ) -> Result<(StepState, RunState), TrainError> {
     let refuse =
-        |what: String| TrainError::Resume { run: format!("{} from {name}", run.folder.path().display()), what };
+        |what: String| TrainError::Resume { run: format!("{} from {name}", run.folder.root().display()), what };
     let saved = state::run_state(contents).map_err(refuse)?;
     let mut changes = run.config.changed_on_resume(&saved.config);
     if saved.step_version != fresh.step_version {
@@ -424,5 +425,6 @@ fn observe(shared: &Shared<'_>, f: impl FnOnce(&mut (dyn Observer + '_))) {
 pub fn newest(folder: &RunFolder) -> Result<(Option<(String, CheckpointContents)>, Vec<String>), TrainError> {
     let found = checkpoint::newest_valid(folder)?;
     let name = |path: &std::path::Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    Ok((found.checkpoint.map(|(path, contents)| (name(&path), contents)), found.damaged))
+    let damaged = found.damaged.iter().map(ToString::to_string).collect();
+    Ok((found.checkpoint.map(|c| (name(&c.dir), c.contents)), damaged))
 }
