@@ -267,6 +267,13 @@ fn of_several_sections_in_a_file_one_is_chosen() {
     assert_eq!((section.xy.as_slice(), section.counts.n_rows()), ([[2., 3.], [4., 5.]].as_slice(), 2));
     assert_eq!(section.labels[0].values, [None, Some("L1".into())]);
     assert_eq!(section.donor_id.as_deref(), Some("d"));
+
+    let slides = ["a", "b"].map(|name| (name.to_owned(), Uns::Dict(BTreeMap::new())));
+    let uns = BTreeMap::from([("spatial".to_owned(), Uns::Dict(BTreeMap::from(slides)))]);
+    refused(&AnnData { uns: uns.clone(), ..small() }, &["2 sections (a, b)", "cannot be told apart"]);
+    let mut one_of_two = AnnData { uns, ..small() };
+    one_of_two.obs.push(("library_id".into(), column(["b", "b", "b"])));
+    assert_eq!(read(&folder.h5ad(&one_of_two)).unwrap().library_id, "b");
 }
 
 #[test]
