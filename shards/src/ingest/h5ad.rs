@@ -279,7 +279,8 @@ fn choose_library(
         ([], _) => None,
         ([one], _) => Some(one.clone()),
         (many, id) => {
-            let known = id.as_ref().or(in_obs.first().map(|_| &many[0])).filter(|id| many.contains(id));
+            let wanted = id.as_deref().or(in_obs.first().copied());
+            let known = many.iter().find(|name| Some(name.as_str()) == wanted);
             if known.is_none() {
                 let advice = "; without obs[\"library_id\"] the rows cannot be told apart and all are taken";
                 return several(many.join(", "), many.len(), advice);

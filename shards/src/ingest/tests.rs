@@ -207,8 +207,78 @@ fn a_write_that_fails_leaves_nothing() {
     assert_eq!(std::fs::read_dir(folder.0.path()).unwrap().count(), 0);
 }
 
+/// The fixture with every occurrence of the u64 numbers `old` replaced: it has no checksums, so the lie is believed.
+fn patched(folder: &Folder, old: &[u64], new: &[u64]) -> PathBuf {
+    let bytes = |numbers: &[u64]| numbers.iter().flat_map(|n| n.to_le_bytes()).collect::<Vec<u8>>();
+    let (old, new) = (bytes(old), bytes(new));
+    let mut file = include_bytes!("fixtures/zstd_lz4.h5ad").to_vec();
+    let places: Vec<usize> = (0..file.len() - old.len()).filter(|&i| file[i..].starts_with(&old)).collect();
+    assert!(!places.is_empty());
+    for i in places {
+        file[i..i + new.len()].copy_from_slice(&new);
+    }
+    let path = folder.0.path().join("patched.h5ad");
+    std::fs::write(&path, file).unwrap();
+    path
+}
+
+#[test]
+fn a_shape_that_cannot_be_in_the_file_is_refused_before_it_is_read() {
+    let folder = Folder::new();
+    let error = read(&patched(&folder, &[40, 2], &[1 << 50, 2])).unwrap_err();
+    let IngestError::Damaged { node, fact, .. } = &error else { panic!("{error}") };
+    assert!(node == "obsm/spatial" && fact.contains("cannot be in a file"), "{error}");
+    let error = read(&patched(&folder, &[40, 12], &[40, 1 << 31])).unwrap_err();
+    assert!(matches!(&error, IngestError::Length { node, expected: 12, .. } if node == "X"), "{error}");
+}
+
+#[test]
+fn unsorted_and_repeated_entries_are_put_in_order_and_added_up() {
+    let mut adata = small();
+    let (indptr, indices) = (vec![0, 1, 1, 4], vec![1, 1, 0, 1]);
+    adata.x = Some(X::Sparse(Csr { n_cols: 2, indptr, indices, values: vec![3., 2., 1., 5.] }));
+    let folder = Folder::new();
+    let section = read(&folder.h5ad(&adata)).unwrap();
+    assert_eq!(section.counts.row(2), ([0u32, 1].as_slice(), [1f32, 7.].as_slice()));
+    assert!(section.notes.iter().any(|n| n.starts_with("1 duplicate entries")), "{:?}", section.notes);
+}
+
+#[test]
+fn a_section_is_named_by_the_user_the_file_or_its_stem() {
+    let folder = Folder::new();
+    let path = folder.0.path().join("151673_counts_5000genes.h5ad");
+    write(&path, &small()).unwrap();
+    assert_eq!(read(&path).unwrap().library_id, "151673");
+    let options = IngestOptions { library_id: Some("mine".into()), ..IngestOptions::default() };
+    assert_eq!(read_section(&path, &options).unwrap().library_id, "mine");
+}
+
+#[test]
+fn of_several_sections_in_a_file_one_is_chosen() {
+    let mut adata = small();
+    let column = |values: [&str; 3]| Values::Categorical(values.map(|v| Some(v.to_owned())).to_vec());
+    adata.obs.push(("library_id".into(), column(["a", "b", "b"])));
+    adata.obs.push(("donor_id".into(), column(["d", "d", "d"])));
+    refused(&adata, &["2 sections (a, b)", "input.library_id"]);
+    let folder = Folder::new();
+    let options = IngestOptions { library_id: Some("b".into()), ..IngestOptions::default() };
+    let section = read_section(&folder.h5ad(&adata), &options).unwrap();
+    assert_eq!((section.library_id.as_str(), section.obs_ids.as_slice()), ("b", &names("spot", 3)[1..]));
+    assert_eq!((section.xy.as_slice(), section.counts.n_rows()), ([[2., 3.], [4., 5.]].as_slice(), 2));
+    assert_eq!(section.labels[0].values, [None, Some("L1".into())]);
+    assert_eq!(section.donor_id.as_deref(), Some("d"));
+
+    let slides = ["a", "b"].map(|name| (name.to_owned(), Uns::Dict(BTreeMap::new())));
+    let uns = BTreeMap::from([("spatial".to_owned(), Uns::Dict(BTreeMap::from(slides)))]);
+    refused(&AnnData { uns: uns.clone(), ..small() }, &["2 sections (a, b)", "cannot be told apart"]);
+    let mut one_of_two = AnnData { uns, ..small() };
+    one_of_two.obs.push(("library_id".into(), column(["b", "b", "b"])));
+    assert_eq!(read(&folder.h5ad(&one_of_two)).unwrap().library_id, "b");
+}
+
 #[test]
 fn windows_of_csr_csc_and_dense_are_the_rows_of_the_whole() {
+    let mut same: Option<Csr> = None;
     for name in ["csr_f32_gzip", "csr_i64_idx64", "csc_f32_lzf", "dense_f32_none"] {
         for version in ["0.8.0", "0.12.19"] {
             let Some(path) = real(&format!("h5ad-generated/{name}_anndata{version}.h5ad")) else { return };
@@ -216,6 +286,10 @@ fn windows_of_csr_csc_and_dense_are_the_rows_of_the_whole() {
             let matrix = CountsWindow::open(&h5, "X", 60, 40).unwrap();
             let whole = matrix.all().unwrap();
             assert!(whole.values.len() > 1000, "{name} is not empty");
+            if name != "csr_i64_idx64" {
+                let csr = whole.clone().into_csr();
+                assert_eq!(&csr, same.get_or_insert(csr.clone()), "{name} {version} holds the same X");
+            }
             for (start, n) in [(0, 7), (13, 20), (59, 5)] {
                 let window = matrix.rows(start, n).unwrap();
                 let end = (start + n).min(60);
@@ -305,6 +379,10 @@ fn muscle_is_read_from_its_outs_folder() {
     );
     // 277.0 pixels for 100 µm; pixel positions are rounded to whole numbers.
     assert!((section.um_per_unit.unwrap() - 0.3610).abs() < 0.002, "{:?}", section.um_per_unit);
+    let text = std::fs::read_to_string(path.join("spatial/tissue_positions_list.csv")).unwrap();
+    let line = text.lines().find(|l| l.starts_with(&section.obs_ids[0])).unwrap();
+    let [row, column] = [4, 5].map(|k| line.split(',').nth(k).unwrap().parse::<f64>().unwrap());
+    assert_eq!(section.xy[0], [column, row], "x is the pixel column");
     let mut depth = section.counts.row_sums();
     depth.sort_by(f64::total_cmp);
     assert_eq!((depth[490] + depth[491]) / 2.0, 4903.0, "median UMI of the README");

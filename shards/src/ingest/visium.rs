@@ -89,6 +89,8 @@ mod tests {
         let bytes = png(&[1, 2, 3], false, &[0.0, 255.0, 0.0, 255.0, 255.0, 0.0]).unwrap();
         assert_eq!(floats, bytes);
         assert_eq!(image::load_from_memory(&floats).unwrap().to_rgb8().get_pixel(1, 0).0, [255, 255, 0]);
+        let dark = png(&[1, 1, 3], false, &[0.0, 1.0, 0.0]).unwrap();
+        assert_eq!(image::load_from_memory(&dark).unwrap().to_rgb8().get_pixel(0, 0).0, [0, 1, 0], "bytes stay bytes");
         assert_eq!(png(&[2, 2], true, &[0.0; 4]), None);
     }
 }
