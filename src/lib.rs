@@ -1,5 +1,6 @@
 //! What is learned? Tensors, engines, models, tasks, the trainer, evaluation and reports.
 
+pub mod config;
 pub mod engine;
 pub mod model;
 pub mod optim;
