@@ -7,14 +7,14 @@
 //! crash-safe write.
 
 pub mod draw;
-pub mod order;
-pub mod ingest;
 pub mod durable;
 pub mod encode;
 pub mod error;
+pub mod ingest;
 pub mod layout;
 pub mod loader;
 pub mod manifest;
+pub mod order;
 pub mod panel;
 pub mod process;
 pub mod processed;
