@@ -44,8 +44,8 @@ pub fn resolve(sections: &[Section], config: &SplitConfig) -> Result<Rule, Proce
             named.push((name, split));
         }
     }
-    if none_named && let Some(last) = units.last() {
-        named.push((last, Split::Val));
+    if none_named && units.len() > 1 {
+        named.extend(units.last().map(|last| (*last, Split::Val)));
     }
     let split_of = |unit: &&str| named.iter().find(|(name, _)| name == unit).map_or(Split::Train, |n| n.1);
     let splits: Vec<Split> = units.iter().map(split_of).collect();
@@ -117,6 +117,12 @@ mod tests {
         assert_eq!(resolve(&sections(&["a"]), &nothing).unwrap(), Rule::Blocks);
         let rule = resolve(&sections(&["a", "b", "c"]), &nothing).unwrap();
         assert_eq!(rule, Rule::Whole(vec![Split::Train, Split::Train, Split::Val]));
+    }
+
+    #[test]
+    fn one_section_asked_for_whole_trains() {
+        let whole = SplitConfig { kind: Some(SplitKind::Section), ..SplitConfig::default() };
+        assert_eq!(resolve(&sections(&["a"]), &whole).unwrap(), Rule::Whole(vec![Split::Train]));
     }
 
     #[test]
