@@ -1,1 +1,3 @@
 //! What is learned? Tensors, engines, models, tasks, the trainer, evaluation and reports.
+
+pub mod train;

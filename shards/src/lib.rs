@@ -6,6 +6,7 @@
 //! record a lane reads at a step; `loader` brings it there. `draw` holds every keyed random draw, `durable` every
 //! crash-safe write.
 
+pub mod durable;
 pub mod panel;
 pub mod processed;
 pub mod section;

@@ -1,0 +1,455 @@
+//! One writer per run folder: a lock file that names its holder and beats. Must not know what the holder writes.
+//!
+//! The file is made whole and then linked to its name, so nobody reads half of it. A heartbeat rewrites its last line
+//! every 10 s; age is judged by the file system's own clock (the modification time of a file made for the question), so
+//! that clocks of nodes need not agree. A lock is taken over when it has been silent for 90 s, when its process is dead
+//! on this very machine, or by a later life of the same job (higher restart count).
+//!
+//! Taking over and releasing both need the *entry* of the lock's token (`lock.entry-TOKEN`, made exclusively): of all
+//! who saw the same stale lock one gets it, checks that the lock is still that one, and renames its own over it. Whoever
+//! slept through its own 90 s finds another's token in the lock at the next beat or [`RunLock::check`], and must stop.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use syncytia_launch::{ExitCode, Job};
+
+use crate::train::run_folder::RunFolder;
+
+/// Who holds a run folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// Host name.
+    pub host: String,
+    /// Process id on that host.
+    pub pid: u32,
+    /// What makes the process id unique: boot, pid namespace, start time. Empty where the system does not tell.
+    pub life: String,
+    /// The scheduler's job, if any.
+    pub job: Option<Job>,
+    /// When it was taken, seconds since 1970 by the holder's clock.
+    pub since: u64,
+    /// Unique per lock ever taken.
+    pub token: String,
+}
+
+/// Heartbeat and patience; [`Timing::default`] is what runs use.
+#[derive(Debug, Clone, Copy)]
+pub struct Timing {
+    /// Time between beats.
+    pub heartbeat: Duration,
+    /// Silence after which a lock is taken over.
+    pub takeover_after: Duration,
+}
+
+impl Default for Timing {
+    /// 10 s and 90 s: network file systems may show another node's write up to 60 s late.
+    fn default() -> Timing {
+        Timing { heartbeat: Duration::from_secs(10), takeover_after: Duration::from_secs(90) }
+    }
+}
+
+/// Why the run folder is not ours.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Somebody trains here.
+    #[error(
+        "{} is in use by {}, last heartbeat {age_s} s ago; stop that one (it saves and exits 75), or give another --run; \
+         a holder that has died is replaced after {takeover_after_s} s of silence",
+        run.display(), described(holder.as_deref())
+    )]
+    Held {
+        /// The run folder.
+        run: PathBuf,
+        /// By whom; `None` when the lock cannot be read.
+        holder: Option<Box<Holder>>,
+        /// Seconds since its last heartbeat.
+        age_s: u64,
+        /// Silence after which it is taken over.
+        takeover_after_s: u64,
+    },
+    /// It was ours, and another took it over.
+    #[error("{} was taken over by {}; this process has stopped writing to it", run.display(), described(holder.as_deref()))]
+    Lost {
+        /// The run folder.
+        run: PathBuf,
+        /// By whom; `None` when the lock is gone or cannot be read.
+        holder: Option<Box<Holder>>,
+    },
+    /// The system refused.
+    #[error("cannot {doing} {}: {source}", path.display())]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// To which path.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+impl LockError {
+    /// 2 for a run folder in use, 4 for one lost to another process, 7 where storage refused.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            LockError::Held { .. } => ExitCode::Usage,
+            LockError::Lost { .. } => ExitCode::Peers,
+            LockError::Io { .. } => ExitCode::Storage,
+        }
+    }
+}
+
+fn described(holder: Option<&Holder>) -> String {
+    let Some(h) = holder else { return "an unknown process (its lock cannot be read)".to_owned() };
+    match &h.job {
+        Some(job) => format!("process {} on {} (job {}, restart {})", h.pid, h.host, job.id, job.restart_count),
+        None => format!("process {} on {}", h.pid, h.host),
+    }
+}
+
+/// The right to write to a run folder; beats until dropped, then gives the folder free.
+#[derive(Debug)]
+pub struct RunLock {
+    run: RunFolder,
+    holder: Holder,
+    lost: Arc<AtomicBool>,
+    stop: Option<mpsc::Sender<()>>,
+    beating: Option<JoinHandle<()>>,
+}
+
+impl RunLock {
+    /// Takes the run folder for this process; `job` is the scheduler's job it belongs to.
+    ///
+    /// # Errors
+    /// [`LockError::Held`] names the holder; [`LockError::Io`].
+    pub fn acquire(run: &RunFolder, job: Option<Job>, timing: Timing) -> Result<RunLock, LockError> {
+        RunLock::acquire_as(run, Holder::this_process(job), timing)
+    }
+
+    fn acquire_as(run: &RunFolder, holder: Holder, timing: Timing) -> Result<RunLock, LockError> {
+        let claim = Claim::make(run, &holder)?;
+        // Each turn either takes the lock, refuses, or saw it change hands; under real contention somebody wins a turn.
+        for _ in 0..100 {
+            if claim.link_to(&run.lock())? {
+                return RunLock::begin(run, holder, timing);
+            }
+            let Some(seen) = Seen::look(run, &claim)? else { continue };
+            if !seen.may_be_taken(&holder, timing) {
+                return Err(LockError::Held {
+                    run: run.root().to_owned(),
+                    holder: seen.holder.map(Box::new),
+                    age_s: seen.age.as_secs(),
+                    takeover_after_s: timing.takeover_after.as_secs(),
+                });
+            }
+            if claim.replace(run, &seen, timing)? {
+                return RunLock::begin(run, holder, timing);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let seen = read_lock(&run.lock()).ok().flatten().map(Box::new);
+        let takeover_after_s = timing.takeover_after.as_secs();
+        Err(LockError::Held { run: run.root().to_owned(), holder: seen, age_s: 0, takeover_after_s })
+    }
+
+    fn begin(run: &RunFolder, holder: Holder, timing: Timing) -> Result<RunLock, LockError> {
+        let path = run.lock();
+        // Opened once: if another renames its lock over ours, our beats go to our own file, never into theirs.
+        let file = OpenOptions::new().write(true).open(&path).map_err(io_error("open", &path))?;
+        let lost = Arc::new(AtomicBool::new(false));
+        let (stop, stopped) = mpsc::channel();
+        let beat = Beat { file, path, token: holder.token.clone(), lost: Arc::clone(&lost) };
+        let beating = std::thread::Builder::new()
+            .name("run-lock".to_owned())
+            .spawn(move || beat.until(&stopped, timing.heartbeat))
+            .map_err(io_error("start the heartbeat of", &run.lock()))?;
+        let lock = RunLock { run: run.clone(), holder, lost, stop: Some(stop), beating: Some(beating) };
+        lock.check()?;
+        Ok(lock)
+    }
+
+    /// The run folder that is ours.
+    pub fn run(&self) -> &RunFolder {
+        &self.run
+    }
+
+    /// What the lock says about this process.
+    pub fn holder(&self) -> &Holder {
+        &self.holder
+    }
+
+    /// Whether the heartbeat found the lock in other hands. Cheap: for every step.
+    pub fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    /// Looks whether the lock is still ours: before anything is written that a reader trusts.
+    ///
+    /// # Errors
+    /// [`LockError::Lost`] names who has it now; [`LockError::Io`].
+    pub fn check(&self) -> Result<(), LockError> {
+        let path = self.run.lock();
+        let now = read_lock(&path).map_err(io_error("read", &path))?;
+        if now.as_ref().is_some_and(|h| h.token == self.holder.token) && !self.is_lost() {
+            return Ok(());
+        }
+        self.lost.store(true, Ordering::Relaxed);
+        Err(LockError::Lost { run: self.run.root().to_owned(), holder: now.map(Box::new) })
+    }
+}
+
+impl Drop for RunLock {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.beating.take() {
+            let _ = thread.join(); // a panic there has been printed; the lock is given free all the same
+        }
+        // The entry keeps everyone else from replacing the lock between our look and our removal.
+        let Ok(claim) = Claim::make(&self.run, &self.holder) else { return };
+        let entry = entry_path(&self.run, &self.holder.token);
+        if let Ok(true) = claim.link_to(&entry) {
+            if self.check().is_ok() {
+                let _ = fs::remove_file(self.run.lock());
+            }
+            let _ = fs::remove_file(&entry);
+        }
+    }
+}
+
+struct Beat {
+    file: File,
+    path: PathBuf,
+    token: String,
+    lost: Arc<AtomicBool>,
+}
+
+impl Beat {
+    fn until(mut self, stopped: &mpsc::Receiver<()>, interval: Duration) {
+        for n in 1u64.. {
+            if !matches!(stopped.recv_timeout(interval), Err(RecvTimeoutError::Timeout)) {
+                return;
+            }
+            match read_lock(&self.path) {
+                Ok(Some(holder)) if holder.token == self.token => {}
+                Ok(_) => {
+                    self.lost.store(true, Ordering::Relaxed);
+                    tracing::error!(lock = %self.path.display(), "the run folder was taken over by another process");
+                    return;
+                }
+                // a stale network handle or the like: the next beat tells more
+                Err(error) => tracing::warn!(lock = %self.path.display(), %error, "cannot read the run folder's lock"),
+            }
+            if let Err(error) = self.write(n) {
+                tracing::warn!(lock = %self.path.display(), %error, "cannot write the run folder's heartbeat");
+            }
+        }
+    }
+
+    /// The counter has a fixed place and width at the end, so that the holder's line is never torn.
+    fn write(&mut self, n: u64) -> io::Result<()> {
+        self.file.seek(SeekFrom::End(-(BEAT_BYTES as i64)))?;
+        self.file.write_all(beat_line(n).as_bytes())?;
+        self.file.sync_data() // network file systems show a write to other nodes only then
+    }
+}
+
+const BEAT_BYTES: usize = 27;
+
+fn beat_line(n: u64) -> String {
+    format!("beat {n:>21}\n")
+}
+
+/// Our lock's file under a name nobody looks at, made whole before it is linked to the name everybody looks at. Removed
+/// on drop.
+struct Claim {
+    path: PathBuf,
+    text: String,
+}
+
+impl Claim {
+    fn make(run: &RunFolder, holder: &Holder) -> Result<Claim, LockError> {
+        let line = serde_json::to_string(holder).expect("a holder is plain data");
+        let text = format!("{line}\n{}", beat_line(0));
+        let path = sibling(run, &format!("claim-{}", random_token()));
+        let claim = Claim { path, text };
+        let mut file = File::create_new(&claim.path).map_err(io_error("make", &claim.path))?;
+        let written = file.write_all(claim.text.as_bytes()).and_then(|()| file.sync_all());
+        written.map_err(io_error("write", &claim.path))?;
+        Ok(claim)
+    }
+
+    /// Gives our file the name `path` if nobody has it. File systems without hard links get an exclusive create: a reader
+    /// may then see it empty for a moment, takes it for held, and is right.
+    fn link_to(&self, path: &Path) -> Result<bool, LockError> {
+        match fs::hard_link(&self.path, path) {
+            Ok(()) => return Ok(true),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
+            Err(e) if matches!(e.kind(), io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied) => {}
+            Err(e) => return Err(io_error("make", path)(e)),
+        }
+        match File::create_new(path) {
+            Ok(mut file) => {
+                let written = file.write_all(self.text.as_bytes()).and_then(|()| file.sync_all());
+                written.map_err(io_error("write", path))?;
+                Ok(true)
+            }
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(e) => Err(io_error("make", path)(e)),
+        }
+    }
+
+    /// Puts our lock in the place of the one we saw, if nobody else does: see the head of this file.
+    fn replace(&self, run: &RunFolder, seen: &Seen, timing: Timing) -> Result<bool, LockError> {
+        let entry = entry_path(run, seen.token());
+        if !self.link_to(&entry)? {
+            // Somebody is at it, or died at it. An entry as old as a dead lock is in nobody's hands.
+            if age(&entry, &self.path).is_ok_and(|a| a > timing.takeover_after) {
+                let _ = fs::remove_file(&entry);
+            }
+            return Ok(false);
+        }
+        let replaced = (|| {
+            let unchanged = Seen::look(run, self)?.is_some_and(|now| now.token() == seen.token());
+            if !unchanged {
+                return Ok(false);
+            }
+            // a second link to our file is spent by the rename; the claim's own name stays for drop
+            let staged = sibling(run, &format!("staged-{}", random_token()));
+            if !self.link_to(&staged)? {
+                return Ok(false);
+            }
+            fs::rename(&staged, run.lock()).map_err(io_error("replace", &run.lock()))?;
+            Ok(true)
+        })();
+        let _ = fs::remove_file(&entry);
+        replaced
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path); // untidy if it stays, never harmful
+    }
+}
+
+/// A lock as another process sees it.
+struct Seen {
+    holder: Option<Holder>,
+    age: Duration,
+}
+
+impl Seen {
+    /// `None` when the lock is gone.
+    fn look(run: &RunFolder, claim: &Claim) -> Result<Option<Seen>, LockError> {
+        let path = run.lock();
+        let age = match age(&path, &claim.path) {
+            Ok(age) => age,
+            Err(e) if e.kind() == io::ErrorKind::NotFound && !path.exists() => return Ok(None),
+            Err(e) => return Err(io_error("look at", &path)(e)),
+        };
+        match read_lock(&path) {
+            Ok(holder) => Ok(Some(Seen { holder, age })),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(io_error("read", &path)(e)),
+        }
+    }
+
+    fn token(&self) -> &str {
+        self.holder.as_ref().map_or("unreadable", |h| &h.token)
+    }
+
+    fn may_be_taken(&self, by: &Holder, timing: Timing) -> bool {
+        if self.age > timing.takeover_after {
+            return true;
+        }
+        let Some(holder) = &self.holder else { return false };
+        let later_life = match (&holder.job, &by.job) {
+            (Some(theirs), Some(ours)) => theirs.id == ours.id && ours.restart_count > theirs.restart_count,
+            _ => false,
+        };
+        later_life || holder.is_dead_here(by)
+    }
+}
+
+impl Holder {
+    fn this_process(job: Option<Job>) -> Holder {
+        let host = fs::read_to_string("/proc/sys/kernel/hostname")
+            .or_else(|_| fs::read_to_string("/etc/hostname"))
+            .map_or_else(|_| "unknown host".to_owned(), |h| h.trim().to_owned());
+        let pid = std::process::id();
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        Holder { host, pid, life: life_of(pid).unwrap_or_default(), job, since, token: random_token() }
+    }
+
+    /// Whether the process is known to be dead: only where `by` runs in the same boot of the same machine and sees the
+    /// same process ids. Containers may share a host name and not their processes.
+    fn is_dead_here(&self, by: &Holder) -> bool {
+        let machine = |life: &str| life.rsplit_once('/').map(|(machine, _)| machine.to_owned());
+        let same_machine = machine(&self.life).is_some() && machine(&self.life) == machine(&by.life);
+        self.host == by.host && same_machine && life_of(self.pid).is_none_or(|now| now != self.life)
+    }
+}
+
+/// `BOOT/PID-NAMESPACE/START-TIME` of a process; `None` when there is no such process, or no /proc.
+fn life_of(pid: u32) -> Option<String> {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let namespace = fs::read_link("/proc/self/ns/pid").ok()?;
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // Fields after the command's closing bracket: the state is the first, the start time the 20th. A zombie is dead.
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    if matches!(*fields.first()?, "Z" | "X") {
+        return None;
+    }
+    Some(format!("{}/{}/{}", boot.trim(), namespace.display(), fields.get(19)?))
+}
+
+/// The holder's line; `None` when there is a lock that cannot be understood.
+fn read_lock(path: &Path) -> io::Result<Option<Holder>> {
+    let text = fs::read(path)?;
+    let line = text.split(|&b| b == b'\n').next().unwrap_or_default();
+    Ok(serde_json::from_slice(line).ok())
+}
+
+/// How long ago `path` was written, by the clock of its file system: `reference` is touched now.
+fn age(path: &Path, reference: &Path) -> io::Result<Duration> {
+    let mut file = OpenOptions::new().write(true).open(reference)?;
+    file.seek(SeekFrom::End(-1))?;
+    file.write_all(b"\n")?; // what is there already: only the time changes
+    file.sync_data()?;
+    let now = file.metadata()?.modified()?;
+    let then = File::open(path)?.metadata()?.modified()?; // opened: network file systems then ask the server
+    Ok(now.duration_since(then).unwrap_or_default())
+}
+
+fn sibling(run: &RunFolder, what: &str) -> PathBuf {
+    let mut name = run.lock().into_os_string();
+    name.push(format!(".{what}"));
+    name.into()
+}
+
+fn entry_path(run: &RunFolder, token: &str) -> PathBuf {
+    sibling(run, &format!("entry-{token}"))
+}
+
+/// Unique without a random generator: host's entropy as std seeds its hash maps, process, time.
+fn random_token() -> String {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    let mut hasher = RandomState::new().build_hasher();
+    hasher.write_u32(std::process::id());
+    hasher.write_u128(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos()));
+    format!("{:016x}", hasher.finish())
+}
+
+fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LockError {
+    move |source| LockError::Io { doing, path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests;
