@@ -3,3 +3,4 @@
 pub mod checkpoint;
 pub mod lock;
 pub mod run_folder;
+pub mod saver;
