@@ -16,8 +16,9 @@ use super::checkpoint::{self, CheckpointContents};
 use super::config::TrainConfig;
 use super::data::{TrainData, ValData};
 use super::error::TrainError;
+use super::lock::RunLock;
 use super::run_folder::RunFolder;
-use super::saver::Saver;
+use super::saver::{Place, Saver};
 use super::state::{self, Best, RunState};
 use super::step::{LaneBatch, StepOutcome, StepRunner, StepState};
 use super::validate::validate;
@@ -78,8 +79,8 @@ pub struct Run<'a> {
     pub config: &'a TrainConfig,
     /// The data.
     pub shards: Arc<Shards>,
-    /// Where it is written, locked by the caller.
-    pub folder: &'a RunFolder,
+    /// The run folder, ours alone.
+    pub lock: Arc<RunLock>,
     /// Ranks.
     pub world_size: usize,
     /// Checkpoint to go on from, or none.
@@ -127,8 +128,18 @@ pub fn train(run: &Run<'_>) -> Result<End, TrainError> {
     });
     let saved = shared.saver.into_inner().unwrap_or_else(PoisonError::into_inner).finish();
     let end = first_cause(results)?;
-    saved?;
+    report_saves(run, saved?);
     Ok(end)
+}
+
+/// Warns of saves that failed; the next one tries again.
+fn report_saves(run: &Run<'_>, outcomes: Vec<super::saver::Outcome>) {
+    let mut observer = run.observer.lock().unwrap_or_else(PoisonError::into_inner);
+    for outcome in outcomes {
+        if let Err(problem) = &outcome.result {
+            observer.warn(&format!("step {}: a save failed, the next one tries again: {problem}", outcome.global_step));
+        }
+    }
 }
 
 /// The error that began it: a peer's end is only its echo.
@@ -188,7 +199,7 @@ fn prepare<'a>(run: &'a Run<'a>) -> Result<Shared<'a>, TrainError> {
         None => (StepState::new(model.to_flat(), tensors.len(), config.optim.ema.is_some()), fresh),
         Some((name, contents)) => resume(run, name, contents, fresh, &specs)?,
     };
-    let saver = Mutex::new(Saver::start(run.folder.clone(), config.checkpoint.keep));
+    let saver = Mutex::new(Saver::start(Arc::clone(&run.lock), config.checkpoint.keep)?);
     let failed = AtomicBool::new(false);
     Ok(Shared { run, task, train, val, model, specs, tensors, state, run_state, device, saver, failed })
 }
@@ -202,7 +213,7 @@ fn resume(
     specs: &[ParamSpec],
 ) -> Result<(StepState, RunState), TrainError> {
     let refuse =
-        |what: String| TrainError::Resume { run: format!("{} from {name}", run.folder.root().display()), what };
+        |what: String| TrainError::Resume { run: format!("{} from {name}", run.lock.run().root().display()), what };
     let saved = state::run_state(contents).map_err(refuse)?;
     let mut changes = run.config.changed_on_resume(&saved.config);
     if saved.step_version != fresh.step_version {
@@ -369,27 +380,25 @@ impl Rank<'_> {
         if engine.rank() == 0 {
             observe(self.shared, |o| o.validation(step, value, best));
             if best {
-                let contents = state::to_contents(&self.run_state, &self.state, &self.shared.specs);
-                self.saver(|s| s.submit_best(step, contents));
+                self.submit(Place::Best)?;
             }
         }
         Ok(())
     }
 
     fn save(&self) -> Result<(), TrainError> {
-        let step = self.state.global_step;
-        let contents = state::to_contents(&self.run_state, &self.state, &self.shared.specs);
-        self.saver(|s| s.submit(step, contents));
-        observe(self.shared, |o| o.saving(step));
+        self.submit(Place::Step)?;
+        observe(self.shared, |o| o.saving(self.state.global_step));
         Ok(())
     }
 
-    fn saver(&self, f: impl FnOnce(&mut Saver)) {
-        let mut saver = self.shared.saver.lock().unwrap_or_else(PoisonError::into_inner);
-        f(&mut saver);
-        for warning in saver.warnings() {
-            observe(self.shared, |o| o.warn(&warning));
-        }
+    /// Hands a copy of the state to the saver and goes on.
+    fn submit(&self, place: Place) -> Result<(), TrainError> {
+        let contents = state::to_contents(&self.run_state, &self.state, &self.shared.specs);
+        let saver = self.shared.saver.lock().unwrap_or_else(PoisonError::into_inner);
+        saver.submit(place, self.state.global_step, contents)?;
+        report_saves(self.shared.run, saver.outcomes());
+        Ok(())
     }
 
     /// Compares a digest of the parameters over ranks.

@@ -9,6 +9,7 @@ use syncytia::model::params::ParamSpec;
 use syncytia::train::checkpoint::{self, CheckpointContents};
 use syncytia::train::config::TrainConfig;
 use syncytia::train::error::TrainError;
+use syncytia::train::lock::{RunLock, Timing};
 use syncytia::train::run_folder::RunFolder;
 use syncytia::train::step::StepOutcome;
 use syncytia::train::trainer::{self, End, Observer, Run, Start};
@@ -131,10 +132,10 @@ impl Theatre {
             let n = asked.fetch_add(1, Ordering::Relaxed);
             stop_after.is_some_and(|after| n / ranks as u64 + 1 >= after)
         };
+        let lock = Arc::new(RunLock::acquire(&self.folder, None, Timing::default()).unwrap());
         let (resume, damaged) = trainer::newest(&self.folder)?;
         assert_eq!(damaged, Vec::<String>::new());
-        let run =
-            Run { config, shards, folder: &self.folder, world_size: ranks, resume, stop: &stop, observer: &observer };
+        let run = Run { config, shards, lock, world_size: ranks, resume, stop: &stop, observer: &observer };
         let end = trainer::train(&run)?;
         drop(run);
         let mut seen = seen.lock().unwrap().clone();

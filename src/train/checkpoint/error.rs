@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use syncytia_launch::ExitCode;
 
-use crate::train::run_folder::RunFolder;
+use crate::train::lock::LockError;
 
 /// Why a checkpoint was not written, not read, or not found.
 #[derive(Debug, thiserror::Error)]
@@ -78,7 +78,7 @@ pub enum CheckpointError {
     },
     /// Another job took the run folder over: this process must not write any more.
     #[error(transparent)]
-    Lock(#[from] crate::train::lock::LockError),
+    Lock(#[from] LockError),
     /// The saving thread ended before its time: a panic in it, which is a bug.
     #[error("the thread that saves checkpoints has died; the last checkpoint on disk in {} is the state", run.display())]
     SaverDied {
@@ -101,16 +101,6 @@ impl CheckpointError {
             CheckpointError::NoSuch { .. } => ExitCode::Usage,
             CheckpointError::Lock(error) => error.exit_code(),
             _ => ExitCode::Checkpoint,
-        }
-    }
-
-    /// The step of the checkpoint concerned, where one is.
-    pub fn step(&self) -> Option<u64> {
-        match self {
-            CheckpointError::Damaged { dir, .. } | CheckpointError::Newer { dir, .. } => {
-                RunFolder::step_of(&dir.file_name()?.to_string_lossy())
-            }
-            _ => None,
         }
     }
 }

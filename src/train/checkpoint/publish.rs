@@ -28,9 +28,9 @@ pub(super) fn publish(
     if taken {
         remove(&parent.join(&staged))?;
     }
-    let dir = AtomicDir::create(parent, &staged).map_err(CheckpointError::from)?;
+    let dir = AtomicDir::create(parent, &staged)?;
     write(dir.path())?;
-    dir.commit().map_err(CheckpointError::from)?;
+    dir.commit()?;
     if taken {
         replace(parent, name).map_err(CheckpointError::io("replace", &target))?;
     }
