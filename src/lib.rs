@@ -1,3 +1,9 @@
 //! What is learned? Tensors, engines, models, tasks, the trainer, evaluation and reports.
 
+pub mod config;
+pub mod engine;
+pub mod model;
+pub mod optim;
+pub mod task;
+pub mod tensor;
 pub mod train;

@@ -1,101 +1,194 @@
-//! Crash-safe writes: a temporary name beside the target, fsync, rename, fsync of the folder. What has its final name is
-//! whole. Must not know what the bytes mean.
+//! Crash-safe writes: temporary name in the same folder, fsync, rename, fsync of the folder.
+//!
+//! After a crash a name holds either the old bytes or the new ones, never a mixture; what was interrupted keeps a name
+//! that starts with `.` and ends with `.tmp`. Knows nothing about what is written.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Start of every temporary name; what carries it was never finished and may be deleted by the folder's owner.
-pub const TEMPORARY_PREFIX: &str = ".tmp-";
-
-/// Writes a file so that readers see the old content or the new, never a part, whatever dies when.
-///
-/// # Errors
-/// The system's; the target is then as it was.
-pub fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let parent = parent_of(path);
-    let temporary = temporary_beside(parent, path);
-    let written = (|| {
-        let mut file = File::create_new(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
-    })();
-    if written.is_err() {
-        let _ = fs::remove_file(&temporary); // a leftover is only untidy; the first error is the one to tell
-    }
-    written?;
-    sync_folder(parent)
+/// An operating-system error with the path it happened at; the `io::Error` stays reachable through `source()`, so that
+/// a full disk (`io::ErrorKind::StorageFull`) is recognised further up.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} {}: {source}", path.display())]
+pub struct FileError {
+    /// What was tried, as a verb: `write`, `rename`, ...
+    pub action: &'static str,
+    /// Where.
+    pub path: PathBuf,
+    /// What the system said.
+    pub source: io::Error,
 }
 
-/// A folder that gets its name only when everything in it is on the disk. Dropped without [`AtomicDir::commit`], it is
-/// removed.
+impl FileError {
+    /// An adapter for `map_err`: `File::open(p).map_err(FileError::at("open", p))`.
+    pub fn at(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FileError + use<> {
+        let path = path.to_path_buf();
+        move |source| FileError { action, path, source }
+    }
+}
+
+/// Writes `bytes` under `path`, replacing what was there in one instant.
+///
+/// # Errors
+/// The system's error with the path; `path` is then untouched and the temporary file removed.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    let mut file = AtomicFile::create(path)?;
+    file.write_all(bytes).map_err(FileError::at("write", path))?;
+    file.commit()
+}
+
+/// A file that appears under its name only when `commit` succeeds; dropped before, it leaves nothing.
+#[derive(Debug)]
+pub struct AtomicFile {
+    target: PathBuf,
+    temporary: PathBuf,
+    file: Option<File>,
+}
+
+impl AtomicFile {
+    /// Opens a temporary file beside `path`.
+    ///
+    /// # Errors
+    /// The folder is missing or may not be written.
+    pub fn create(path: &Path) -> Result<AtomicFile, FileError> {
+        let temporary = temporary_name(path);
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&temporary)
+            .map_err(FileError::at("create a file for", path))?;
+        Ok(AtomicFile { target: path.to_path_buf(), temporary, file: Some(file) })
+    }
+
+    /// Makes the bytes durable and gives them their name.
+    ///
+    /// # Errors
+    /// The system's error; the old file, if any, is then untouched.
+    pub fn commit(mut self) -> Result<(), FileError> {
+        let file = self.file.take().expect("the file is open until commit");
+        file.sync_all().map_err(FileError::at("sync", &self.target))?;
+        drop(file);
+        fs::rename(&self.temporary, &self.target).map_err(FileError::at("rename a file to", &self.target))?;
+        self.temporary.clear();
+        sync_dir(parent_of(&self.target))
+    }
+}
+
+impl Write for AtomicFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.as_mut().expect("the file is open until commit").write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.as_mut().expect("the file is open until commit").flush()
+    }
+}
+
+impl Drop for AtomicFile {
+    fn drop(&mut self) {
+        if !self.temporary.as_os_str().is_empty() {
+            let _ = fs::remove_file(&self.temporary); // best effort: the name says that it is a left-over
+        }
+    }
+}
+
+/// A folder that appears under its name only when `commit` succeeds; dropped before, it leaves nothing.
 #[derive(Debug)]
 pub struct AtomicDir {
-    temporary: PathBuf,
     target: PathBuf,
-    committed: bool,
+    temporary: PathBuf,
 }
 
 impl AtomicDir {
-    /// Makes an empty folder under a temporary name in `parent`; `name` is what it will be called.
+    /// Makes an empty temporary folder in `parent`; fill it under [`AtomicDir::path`].
     ///
     /// # Errors
-    /// The system's.
-    pub fn create(parent: &Path, name: &str) -> io::Result<AtomicDir> {
+    /// `parent` is missing or may not be written.
+    pub fn create(parent: &Path, name: &str) -> Result<AtomicDir, FileError> {
         let target = parent.join(name);
-        let temporary = temporary_beside(parent, &target);
-        fs::create_dir(&temporary)?;
-        Ok(AtomicDir { temporary, target, committed: false })
+        let temporary = temporary_name(&target);
+        fs::create_dir(&temporary).map_err(FileError::at("create a folder for", &target))?;
+        Ok(AtomicDir { target, temporary })
     }
 
-    /// Where to write meanwhile.
+    /// Where to write until `commit`.
     pub fn path(&self) -> &Path {
         &self.temporary
     }
 
-    /// Fsyncs every file and folder inside, takes the final name, fsyncs the parent.
+    /// Makes every file inside durable and gives the folder its name. A folder already there is moved aside first and
+    /// removed afterwards: a crash in between leaves the name free and both contents complete under temporary names.
     ///
     /// # Errors
-    /// The system's, and `AlreadyExists` when the name is taken; the temporary folder is then removed.
-    pub fn commit(mut self) -> io::Result<()> {
+    /// The system's error; an old folder is put back.
+    pub fn commit(mut self) -> Result<(), FileError> {
         sync_tree(&self.temporary)?;
-        if self.target.symlink_metadata().is_ok() {
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("{} exists", self.target.display())));
+        let aside = temporary_name(&self.target);
+        let replaces = match fs::rename(&self.target, &aside) {
+            Ok(()) => true,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => false,
+            Err(e) => return Err(FileError::at("move aside", &self.target)(e)),
+        };
+        if let Err(e) = fs::rename(&self.temporary, &self.target) {
+            if replaces {
+                fs::rename(&aside, &self.target).map_err(FileError::at("put back", &self.target))?;
+            }
+            return Err(FileError::at("rename a folder to", &self.target)(e));
         }
-        fs::rename(&self.temporary, &self.target)?;
-        self.committed = true;
-        sync_folder(parent_of(&self.target))
+        self.temporary.clear();
+        sync_dir(parent_of(&self.target))?;
+        if replaces {
+            fs::remove_dir_all(&aside).map_err(FileError::at("remove", &aside))?;
+        }
+        Ok(())
     }
 }
 
 impl Drop for AtomicDir {
     fn drop(&mut self) {
-        if !self.committed {
-            let _ = fs::remove_dir_all(&self.temporary); // leftovers are cleaned at the next start
+        if !self.temporary.as_os_str().is_empty() {
+            let _ = fs::remove_dir_all(&self.temporary); // best effort: the name says that it is a left-over
         }
     }
 }
 
-/// Makes renames and removals in a folder survive a power cut.
+/// Whether a file or folder name is a left-over of an interrupted write.
+pub fn is_left_over(name: &str) -> bool {
+    name.starts_with('.') && name.ends_with(".tmp")
+}
+
+/// Makes the entries of a folder durable (names made, renamed or removed in it).
 ///
 /// # Errors
-/// The system's.
-pub fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
+/// The system's error.
+pub fn sync_dir(dir: &Path) -> Result<(), FileError> {
+    // Only Unix opens folders as files; elsewhere the rename itself is all there is.
+    if cfg!(unix) {
+        File::open(dir).and_then(|d| d.sync_all()).map_err(FileError::at("sync the folder", dir))?;
+    }
+    Ok(())
 }
 
-fn sync_tree(folder: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            sync_tree(&entry.path())?;
+fn sync_tree(dir: &Path) -> Result<(), FileError> {
+    for entry in fs::read_dir(dir).map_err(FileError::at("list", dir))? {
+        let path = entry.map_err(FileError::at("list", dir))?.path();
+        if path.is_dir() {
+            sync_tree(&path)?;
         } else {
-            File::open(entry.path())?.sync_all()?;
+            File::open(&path).and_then(|f| f.sync_all()).map_err(FileError::at("sync", &path))?;
         }
     }
-    sync_folder(folder)
+    sync_dir(dir)
+}
+
+/// `dir/name` → `dir/.name.<process>-<count>.tmp`: unique among the processes of a host and the threads of a process.
+fn temporary_name(target: &Path) -> PathBuf {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    parent_of(target).join(format!(".{name}.{}-{count}.tmp", std::process::id()))
 }
 
 fn parent_of(path: &Path) -> &Path {
@@ -105,64 +198,51 @@ fn parent_of(path: &Path) -> &Path {
     }
 }
 
-/// A name that no other writer uses: process and a counter.
-fn temporary_beside(parent: &Path, target: &Path) -> PathBuf {
-    static COUNTER: AtomicU64 = AtomicU64::new(0);
-    let n = COUNTER.fetch_add(1, Ordering::Relaxed);
-    let name = target.file_name().unwrap_or_default().to_string_lossy();
-    parent.join(format!("{TEMPORARY_PREFIX}{name}-{}-{n}", std::process::id()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn names(folder: &Path) -> Vec<String> {
-        let mut names: Vec<_> =
-            fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    fn names(dir: &Path) -> Vec<String> {
+        let mut names: Vec<String> =
+            fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
     }
 
     #[test]
-    fn a_written_file_replaces_the_old_one_and_leaves_nothing_beside_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.json");
+    fn a_file_has_its_old_bytes_until_commit() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.json");
         write_atomic(&path, b"old").unwrap();
-        write_atomic(&path, b"new").unwrap();
+        let mut file = AtomicFile::create(&path).unwrap();
+        file.write_all(b"new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert!(names(dir.path()).iter().any(|n| is_left_over(n)));
+        file.commit().unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
-        assert_eq!(names(folder.path()), ["a.json"]);
+        drop(AtomicFile::create(&path).unwrap());
+        assert_eq!(names(dir.path()), ["a.json"]);
     }
 
     #[test]
-    fn a_failed_write_leaves_the_target_and_no_temporary_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let target = folder.path().join("a");
-        fs::create_dir(&target).unwrap(); // a file cannot be renamed onto a folder
-        assert!(write_atomic(&target, b"x").is_err());
-        assert_eq!(names(folder.path()), ["a"]);
+    fn a_folder_appears_whole_and_replaces_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        for (file, bytes) in [("one", "1"), ("two", "2")] {
+            let folder = AtomicDir::create(dir.path(), "best").unwrap();
+            fs::write(folder.path().join(file), bytes).unwrap();
+            folder.commit().unwrap();
+            assert_eq!(names(&dir.path().join("best")), [file]);
+        }
+        drop(AtomicDir::create(dir.path(), "best").unwrap());
+        assert_eq!(names(dir.path()), ["best"]);
     }
 
     #[test]
-    fn a_folder_has_its_name_only_after_commit() {
-        let folder = tempfile::tempdir().unwrap();
-        let dir = AtomicDir::create(folder.path(), "d").unwrap();
-        fs::create_dir(dir.path().join("inner")).unwrap();
-        fs::write(dir.path().join("inner/f"), b"1").unwrap();
-        assert!(!folder.path().join("d").exists());
-        dir.commit().unwrap();
-        assert_eq!(fs::read(folder.path().join("d/inner/f")).unwrap(), b"1");
-        assert_eq!(names(folder.path()), ["d"]);
-    }
-
-    #[test]
-    fn a_dropped_or_refused_folder_is_removed() {
-        let folder = tempfile::tempdir().unwrap();
-        drop(AtomicDir::create(folder.path(), "d").unwrap());
-        assert!(names(folder.path()).is_empty());
-        fs::create_dir(folder.path().join("d")).unwrap();
-        let refused = AtomicDir::create(folder.path(), "d").unwrap().commit().unwrap_err();
-        assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
-        assert_eq!(names(folder.path()), ["d"]);
+    fn the_kind_of_a_system_error_stays_reachable() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = write_atomic(&dir.path().join("no/such/folder"), b"x").unwrap_err();
+        assert!(error.to_string().contains("no/such/folder"), "{error}");
+        let source = std::error::Error::source(&error).and_then(|s| s.downcast_ref::<io::Error>()).unwrap();
+        assert_eq!(source.kind(), io::ErrorKind::NotFound);
     }
 }

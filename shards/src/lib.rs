@@ -6,7 +6,24 @@
 //! record a lane reads at a step; `loader` brings it there. `draw` holds every keyed random draw, `durable` every
 //! crash-safe write.
 
+pub mod draw;
 pub mod durable;
+pub mod encode;
+pub mod error;
+pub mod ingest;
+pub mod layout;
+pub mod loader;
+pub mod manifest;
+pub mod order;
 pub mod panel;
+pub mod process;
 pub mod processed;
+pub mod reader;
+pub mod row_group;
+pub mod schema;
 pub mod section;
+pub mod verify;
+pub mod writer;
+
+#[cfg(test)]
+mod store_tests;

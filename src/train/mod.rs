@@ -1,6 +1,15 @@
-//! The loop and what it leaves behind: the run folder, its lock, checkpoints and the thread that saves them.
+//! Training: the loop, one global step, what is saved and what is resumed.
+//!
+//! Reading order: `trainer` (the run), `step` (the definition), `data`, `validate`, `state`, `checkpoint`.
 
 pub mod checkpoint;
+pub mod config;
+pub mod data;
+pub mod error;
 pub mod lock;
 pub mod run_folder;
 pub mod saver;
+pub mod state;
+pub mod step;
+pub mod trainer;
+pub mod validate;

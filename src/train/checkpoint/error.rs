@@ -112,3 +112,9 @@ fn words(names: &[String]) -> String {
 fn listed(errors: &[CheckpointError]) -> String {
     errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
+
+impl From<syncytia_shards::durable::FileError> for CheckpointError {
+    fn from(error: syncytia_shards::durable::FileError) -> CheckpointError {
+        CheckpointError::Io { doing: error.action, path: error.path, source: error.source }
+    }
+}

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use syncytia_shards::durable::{AtomicDir, sync_folder};
+use syncytia_shards::durable::{AtomicDir, FileError, sync_dir};
 
 use super::error::CheckpointError;
 use crate::train::run_folder::RunFolder;
@@ -28,9 +28,9 @@ pub(super) fn publish(
     if taken {
         remove(&parent.join(&staged))?;
     }
-    let dir = AtomicDir::create(parent, &staged).map_err(CheckpointError::io("make a folder in", parent))?;
+    let dir = AtomicDir::create(parent, &staged)?;
     write(dir.path())?;
-    dir.commit().map_err(CheckpointError::io("finish", &target))?;
+    dir.commit()?;
     if taken {
         replace(parent, name).map_err(CheckpointError::io("replace", &target))?;
     }
@@ -42,7 +42,7 @@ pub(super) fn publish(
 fn replace(parent: &Path, name: &str) -> io::Result<()> {
     let (next, target) = (parent.join(format!("{NEXT}{name}")), parent.join(name));
     if exchange(&next, &target).is_ok() {
-        sync_folder(parent)?;
+        sync_dir(parent).map_err(|e: FileError| e.source)?;
         return fs::remove_dir_all(&next);
     }
     replace_in_two_steps(parent, name)
@@ -59,7 +59,7 @@ fn replace_in_two_steps(parent: &Path, name: &str) -> io::Result<()> {
         let _ = fs::rename(&previous, &target); // back as it was; if even that fails, the next start does it
         return Err(error);
     }
-    sync_folder(parent)?;
+    sync_dir(parent).map_err(|e: FileError| e.source)?;
     fs::remove_dir_all(&previous)
 }
 

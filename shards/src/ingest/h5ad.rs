@@ -1,0 +1,361 @@
+//! AnnData `.h5ad` files, anndata 0.7 and later, read as a section.
+//!
+//! Knows where AnnData keeps things; what a Visium slide means is in `visium`, what may be a count in `checks`.
+
+use std::path::Path;
+
+use super::checks::{self, Named};
+use super::counts_window::CountsWindow;
+use super::data_frame::{Column, DataFrame};
+use super::error::IngestError;
+use super::h5::{Element, H5File, Node};
+use super::options::{CountsFrom, IngestOptions};
+use super::visium::{self, ScaleFactors};
+use crate::section::{Gene, ObsLabels, Section, TissueImage};
+
+const GENE_IDS: [&str; 4] = ["gene_ids", "gene_id", "ensembl_id", "feature_id"];
+const SYMBOLS: [&str; 6] = ["gene_symbols", "gene_symbol", "gene_name", "gene_names", "feature_name", "symbol"];
+const DONORS: [&str; 2] = ["donor_id", "donor"];
+/// Rows looked at in one read when a matrix is tried for whole numbers.
+const PROBE_ROWS: usize = 4096;
+
+/// Reads an `.h5ad` file.
+pub(super) fn read(path: &Path, options: &IngestOptions) -> Result<Section, IngestError> {
+    let h5 = H5File::open(path)?;
+    let obs = DataFrame::open(&h5, "obs")?;
+    let mut notes = Vec::new();
+    let source = choose_counts(&h5, &obs, options)?;
+    let var = DataFrame::open(&h5, source.var_group)?;
+    let genes = genes(&h5, &var, options)?;
+    let obs_ids = obs.index.clone();
+    checks::unique(path, "observation", obs_ids.iter().map(String::as_str))?;
+    checks::unique(path, "gene", genes.iter().map(|g| g.id.as_str()))?;
+
+    let xy = coordinates(&h5, &options.spatial_key, obs_ids.len())?;
+    checks::finite(path, &obs_ids, &xy)?;
+    let matrix = CountsWindow::open(&h5, &source.node, obs_ids.len(), genes.len())?;
+    let named = Named { path, node: &source.node, obs: &obs_ids, genes: &genes };
+    let counts = checks::counts(matrix.all()?, options.declared_counts, &named, &mut notes)?;
+    if source.node != "X" {
+        notes.push(format!("counts taken from `{}`", source.node));
+    }
+
+    let (labels, array_row_col) = obs_columns(&h5, &obs, &mut notes)?;
+    let donor_names: Vec<&str> = options.donor_column.as_deref().map_or(DONORS.to_vec(), |name| vec![name]);
+    let donor_id = single_label(&labels, &donor_names);
+    let libraries = libraries(&h5)?;
+    let choice = choose_library(path, options, &libraries, &labels)?;
+    let slide = match &choice.slide {
+        Some(name) => Slide::read(&h5, name, &mut notes)?,
+        None => Slide::default(),
+    };
+    let um_per_unit = options.um_per_unit.or_else(|| visium::um_per_unit(&slide.scale, array_row_col.as_deref(), &xy));
+    let section = Section {
+        library_id: choice.library_id,
+        donor_id,
+        source: path.into(),
+        format: "h5ad",
+        obs_ids,
+        genes,
+        counts,
+        xy,
+        um_per_unit,
+        array_row_col,
+        labels,
+        image: slide.image,
+        notes,
+    };
+    Ok(match choice.rows {
+        Some(rows) => cut(section, &rows),
+        None => section,
+    })
+}
+
+/// Which matrix holds the counts.
+struct CountsSource {
+    node: String,
+    var_group: &'static str,
+}
+
+fn choose_counts(h5: &H5File, obs: &DataFrame, options: &IngestOptions) -> Result<CountsSource, IngestError> {
+    let absent = |node: &str| IngestError::Absent {
+        path: h5.path().into(),
+        node: node.into(),
+        advice: "name another matrix with `input.counts` (\"X\", \"raw\" or \"layers/NAME\")".into(),
+    };
+    let has = |node: &str| h5.node(node).map(|n| n.is_some());
+    let source = |node: &str| CountsSource {
+        node: node.into(),
+        var_group: if node.starts_with("raw") { "raw/var" } else { "var" },
+    };
+    let named = match &options.counts {
+        CountsFrom::X => Some("X".to_owned()),
+        CountsFrom::Raw => Some("raw/X".to_owned()),
+        CountsFrom::Layer(name) => Some(format!("layers/{name}")),
+        CountsFrom::Auto if has("layers/counts")? => Some("layers/counts".to_owned()),
+        CountsFrom::Auto if !options.declared_counts => Some("X".to_owned()),
+        CountsFrom::Auto => None,
+    };
+    if let Some(node) = named {
+        return if has(&node)? { Ok(source(&node)) } else { Err(absent(&node)) };
+    }
+    let mut looked_at = Vec::new();
+    for node in ["X", "raw/X"] {
+        if !has(node)? {
+            looked_at.push(format!("{node}: absent"));
+            continue;
+        }
+        let candidate = source(node);
+        let n_vars = DataFrame::open(h5, candidate.var_group)?.index.len();
+        let matrix = CountsWindow::open(h5, node, obs.index.len(), n_vars)?;
+        match first_non_count(&matrix)? {
+            None => return Ok(candidate),
+            // A damaged count is told as such, not hidden by a search for another matrix.
+            Some(value) if !value.is_finite() || (value < 0.0 && value.fract() == 0.0) => return Ok(candidate),
+            Some(value) => looked_at.push(format!("{node}: {} with values like {value}", matrix.dtype)),
+        }
+    }
+    Err(IngestError::NoCounts { path: h5.path().into(), looked_at: looked_at.join("; ") })
+}
+
+/// The first value that is no whole number ≥ 0.
+pub(super) fn first_non_count(matrix: &CountsWindow) -> Result<Option<f64>, IngestError> {
+    // CSC has no rows to seek to, so it is read at once.
+    let step = if matrix.storage == super::Storage::Csc { matrix.n_obs.max(1) } else { PROBE_ROWS };
+    for start in (0..matrix.n_obs).step_by(step) {
+        let window = matrix.rows(start, step)?;
+        if let Some(&value) = window.values.iter().find(|v| !(v.fract() == 0.0 && **v >= 0.0)) {
+            return Ok(Some(value));
+        }
+    }
+    Ok(None)
+}
+
+fn genes(h5: &H5File, var: &DataFrame, options: &IngestOptions) -> Result<Vec<Gene>, IngestError> {
+    let chosen = |name: &Option<String>, defaults: &[&str]| match name {
+        None => var.first_text(h5, defaults),
+        Some(name) => match var.first_text(h5, &[name])? {
+            Some(found) => Ok(Some(found)),
+            None => Err(IngestError::Absent {
+                path: h5.path().into(),
+                node: format!("{}/{name}", var.group),
+                advice: format!("its columns are [{}]", var.columns.join(", ")),
+            }),
+        },
+    };
+    let ids = chosen(&options.gene_id_column, &GENE_IDS)?;
+    let symbols = match chosen(&options.gene_symbol_column, &SYMBOLS)? {
+        // Where ids have a column of their own, the index is what scanpy shows: the symbols.
+        Some((_, symbols)) if options.gene_symbol_column.is_some() || ids.is_none() => symbols,
+        _ => var.index.clone(),
+    };
+    let ids = ids.map_or_else(|| var.index.clone(), |(_, ids)| ids);
+    Ok(ids.into_iter().zip(symbols).map(|(id, symbol)| Gene { id, symbol }).collect())
+}
+
+/// Two columns of `obsm[key]`: an array `[n_obs, ≥ 2]` or a data frame with two numeric columns.
+fn coordinates(h5: &H5File, key: &str, n_obs: usize) -> Result<Vec<[f64; 2]>, IngestError> {
+    let node = format!("obsm/{key}");
+    let length = |found| IngestError::Length { path: h5.path().into(), node: node.clone(), found, expected: n_obs };
+    match h5.node(&node)? {
+        None => {
+            let found: Vec<String> =
+                if h5.node("obsm")?.is_some() { h5.list("obsm")?.into_keys().collect() } else { Vec::new() };
+            Err(IngestError::NoSpatial { path: h5.path().into(), key: key.into(), found: found.join(", ") })
+        }
+        Some(Node::Dataset) => {
+            let extent = h5.extent(&node)?;
+            let (rows, columns) = match extent.shape.as_slice() {
+                &[rows, columns] if columns >= 2 => (rows, columns),
+                other => return Err(h5.unsupported(&node, format!("has shape {other:?}, expected [n_obs, 2]"))),
+            };
+            if rows != n_obs as u64 {
+                return Err(length(rows as usize));
+            }
+            let values = h5.read_f64(&node, 0, u64::MAX)?;
+            Ok(values.chunks(columns as usize).map(|row| [row[0], row[1]]).collect())
+        }
+        Some(Node::Group) => {
+            let frame = DataFrame::open(h5, &node)?;
+            let mut numeric = Vec::new();
+            for name in &frame.columns {
+                match frame.column(h5, name)? {
+                    Column::Floats(values) => numeric.push(values),
+                    Column::Ints(values) => {
+                        numeric.push(values.into_iter().map(|v| v.map_or(f64::NAN, |i| i as f64)).collect());
+                    }
+                    _ => {}
+                }
+            }
+            let [x, y, ..] = numeric.as_slice() else {
+                return Err(h5.unsupported(&node, "has no two numeric columns to take x and y from"));
+            };
+            if x.len() != n_obs {
+                return Err(length(x.len()));
+            }
+            Ok(x.iter().zip(y).map(|(&x, &y)| [x, y]).collect())
+        }
+    }
+}
+
+type Lattice = Option<Vec<[i32; 2]>>;
+
+/// Label columns and the lattice; numbers and unknown encodings are left out, with a note.
+fn obs_columns(
+    h5: &H5File,
+    obs: &DataFrame,
+    notes: &mut Vec<String>,
+) -> Result<(Vec<ObsLabels>, Lattice), IngestError> {
+    let mut labels = Vec::new();
+    let mut array = [None, None];
+    for name in &obs.columns {
+        match obs.column(h5, name)? {
+            Column::Ints(values) if name == "array_row" => array[0] = Some(values),
+            Column::Ints(values) if name == "array_col" => array[1] = Some(values),
+            Column::Unknown(kind) => notes.push(format!("obs column `{name}` left out: encoding `{kind}`")),
+            column @ (Column::Ints(_) | Column::Floats(_)) => {
+                let n = column.n_rows().unwrap_or(0);
+                notes.push(format!("obs column `{name}` left out: {n} numbers, not labels"));
+            }
+            column => {
+                if let Some(values) = column.into_labels() {
+                    labels.push(ObsLabels { name: name.clone(), values });
+                }
+            }
+        }
+    }
+    let whole = |values: Vec<Option<i64>>| -> Option<Vec<i32>> {
+        values.into_iter().map(|v| v.and_then(|v| i32::try_from(v).ok())).collect()
+    };
+    let [rows, columns] = array.map(|values| values.and_then(whole));
+    let lattice = rows.zip(columns).map(|(r, c)| r.into_iter().zip(c).map(|(r, c)| [r, c]).collect());
+    Ok((labels, lattice))
+}
+
+fn single_label(labels: &[ObsLabels], names: &[&str]) -> Option<String> {
+    let column = labels.iter().find(|l| names.contains(&l.name.as_str()))?;
+    let first = column.values.first()?.clone()?;
+    column.values.iter().all(|v| v.as_ref() == Some(&first)).then_some(first)
+}
+
+/// Keys of `uns/spatial` that hold a slide, in order.
+pub(super) fn libraries(h5: &H5File) -> Result<Vec<String>, IngestError> {
+    if h5.node("uns/spatial")? != Some(Node::Group) {
+        return Ok(Vec::new());
+    }
+    Ok(h5.list("uns/spatial")?.into_iter().filter(|(_, node)| *node == Node::Group).map(|(name, _)| name).collect())
+}
+
+struct Choice {
+    library_id: String,
+    /// Key of `uns/spatial` with its picture.
+    slide: Option<String>,
+    /// Rows of the section, where the file holds several.
+    rows: Option<Vec<u32>>,
+}
+
+/// The section's name, its slide and, in a file of several sections, its rows: see `IngestOptions::library_id`.
+fn choose_library(
+    path: &Path,
+    options: &IngestOptions,
+    libraries: &[String],
+    labels: &[ObsLabels],
+) -> Result<Choice, IngestError> {
+    let column = labels.iter().find(|l| l.name == "library_id");
+    let mut in_obs: Vec<&str> = column.iter().flat_map(|c| c.values.iter().flatten()).map(String::as_str).collect();
+    in_obs.sort_unstable();
+    in_obs.dedup();
+    let several = |names: String, n, advice| Err(IngestError::SeveralSections { path: path.into(), n, names, advice });
+    if let (Some(column), true) = (column, in_obs.len() > 1) {
+        let Some(wanted) = options.library_id.as_deref().filter(|id| in_obs.contains(id)) else {
+            return several(in_obs.join(", "), in_obs.len(), "");
+        };
+        let is_wanted = |value: &Option<String>| value.as_deref() == Some(wanted);
+        let rows = (0u32..).zip(&column.values).filter(|(_, v)| is_wanted(v)).map(|(i, _)| i).collect();
+        let slide = libraries.iter().find(|l| *l == wanted).cloned();
+        return Ok(Choice { library_id: wanted.into(), slide, rows: Some(rows) });
+    }
+    let slide = match (libraries, &options.library_id) {
+        ([], _) => None,
+        ([one], _) => Some(one.clone()),
+        (many, id) => {
+            let wanted = id.as_deref().or(in_obs.first().copied());
+            let known = many.iter().find(|name| Some(name.as_str()) == wanted);
+            if known.is_none() {
+                let advice = "; without obs[\"library_id\"] the rows cannot be told apart and all are taken";
+                return several(many.join(", "), many.len(), advice);
+            }
+            known.cloned()
+        }
+    };
+    let library_id = options.library_id.clone().or_else(|| slide.clone());
+    let library_id = library_id.or_else(|| in_obs.first().map(ToString::to_string));
+    Ok(Choice { library_id: library_id.unwrap_or_else(|| name_from_stem(path)), slide, rows: None })
+}
+
+/// The file's stem up to `_counts`, `_filtered` or `_raw`.
+pub(super) fn name_from_stem(path: &Path) -> String {
+    let stem = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+    let cut = ["_counts", "_filtered", "_raw"].iter().filter_map(|mark| stem.find(mark)).filter(|&at| at > 0).min();
+    stem[..cut.unwrap_or(stem.len())].to_owned()
+}
+
+/// What `uns/spatial/<library>` tells.
+#[derive(Default)]
+struct Slide {
+    scale: ScaleFactors,
+    image: Option<TissueImage>,
+}
+
+impl Slide {
+    fn read(h5: &H5File, library: &str, notes: &mut Vec<String>) -> Result<Slide, IngestError> {
+        let root = format!("uns/spatial/{library}");
+        let number = |name: &str| -> Result<Option<f64>, IngestError> {
+            let node = format!("{root}/scalefactors/{name}");
+            Ok(if h5.node(&node)? == Some(Node::Dataset) { Some(h5.read_scalar(&node)?) } else { None })
+        };
+        let scale = ScaleFactors {
+            spot_diameter_fullres: number("spot_diameter_fullres")?,
+            tissue_lowres_scalef: number("tissue_lowres_scalef")?,
+            tissue_hires_scalef: number("tissue_hires_scalef")?,
+            microns_per_pixel: number("microns_per_pixel")?,
+        };
+        let mut image = None;
+        for (name, factor) in [("lowres", scale.tissue_lowres_scalef), ("hires", scale.tissue_hires_scalef)] {
+            let node = format!("{root}/images/{name}");
+            let (None, Some(factor), Some(Node::Dataset)) = (&image, factor, h5.node(&node)?) else { continue };
+            let extent = h5.extent(&node)?;
+            if extent.shape.len() != 3 || !extent.element.is_number() {
+                notes.push(format!("`{node}` left out: no picture (shape {:?})", extent.shape));
+                continue;
+            }
+            let is_float = matches!(extent.element, Element::Float(_));
+            match visium::png(&extent.shape, is_float, &h5.read_f64(&node, 0, u64::MAX)?) {
+                Some(encoded) => image = Some(TissueImage { encoded, scale: factor }),
+                None => notes.push(format!("`{node}` left out: no picture (shape {:?})", extent.shape)),
+            }
+        }
+        Ok(Slide { scale, image })
+    }
+}
+
+/// The section cut to some of its rows.
+fn cut(section: Section, rows: &[u32]) -> Section {
+    fn take<T: Clone>(values: &[T], rows: &[u32]) -> Vec<T> {
+        rows.iter().map(|&r| values[r as usize].clone()).collect()
+    }
+    let mut notes = section.notes;
+    notes.push(format!("{} of {} observations belong to other sections", section.obs_ids.len() - rows.len(), {
+        section.obs_ids.len()
+    }));
+    let label = |l: &ObsLabels| ObsLabels { name: l.name.clone(), values: take(&l.values, rows) };
+    Section {
+        obs_ids: take(&section.obs_ids, rows),
+        counts: section.counts.select_rows(rows),
+        xy: take(&section.xy, rows),
+        array_row_col: section.array_row_col.as_ref().map(|a| take(a, rows)),
+        labels: section.labels.iter().map(label).collect(),
+        notes,
+        ..section
+    }
+}

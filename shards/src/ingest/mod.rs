@@ -1,0 +1,90 @@
+//! Instrument files to sections: one file per format, one `match` here.
+//!
+//! Knows no filter, no layer and no tensor. `h5` reads HDF5 behind guards; `data_frame` and `counts_window` are what
+//! formats in HDF5 share; `checks` is what every section must hold. A new format is one file, a variant of [`Format`]
+//! and its lines in [`detect`] and [`read_section`].
+
+mod checks;
+mod counts_window;
+mod data_frame;
+mod describe;
+mod error;
+mod h5;
+mod h5ad;
+pub mod h5ad_write;
+mod options;
+mod space_ranger;
+mod tenx_h5;
+mod visium;
+
+use std::path::Path;
+
+pub use counts_window::{CountsWindow, Storage, Window};
+pub use data_frame::{Column, DataFrame};
+pub use describe::{Description, describe};
+pub use error::IngestError;
+pub use h5::{Attr, Element, Extent, H5File, Node};
+pub use options::{CountsFrom, IngestOptions};
+
+use crate::section::Section;
+
+/// Formats we read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// AnnData in HDF5.
+    H5ad,
+    /// Space Ranger's `outs` folder.
+    SpaceRanger,
+    /// A 10x matrix alone: has no places, so it can be described but is no section.
+    TenxMatrix,
+}
+
+impl Format {
+    /// `h5ad`, `space_ranger` or `tenx_matrix`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Format::H5ad => "h5ad",
+            Format::SpaceRanger => "space_ranger",
+            Format::TenxMatrix => "tenx_matrix",
+        }
+    }
+}
+
+/// Tells the format of a file or folder by what is in it.
+pub fn detect(path: &Path) -> Result<Format, IngestError> {
+    let meta = match std::fs::metadata(path) {
+        Ok(meta) => meta,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(IngestError::Missing { path: path.into() }),
+        Err(source) => return Err(IngestError::Io { path: path.into(), source }),
+    };
+    let unknown = |found: String| Err(IngestError::UnknownFormat { path: path.into(), found });
+    if meta.is_dir() {
+        return match space_ranger::outs_folder(path) {
+            Some(_) => Ok(Format::SpaceRanger),
+            None => unknown("a folder without `spatial/` beside a matrix".into()),
+        };
+    }
+    let h5 = H5File::open(path)?;
+    let root = h5.list("")?;
+    if root.contains_key("obs") && root.contains_key("var") {
+        return Ok(Format::H5ad);
+    }
+    if tenx_h5::is_matrix(&h5)? {
+        return Ok(Format::TenxMatrix);
+    }
+    let names: Vec<String> = root.into_keys().collect();
+    unknown(format!("HDF5 with [{}] at its root", names.join(", ")))
+}
+
+/// Reads a section; see [`IngestOptions`] for what can be chosen. Nothing is dropped without a line in
+/// [`Section::notes`].
+pub fn read_section(path: &Path, options: &IngestOptions) -> Result<Section, IngestError> {
+    match detect(path)? {
+        Format::H5ad => h5ad::read(path, options),
+        Format::SpaceRanger => space_ranger::read(path, options),
+        Format::TenxMatrix => Err(IngestError::NoPositions { path: path.into() }),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,101 @@
+//! What a user can say about an input: the `[input]` table of a shard config.
+
+use serde::{Deserialize, Serialize};
+
+/// How to read inputs; every field has a default that fits files of current scanpy and Space Ranger.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct IngestOptions {
+    /// Name of the section; also chooses one in a file with several. `None`: the single key of `uns/spatial`; else
+    /// the single value of `obs["library_id"]`; else the file stem up to the first of `_counts`, `_filtered`, `_raw`
+    /// (`151673_counts_5000genes.h5ad` is `151673`); for a Space Ranger folder the `library_ids` of its matrix without
+    /// `_spaceranger_count`, else the prefix of the matrix's name, else the folder above `outs`.
+    pub library_id: Option<String>,
+    /// Which matrix holds the counts.
+    pub counts: CountsFrom,
+    /// Key in `obsm` of the coordinates.
+    pub spatial_key: String,
+    /// Counts were declared: a value that is no integer is an error. `false` takes `X` (or what `counts` names) as it
+    /// is, negative, NaN and infinite values still refused.
+    pub declared_counts: bool,
+    /// Column of `var` with stable gene ids. `None`: `gene_ids`, `gene_id`, `ensembl_id`, `feature_id`, else the index.
+    pub gene_id_column: Option<String>,
+    /// Column of `var` with symbols. `None`: the index when the ids are a column, else `gene_symbols`, `gene_symbol`,
+    /// `gene_name`, `gene_names`, `feature_name`, `symbol`, else the id.
+    pub gene_symbol_column: Option<String>,
+    /// Column of `obs` with the donor, used when it holds one value. `None`: `donor_id`, `donor`.
+    pub donor_column: Option<String>,
+    /// µm per native unit, where the file does not tell.
+    pub um_per_unit: Option<f64>,
+}
+
+impl Default for IngestOptions {
+    fn default() -> IngestOptions {
+        IngestOptions {
+            library_id: None,
+            counts: CountsFrom::Auto,
+            spatial_key: "spatial".into(),
+            declared_counts: true,
+            gene_id_column: None,
+            gene_symbol_column: None,
+            donor_column: None,
+            um_per_unit: None,
+        }
+    }
+}
+
+/// Which matrix of an h5ad holds the counts. In TOML: `"auto"`, `"X"`, `"raw"` or `"layers/NAME"`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum CountsFrom {
+    /// `layers["counts"]` if present, else `X` if integral, else `raw` if integral, else an error.
+    #[default]
+    Auto,
+    /// `X`.
+    X,
+    /// `raw.X`, with `raw.var`.
+    Raw,
+    /// A layer.
+    Layer(String),
+}
+
+impl TryFrom<String> for CountsFrom {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<CountsFrom, String> {
+        match text.as_str() {
+            "auto" => Ok(CountsFrom::Auto),
+            "X" | "x" => Ok(CountsFrom::X),
+            "raw" => Ok(CountsFrom::Raw),
+            other => match other.strip_prefix("layers/") {
+                Some(name) if !name.is_empty() => Ok(CountsFrom::Layer(name.into())),
+                _ => Err(format!("`{other}` names no matrix; use \"auto\", \"X\", \"raw\" or \"layers/NAME\"")),
+            },
+        }
+    }
+}
+
+impl From<CountsFrom> for String {
+    fn from(from: CountsFrom) -> String {
+        match from {
+            CountsFrom::Auto => "auto".into(),
+            CountsFrom::X => "X".into(),
+            CountsFrom::Raw => "raw".into(),
+            CountsFrom::Layer(name) => format!("layers/{name}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_named_by_text_and_unknown_keys_are_refused() {
+        let read = |text: &str| serde_json::from_str::<IngestOptions>(text);
+        assert_eq!(read("{}").unwrap(), IngestOptions::default());
+        assert_eq!(read(r#"{"counts": "layers/umi"}"#).unwrap().counts, CountsFrom::Layer("umi".into()));
+        assert!(read(r#"{"counts": "umi"}"#).unwrap_err().to_string().contains("layers/NAME"));
+        assert!(read(r#"{"spatial": "X"}"#).unwrap_err().to_string().contains("spatial_key"));
+    }
+}

@@ -1,0 +1,384 @@
+//! The manifest of a shard folder: what the data is, where every row group lies, and how to tell damage.
+//!
+//! Written last, so a folder with a manifest is finished. Knows no Parquet and no record; `writer` fills it, `reader`
+//! and `verify` trust nothing that it does not say.
+
+use std::fmt;
+use std::fs;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::durable::FileError;
+use crate::error::StoreError;
+use crate::panel::{Ledger, Panel};
+use crate::processed::Split;
+
+/// Version of the record schema and of the manifest. Version 1 reserves the columns `image` and `niche` and the table
+/// kinds other than `obs`; filling them needs no new version.
+pub const SCHEMA_VERSION: u32 = 1;
+/// Version of how records are laid out in row groups: space-filling curve, own records, then halos.
+pub const ORDER_VERSION: u32 = 1;
+/// Version of `docs/step.md`.
+pub const STEP_VERSION: u32 = 1;
+/// Name of the manifest in its folder.
+pub const MANIFEST_FILE: &str = "manifest.json";
+
+/// Everything a shard folder says about itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// [`SCHEMA_VERSION`] of the writer.
+    pub schema_version: u32,
+    /// [`ORDER_VERSION`] of the writer.
+    pub order_version: u32,
+    /// [`STEP_VERSION`] of the writer.
+    pub step_version: u32,
+    /// Program and version that wrote the folder.
+    pub producer: String,
+    /// BLAKE3 of all that was handed to the writer, before encoding; what `--resume` compares.
+    pub input_hash: String,
+    /// The resolved shard config, TOML.
+    pub config: String,
+    /// The rule that made the splits, in words.
+    pub split_rule: String,
+    /// Type of the stored counts.
+    pub counts: CountFacts,
+    /// Neighbours per record.
+    pub n_neighbours: u32,
+    /// Names of the layers, ascending.
+    pub layers: Vec<String>,
+    /// Names of the label columns, ascending.
+    pub labels: Vec<String>,
+    /// Genes, lengths, fractions.
+    pub panel: Panel,
+    /// Sections in ordinal order.
+    pub sections: Vec<SectionEntry>,
+    /// The splits that have records, in the order train, val, test.
+    pub splits: Vec<SplitEntry>,
+    /// Tables; version 1 writes one of kind `obs`.
+    pub tables: Vec<Table>,
+    /// What was dropped and why.
+    pub ledger: Ledger,
+}
+
+/// How counts are stored and what they were seen to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CountFacts {
+    /// Type of the column: `float32`.
+    pub dtype: String,
+    /// Whether every value is a whole number.
+    pub integer: bool,
+}
+
+/// A section as the manifest keeps it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SectionEntry {
+    /// Name.
+    pub library_id: String,
+    /// Donor, where known.
+    pub donor_id: Option<String>,
+    /// File or folder name it came from.
+    pub source: String,
+    /// Format it was read as.
+    pub format: String,
+    /// Observations as ingested.
+    pub n_obs_ingested: u64,
+    /// µm per native unit, where known.
+    pub um_per_unit: Option<f64>,
+    /// Low-resolution picture.
+    pub image: Option<ImageEntry>,
+}
+
+/// A section's low-resolution picture, a file beside the shards.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageEntry {
+    /// `images/<section ordinal>.{png,jpg}`.
+    pub file: String,
+    /// Size.
+    pub bytes: u64,
+    /// BLAKE3 of the file.
+    pub blake3: String,
+    /// Image pixel = native coordinate × scale.
+    pub scale: f64,
+}
+
+/// How much of the data a split has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SplitEntry {
+    /// Split.
+    pub split: Split,
+    /// Records, halos not counted.
+    pub n_records: u64,
+    /// Row groups.
+    pub n_row_groups: u32,
+}
+
+/// What a table's rows are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TableKind {
+    /// Spots or cells.
+    Obs,
+    /// Cells of a reference without places (reserved).
+    Reference,
+    /// Niches (reserved).
+    Niche,
+    /// Tissues (reserved).
+    Tissue,
+    /// Frozen vectors of records (reserved).
+    Vectors,
+    /// Pairs of records (reserved).
+    Pair,
+    /// Gene signatures (reserved).
+    Signature,
+}
+
+/// One table of the folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Table {
+    /// What its rows are.
+    pub kind: TableKind,
+    /// Files, in order.
+    pub files: Vec<FileEntry>,
+    /// Row groups ordered by split (train, val, test), then section, then along the curve.
+    pub row_groups: Vec<RowGroupEntry>,
+}
+
+/// One Parquet file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileEntry {
+    /// Name in the folder: `train-00000.parquet`.
+    pub name: String,
+    /// Size.
+    pub bytes: u64,
+    /// BLAKE3 of the file.
+    pub blake3: String,
+    /// First byte behind the last row group.
+    pub footer_offset: u64,
+    /// CRC-32C from there to the end.
+    pub footer_crc32c: u32,
+}
+
+/// One row group: where it lies and what is in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RowGroupEntry {
+    /// Position in [`Table::files`].
+    pub file: u32,
+    /// Row group of that file.
+    pub index: u32,
+    /// Section of all its records.
+    pub section: u32,
+    /// Split of all its records.
+    pub split: Split,
+    /// Own records (the first rows).
+    pub n_own: u32,
+    /// Halo records (the rows after them).
+    pub n_halo: u32,
+    /// Memory of the decoded row group with every column. A function of the data alone: whether a split fits
+    /// `data.window_bytes` decides its order (`step.md` §2) and must not depend on who asks for which column.
+    pub decoded_bytes: u64,
+    /// First byte in the file.
+    pub offset: u64,
+    /// Number of bytes.
+    pub length: u64,
+    /// CRC-32C of these bytes.
+    pub crc32c: u32,
+}
+
+impl RowGroupEntry {
+    /// Rows, own and halo.
+    pub fn n_rows(&self) -> usize {
+        self.n_own as usize + self.n_halo as usize
+    }
+}
+
+impl Manifest {
+    /// Reads and checks `dir/manifest.json`.
+    ///
+    /// # Errors
+    /// [`StoreError::NotShards`] without one; [`StoreError::NewerSchema`]; damage.
+    pub fn read(dir: &Path) -> Result<Manifest, StoreError> {
+        let path = dir.join(MANIFEST_FILE);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && !path.exists() => {
+                return Err(StoreError::NotShards { path: dir.to_path_buf() });
+            }
+            Err(e) => return Err(FileError::at("read", &path)(e).into()),
+        };
+        // The version first: a newer manifest may have fields that we would only call unknown.
+        #[derive(Deserialize)]
+        struct Version {
+            schema_version: u32,
+        }
+        let damaged = |source| StoreError::Manifest { path: path.clone(), source };
+        let version: Version = serde_json::from_slice(&bytes).map_err(damaged)?;
+        if version.schema_version > SCHEMA_VERSION {
+            return Err(StoreError::NewerSchema { path, found: version.schema_version, supported: SCHEMA_VERSION });
+        }
+        let manifest: Manifest = serde_json::from_slice(&bytes).map_err(damaged)?;
+        manifest.check().map_err(|what| StoreError::ManifestContent { path, what })?;
+        Ok(manifest)
+    }
+
+    /// The bytes of `manifest.json`.
+    pub fn to_json(&self) -> Vec<u8> {
+        let mut json = serde_json::to_vec_pretty(self).expect("strings, numbers and lists always serialise");
+        json.push(b'\n');
+        json
+    }
+
+    /// Identity of the data for checkpoints, hex: BLAKE3 over versions, input and every file. Two folders with one
+    /// identity give a training run the same bits.
+    pub fn data_hash(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        let versions = [self.schema_version, self.order_version, self.step_version];
+        hasher.update(format!("syncytia shards {versions:?}\n{}\n", self.input_hash).as_bytes());
+        for table in &self.tables {
+            hasher.update(format!("{:?}\n", table.kind).as_bytes());
+            for file in &table.files {
+                hasher.update(format!("{} {}\n", file.name, file.blake3).as_bytes());
+            }
+            for group in &table.row_groups {
+                hasher.update(format!("{group:?}\n").as_bytes());
+            }
+        }
+        hasher.finalize().to_hex().to_string()
+    }
+
+    /// The table of spots or cells.
+    pub fn obs(&self) -> &Table {
+        self.tables.iter().find(|t| t.kind == TableKind::Obs).expect("checked when read")
+    }
+
+    /// Records of a split, halos not counted.
+    pub fn n_records(&self, split: Split) -> u64 {
+        self.splits.iter().find(|s| s.split == split).map_or(0, |s| s.n_records)
+    }
+
+    /// Memory of a whole split, decoded.
+    pub fn decoded_bytes(&self, split: Split) -> u64 {
+        self.row_groups(split).iter().map(|g| g.decoded_bytes).sum()
+    }
+
+    /// Row groups of a split in stored order; a `row_group` number elsewhere is a position in this slice.
+    pub fn row_groups(&self, split: Split) -> &[RowGroupEntry] {
+        let groups = &self.obs().row_groups;
+        let start = groups.partition_point(|g| g.split < split);
+        let end = groups.partition_point(|g| g.split <= split);
+        &groups[start..end]
+    }
+
+    /// Refuses what would make a reader panic, allocate without bound or leave the folder.
+    fn check(&self) -> Result<(), String> {
+        let tables: Vec<&Table> = self.tables.iter().filter(|t| t.kind == TableKind::Obs).collect();
+        let [obs] = tables.as_slice() else {
+            return Err(format!("{} tables of kind obs, 1 expected", tables.len()));
+        };
+        if let Some(&gene) = self.panel.selected.iter().find(|&&g| g as usize >= self.panel.genes.len()) {
+            return Err(format!("selected gene {gene} of {} genes", self.panel.genes.len()));
+        }
+        for image in self.sections.iter().filter_map(|s| s.image.as_ref()) {
+            if !image.file.strip_prefix("images/").is_some_and(is_plain_name) {
+                return Err(format!("{:?} is no image file of the folder", image.file));
+            }
+        }
+        for file in &obs.files {
+            if !is_plain_name(&file.name) || file.footer_offset > file.bytes {
+                return Err(format!("entry of file {:?}", file.name));
+            }
+        }
+        for pair in obs.row_groups.windows(2) {
+            if pair[0].split > pair[1].split {
+                return Err("row groups are not ordered by split".to_owned());
+            }
+        }
+        for group in &obs.row_groups {
+            let file = obs.files.get(group.file as usize);
+            let end = group.offset.checked_add(group.length);
+            if file.is_none_or(|f| end.is_none_or(|end| end > f.footer_offset)) {
+                return Err(format!("row group {} of file {} lies outside of it", group.index, group.file));
+            }
+            if group.section as usize >= self.sections.len() {
+                return Err(format!("row group of section {}, there are {}", group.section, self.sections.len()));
+            }
+        }
+        for split in [Split::Train, Split::Val, Split::Test] {
+            let n: u64 = self.row_groups(split).iter().map(|g| u64::from(g.n_own)).sum();
+            if n != self.n_records(split) {
+                return Err(format!(
+                    "split {} has {} records, its row groups {n}",
+                    split.as_str(),
+                    self.n_records(split)
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A name that stays inside its folder.
+fn is_plain_name(name: &str) -> bool {
+    !name.is_empty()
+        && !name.starts_with('.')
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.' || b == b'_')
+}
+
+/// What `syncytia inspect DIR` prints.
+impl fmt::Display for Manifest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let obs = self.obs();
+        let n_records: u64 = self.splits.iter().map(|s| s.n_records).sum();
+        let n_halo: u64 = obs.row_groups.iter().map(|g| u64::from(g.n_halo)).sum();
+        let bytes: u64 = obs.files.iter().map(|file| file.bytes).sum();
+        let panel = &self.panel;
+        writeln!(f, "shards     schema {}, written by {}", self.schema_version, self.producer)?;
+        writeln!(f, "identity   {}", self.data_hash())?;
+        writeln!(
+            f,
+            "records    {n_records} in {} row groups of {} files, {:.1} MB; {n_halo} halo rows beside them",
+            obs.row_groups.len(),
+            obs.files.len(),
+            bytes as f64 / 1e6
+        )?;
+        for split in &self.splits {
+            let (name, groups) = (split.split.as_str(), split.n_row_groups);
+            writeln!(f, "  {name:<8} {} records, {groups} row groups", split.n_records)?;
+        }
+        writeln!(f, "split rule {}", self.split_rule)?;
+        let annotation = panel.annotation.as_deref().unwrap_or("no gene lengths");
+        writeln!(f, "genes      {} ({}, {annotation})", panel.genes.len(), panel.species)?;
+        let first: Vec<&str> = panel.selected_genes().take(8).map(|g| g.symbol.as_str()).collect();
+        let dots = if panel.n_selected() > first.len() { " ..." } else { "" };
+        writeln!(f, "selected   {}: {}{dots}", panel.n_selected(), first.join(" "))?;
+        writeln!(f, "layers     {}", self.layers.join(" "))?;
+        if !self.labels.is_empty() {
+            writeln!(f, "labels     {}", self.labels.join(" "))?;
+        }
+        let whole = if self.counts.integer { "whole numbers" } else { "not whole numbers" };
+        writeln!(f, "counts     {}, {whole}; {} neighbours per record", self.counts.dtype, self.n_neighbours)?;
+        for (i, section) in self.sections.iter().enumerate() {
+            let kept: u64 = obs.row_groups.iter().filter(|g| g.section as usize == i).map(|g| u64::from(g.n_own)).sum();
+            let scale = section.um_per_unit.map_or("no scale".to_owned(), |s| format!("{s:.4} µm per unit"));
+            let image = if section.image.is_some() { ", image" } else { "" };
+            writeln!(
+                f,
+                "section {i}  {} from {} ({}): {kept} of {} obs kept, {scale}{image}",
+                section.library_id, section.source, section.format, section.n_obs_ingested
+            )?;
+        }
+        for entry in &self.ledger.entries {
+            let place = entry.library_id.as_deref().unwrap_or("all sections");
+            writeln!(f, "dropped    {} {} ({place}): {}", entry.n, entry.what, entry.reason)?;
+        }
+        Ok(())
+    }
+}

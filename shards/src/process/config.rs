@@ -1,0 +1,261 @@
+//! The tables `[filter]`, `[process]` and `[split]` of a shard config: every number that changes the result, with its default.
+//!
+//! Knows no file: reading TOML is the caller's.
+
+use std::fmt;
+
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::error::ProcessError;
+
+/// `[filter]`: which observations and genes stay (`spared.md` §1, §2, §5).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FilterConfig {
+    /// An observation stays if its total count is above this. Default 10.
+    pub cell_min: f64,
+    /// An observation stays if its total count is below this. Default 1,000,000.
+    pub cell_max: f64,
+    /// A gene stays if its total over all kept observations is above this. Default 10.
+    pub gene_min: f64,
+    /// A gene stays if its total over all kept observations is below this. Default 1,000,000.
+    pub gene_max: f64,
+    /// Genes, sorted by expressed fraction, stay while the mean global fraction of those kept is at least this. Default 0.7.
+    pub real_data_percentage: f64,
+    /// Genes in the layers: `"auto"` (128 when more than 320 remain, else 32) or a number. Default `"auto"`.
+    pub top_moran: TopMoran,
+    /// Largest share of a section's genes that may be lost because another section lacks them. Default 0.75: the DLPFC
+    /// sections 151673 and 151674 come as 5,000 genes each, chosen per section, and share 2,340 (0.532 lost).
+    pub max_genes_lost: f64,
+}
+
+impl Default for FilterConfig {
+    fn default() -> Self {
+        FilterConfig {
+            cell_min: 10.0,
+            cell_max: 1_000_000.0,
+            gene_min: 10.0,
+            gene_max: 1_000_000.0,
+            real_data_percentage: 0.7,
+            top_moran: TopMoran::Auto,
+            max_genes_lost: 0.75,
+        }
+    }
+}
+
+/// How many genes of highest Moran's I make the layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TopMoran {
+    /// 128 when more than 320 genes remain, else 32.
+    Auto,
+    /// This many, or all if fewer remain.
+    Genes(u32),
+}
+
+impl TopMoran {
+    /// The number of genes kept of `n_remaining`.
+    pub fn resolve(self, n_remaining: usize) -> usize {
+        let wanted = match self {
+            TopMoran::Auto if n_remaining > 320 => 128,
+            TopMoran::Auto => 32,
+            TopMoran::Genes(n) => n as usize,
+        };
+        wanted.min(n_remaining)
+    }
+}
+
+impl Serialize for TopMoran {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            TopMoran::Auto => serializer.serialize_str("auto"),
+            TopMoran::Genes(n) => serializer.serialize_u32(*n),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for TopMoran {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AutoOrNumber;
+        impl Visitor<'_> for AutoOrNumber {
+            type Value = TopMoran;
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("\"auto\" or a number of genes of at least 1")
+            }
+            fn visit_str<E: de::Error>(self, word: &str) -> Result<TopMoran, E> {
+                if word == "auto" {
+                    Ok(TopMoran::Auto)
+                } else {
+                    Err(E::invalid_value(de::Unexpected::Str(word), &self))
+                }
+            }
+            fn visit_u64<E: de::Error>(self, n: u64) -> Result<TopMoran, E> {
+                match u32::try_from(n) {
+                    Ok(n) if n >= 1 => Ok(TopMoran::Genes(n)),
+                    _ => Err(E::invalid_value(de::Unexpected::Unsigned(n), &self)),
+                }
+            }
+            fn visit_i64<E: de::Error>(self, n: i64) -> Result<TopMoran, E> {
+                match u64::try_from(n) {
+                    Ok(n) => self.visit_u64(n),
+                    Err(_) => Err(E::invalid_value(de::Unexpected::Signed(n), &self)),
+                }
+            }
+        }
+        deserializer.deserialize_any(AutoOrNumber)
+    }
+}
+
+/// `[process]`: how counts become layers and who is whose neighbour.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProcessConfig {
+    /// `"tpm"` (needs gene lengths) or `"cp10k"`. Default `"tpm"`.
+    pub normalize: Normalize,
+    /// Hops of the median completion. Default 4.
+    pub hops: u32,
+    /// Completion graph: `false` = row `i` lists the six nearest of `i`; `true` = those that have `i` among their six
+    /// nearest (what the published data were made with). Default `false`.
+    pub reverse_knn: bool,
+    /// Neighbours stored per observation. Default 18.
+    pub n_neighbours: u32,
+    /// `"knn"`: the nearest ones; `"hex_hops"`: those within two lattice steps, padded. Default `"knn"`.
+    pub neighbourhood: Neighbourhood,
+    /// Layers stored. Default `log1p` and `d_log1p`.
+    pub layers: Vec<Layer>,
+}
+
+impl Default for ProcessConfig {
+    fn default() -> Self {
+        ProcessConfig {
+            normalize: Normalize::Tpm,
+            hops: 4,
+            reverse_knn: false,
+            n_neighbours: 18,
+            neighbourhood: Neighbourhood::Knn,
+            layers: vec![Layer::Log1p, Layer::DLog1p],
+        }
+    }
+}
+
+/// The unit counts are brought to before the logarithm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Normalize {
+    /// Transcripts per million: per base of merged exon length, then per 10⁶.
+    Tpm,
+    /// Counts per 10⁴.
+    Cp10k,
+}
+
+/// Which observations are stored as neighbours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Neighbourhood {
+    /// The nearest by distance, ties by position in the piece.
+    Knn,
+    /// Those within two steps on the lattice, padded with `u32::MAX`.
+    HexHops,
+}
+
+/// A stored layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Layer {
+    /// log2(normalised + 1).
+    #[serde(rename = "log1p")]
+    Log1p,
+    /// The same after median completion.
+    #[serde(rename = "d_log1p")]
+    DLog1p,
+    /// `log1p` less its mean over the training observations.
+    Deltas,
+    /// `d_log1p` less its mean over the training observations.
+    DDeltas,
+}
+
+impl Layer {
+    /// Name in `Piece::layers` and in the shards.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Layer::Log1p => "log1p",
+            Layer::DLog1p => "d_log1p",
+            Layer::Deltas => "deltas",
+            Layer::DDeltas => "d_deltas",
+        }
+    }
+}
+
+/// `[split]`: what trains, selects and judges.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SplitConfig {
+    /// `"section"`, `"donor"` or `"block"`. Absent: `section` where val or test name something or there are several
+    /// sections (the last is val when none is named), `block` for a single section.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<SplitKind>,
+    /// Sections or donors of the validation split.
+    pub val: Vec<String>,
+    /// Sections or donors of the test split.
+    pub test: Vec<String>,
+    /// Blocks: shares of the observations, along the longer side, where train and val end. Default 0.70 and 0.85.
+    pub cuts: [f64; 2],
+    /// Blocks: observations this many hops from a cut leave the larger block. Default 3.
+    pub guard_hops: u32,
+}
+
+impl Default for SplitConfig {
+    fn default() -> Self {
+        SplitConfig { kind: None, val: Vec::new(), test: Vec::new(), cuts: [0.70, 0.85], guard_hops: 3 }
+    }
+}
+
+/// The unit that a split keeps whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SplitKind {
+    /// Whole sections.
+    Section,
+    /// Whole donors.
+    Donor,
+    /// Three slabs of every section.
+    Block,
+}
+
+/// Refuses keys outside their meaning.
+pub(super) fn check(filter: &FilterConfig, config: &ProcessConfig, split: &SplitConfig) -> Result<(), ProcessError> {
+    let refuse = |key, problem: String| Err(ProcessError::Config { key, problem });
+    if !(filter.real_data_percentage > 0.0 && filter.real_data_percentage <= 1.0) {
+        return refuse(
+            "filter.real_data_percentage",
+            format!("{} is not a share above 0 and at most 1", filter.real_data_percentage),
+        );
+    }
+    if !(0.0..=1.0).contains(&filter.max_genes_lost) {
+        return refuse("filter.max_genes_lost", format!("{} is not a share from 0 to 1", filter.max_genes_lost));
+    }
+    let ascend = |low: f64, high: f64| low < high; // NaN does not
+    if !ascend(filter.cell_min, filter.cell_max) {
+        return refuse("filter.cell_min", format!("{} is not below cell_max = {}", filter.cell_min, filter.cell_max));
+    }
+    if !ascend(filter.gene_min, filter.gene_max) {
+        return refuse("filter.gene_min", format!("{} is not below gene_max = {}", filter.gene_min, filter.gene_max));
+    }
+    if config.hops == 0 || config.hops > 16 {
+        return refuse("process.hops", format!("{} is not from 1 to 16", config.hops));
+    }
+    if config.n_neighbours == 0 || config.n_neighbours > 1024 {
+        return refuse("process.n_neighbours", format!("{} is not from 1 to 1024", config.n_neighbours));
+    }
+    if config.layers.is_empty() {
+        return refuse("process.layers", "name at least one of log1p, d_log1p, deltas, d_deltas".to_string());
+    }
+    let [train_end, val_end] = split.cuts;
+    if !(0.0 < train_end && train_end < val_end && val_end <= 1.0) {
+        return refuse("split.cuts", format!("[{train_end}, {val_end}] do not ascend between 0 and 1"));
+    }
+    if split.kind == Some(SplitKind::Block) && !(split.val.is_empty() && split.test.is_empty()) {
+        return refuse("split.kind", "blocks are cut by split.cuts; val and test name sections or donors".to_string());
+    }
+    Ok(())
+}

@@ -1,0 +1,267 @@
+//! Sections → processed pieces: filters, fractions, TPM, log2, median completion, Moran's I, layers, neighbours.
+//!
+//! Knows no file and no tensor; every step is a pure function in the file of its name, and [`process`] runs them in the order
+//! of `spared.md` §0 (no batch correction), lengths before the prefix. What a step drops is in the ledger with its reason and all names.
+
+mod align;
+mod config;
+pub mod deltas;
+mod error;
+pub mod filter;
+#[cfg(test)]
+pub(crate) mod fixture;
+pub mod fractions;
+mod hops;
+mod ledger;
+pub mod lengths;
+pub mod median;
+pub mod moran;
+pub mod neighbours;
+mod pieces;
+pub mod split;
+pub mod tpm;
+
+pub use align::{Aligned, align, strip_version};
+pub use config::{FilterConfig, Layer, Neighbourhood, Normalize, ProcessConfig, SplitConfig, SplitKind, TopMoran};
+pub use error::ProcessError;
+
+use lengths::Species;
+
+use crate::panel::{Ledger, Panel, PanelGene};
+use crate::processed::{Piece, Processed, SectionFacts};
+use crate::section::{Csr, Gene, Section};
+
+/// Runs the whole pipeline on the sections of a data set, in their order (the ordinal of a section is its position).
+///
+/// # Errors
+/// Any [`ProcessError`]; nothing is written anywhere.
+pub fn process(
+    sections: Vec<Section>,
+    filter: &FilterConfig,
+    config: &ProcessConfig,
+    split: &SplitConfig,
+) -> Result<Processed, ProcessError> {
+    config::check(filter, config, split)?;
+    check_sections(&sections)?;
+    let rule = split::resolve(&sections, split)?;
+
+    let mut ledger = Ledger::default();
+    for section in &sections {
+        section.notes.iter().for_each(|note| ledger::note(&mut ledger, &section.library_id, note));
+    }
+    let aligned = align(&sections, filter.max_genes_lost, &mut ledger)?;
+    let mut kept = Kept::all(&sections, aligned);
+    kept.drop_obs_by_total(&sections, filter, &mut ledger)?;
+    let fractions = fractions::expressed(&kept.counts);
+    let species = Species::of_ids(kept.genes.iter().map(|gene| gene.id.as_str()));
+    let genes = kept.choose_genes(filter, config.normalize, species, &fractions, &mut ledger)?;
+    kept.keep_genes(&genes);
+    kept.drop_empty_obs(&sections, &mut ledger)?;
+    let mut panel = panel_of(&genes, &kept.genes, &fractions, species, config.normalize);
+
+    let mut pieces = pieces::cut(&sections, &kept, &rule, split, &mut ledger);
+    pieces::check_sizes(&pieces, config)?;
+    let layers = pieces::complete(&pieces, &panel, config);
+    let scores = pieces::moran_scores(&pieces, &layers);
+    for (gene, score) in panel.genes.iter_mut().zip(scores.iter()) {
+        gene.moran = *score;
+    }
+    panel.selected = moran::top(&scores, filter.top_moran.resolve(scores.len()));
+    pieces::attach(&mut pieces, layers, &panel.selected, config);
+    tracing::info!(
+        genes = panel.genes.len(),
+        selected = panel.selected.len(),
+        obs = pieces.iter().map(Piece::n_obs).sum::<usize>(),
+        pieces = pieces.len(),
+        "processed"
+    );
+    Ok(Processed { panel, sections: sections.into_iter().map(facts).collect(), pieces, ledger })
+}
+
+/// Refuses sections whose tables disagree, whose names repeat or whose positions are not finite.
+fn check_sections(sections: &[Section]) -> Result<(), ProcessError> {
+    if sections.is_empty() {
+        return Err(ProcessError::NoSections);
+    }
+    for (i, section) in sections.iter().enumerate() {
+        let library_id = || section.library_id.clone();
+        if sections[..i].iter().any(|earlier| earlier.library_id == section.library_id) {
+            return Err(ProcessError::DuplicateSection { library_id: library_id() });
+        }
+        let n_obs = section.n_obs();
+        for (what, got) in [("positions", section.xy.len()), ("rows of counts", section.counts.n_rows())] {
+            if got != n_obs {
+                return Err(ProcessError::Shape { library_id: library_id(), n_obs, got, what });
+            }
+        }
+        if let Some(i) = section.xy.iter().position(|p| !(p[0].is_finite() && p[1].is_finite())) {
+            let (obs_id, [x, y]) = (section.obs_ids[i].clone(), section.xy[i]);
+            return Err(ProcessError::Position { library_id: library_id(), obs_id, x, y });
+        }
+    }
+    Ok(())
+}
+
+/// What the filters have left so far.
+struct Kept {
+    /// Genes, ids ascending: the columns of `counts`.
+    genes: Vec<Gene>,
+    /// Per section, rows as ingested, ascending.
+    rows: Vec<Vec<u32>>,
+    /// Per section, `[rows, genes]`.
+    counts: Vec<Csr>,
+}
+
+impl Kept {
+    fn all(sections: &[Section], aligned: Aligned) -> Kept {
+        let rows = sections.iter().map(|s| (0..s.n_obs() as u32).collect()).collect();
+        Kept { genes: aligned.genes, rows, counts: aligned.counts }
+    }
+
+    fn drop_obs_by_total(
+        &mut self,
+        sections: &[Section],
+        filter: &FilterConfig,
+        ledger: &mut Ledger,
+    ) -> Result<(), ProcessError> {
+        let reason = format!("total count not between {} and {} (strict)", filter.cell_min, filter.cell_max);
+        self.keep_rows(sections, &reason, ledger, |counts| {
+            filter::rows_between(counts, filter.cell_min, filter.cell_max)
+        })
+    }
+
+    fn drop_empty_obs(&mut self, sections: &[Section], ledger: &mut Ledger) -> Result<(), ProcessError> {
+        self.keep_rows(sections, "no count in any gene that passed the filters", ledger, filter::rows_with_counts)
+    }
+
+    fn keep_rows(
+        &mut self,
+        sections: &[Section],
+        reason: &str,
+        ledger: &mut Ledger,
+        choose: impl Fn(&Csr) -> Vec<u32>,
+    ) -> Result<(), ProcessError> {
+        for (i, section) in sections.iter().enumerate() {
+            let kept = choose(&self.counts[i]);
+            let before = self.rows[i].len();
+            let names = filter::complement(&kept, before)
+                .into_iter()
+                .map(|at| section.obs_ids[self.rows[i][at as usize] as usize].clone())
+                .collect();
+            if kept.is_empty() {
+                let rule = format!("section `{}`: dropping observations by \"{reason}\"", section.library_id);
+                return Err(ProcessError::NothingLeft { what: "observation", rule, before });
+            }
+            ledger::record(ledger, "obs", Some(&section.library_id), reason.to_string(), names);
+            self.counts[i] = self.counts[i].select_rows(&kept);
+            self.rows[i] = kept.iter().map(|&at| self.rows[i][at as usize]).collect();
+        }
+        Ok(())
+    }
+
+    /// Genes that pass the totals, have a length where TPM needs one, and lie in the expressed-fraction prefix; ascending.
+    ///
+    /// Lengths come before the prefix (`spared.md` §0 drops at TPM, after it): mitochondrial genes are expressed everywhere
+    /// and would lift the running mean for genes that then stay without them (muscle Vis5A: 566 chosen and 551 left, of a
+    /// mean below `real_data_percentage`, against 533).
+    fn choose_genes(
+        &self,
+        filter: &FilterConfig,
+        normalize: Normalize,
+        species: Option<Species>,
+        fractions: &fractions::Fractions,
+        ledger: &mut Ledger,
+    ) -> Result<Vec<u32>, ProcessError> {
+        let all: Vec<u32> = (0..self.genes.len() as u32).collect();
+        let mut passing = filter::genes_between(&self.counts, filter.gene_min, filter.gene_max);
+        let rule = format!("total count not between {} and {} (strict)", filter.gene_min, filter.gene_max);
+        self.record_genes(&all, &passing, rule, ledger)?;
+        if normalize == Normalize::Tpm {
+            let with_length = self.with_length(&passing, species)?;
+            let rule = format!("no length in {}", species.map_or("any annotation", Species::annotation));
+            self.record_genes(&passing, &with_length, rule, ledger)?;
+            passing = with_length;
+        }
+        let chosen = fractions::select_prefix(&passing, fractions, filter.real_data_percentage);
+        let share = filter.real_data_percentage;
+        let rule =
+            format!("outside the prefix with a mean expressed fraction of filter.real_data_percentage = {share}");
+        self.record_genes(&passing, &chosen, rule, ledger)?;
+        Ok(chosen)
+    }
+
+    /// Those of `genes` with a merged exon length; an error where none has one.
+    fn with_length(&self, genes: &[u32], species: Option<Species>) -> Result<Vec<u32>, ProcessError> {
+        let length = |gene: u32| species.and_then(|s| s.length_of(&self.genes[gene as usize].id));
+        let found: Vec<u32> = genes.iter().copied().filter(|&gene| length(gene).is_some()).collect();
+        if found.is_empty() {
+            return Err(ProcessError::NoLength {
+                n_genes: genes.len(),
+                first_id: self.genes[genes[0] as usize].id.clone(),
+                species: species.map_or("unknown", Species::as_str),
+            });
+        }
+        Ok(found)
+    }
+
+    fn record_genes(
+        &self,
+        before: &[u32],
+        kept: &[u32],
+        rule: String,
+        ledger: &mut Ledger,
+    ) -> Result<(), ProcessError> {
+        if kept.is_empty() {
+            let rule = format!("dropping genes by \"{rule}\"");
+            return Err(ProcessError::NothingLeft { what: "gene", rule, before: before.len() });
+        }
+        let lost = before.iter().filter(|gene| kept.binary_search(gene).is_err());
+        let names = lost.map(|&gene| self.genes[gene as usize].id.clone()).collect();
+        ledger::record(ledger, "gene", None, rule, names);
+        Ok(())
+    }
+
+    fn keep_genes(&mut self, genes: &[u32]) {
+        self.genes = genes.iter().map(|&gene| self.genes[gene as usize].clone()).collect();
+        self.counts.iter_mut().for_each(|counts| *counts = counts.select_columns(genes));
+    }
+}
+
+/// The chosen genes (`at` = their place in `fractions`) with all that is known before Moran's I.
+fn panel_of(
+    at: &[u32],
+    genes: &[Gene],
+    fractions: &fractions::Fractions,
+    species: Option<Species>,
+    normalize: Normalize,
+) -> Panel {
+    let genes = std::iter::zip(at, genes).map(|(&at, gene)| PanelGene {
+        id: gene.id.clone(),
+        symbol: gene.symbol.clone(),
+        length: species.and_then(|s| s.length_of(&gene.id)),
+        exp_frac: fractions.exp_frac[at as usize],
+        glob_exp_frac: fractions.glob_exp_frac[at as usize],
+        moran: None,
+    });
+    Panel {
+        species: species.map_or("unknown", Species::as_str).to_string(),
+        annotation: species.filter(|_| normalize == Normalize::Tpm).map(|s| s.annotation().to_string()),
+        genes: genes.collect(),
+        selected: Vec::new(),
+    }
+}
+
+fn facts(section: Section) -> SectionFacts {
+    SectionFacts {
+        n_obs_ingested: section.n_obs() as u64,
+        library_id: section.library_id,
+        donor_id: section.donor_id,
+        source: section.source.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+        format: section.format.to_string(),
+        um_per_unit: section.um_per_unit,
+        image: section.image,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,294 @@
+//! One decoded row group: Parquet bytes that passed their checksum → typed columns.
+//!
+//! Knows the schema, not the folder: which bytes to decode is `reader`'s business.
+
+use std::collections::BTreeMap;
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{ArrowPrimitiveType, Float32Type, Float64Type, Int32Type, UInt32Type, UInt64Type};
+use arrow_array::{Array, ArrayRef, FixedSizeListArray, RecordBatch};
+use bytes::{Buf, Bytes};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReaderBuilder};
+use parquet::errors::ParquetError;
+use parquet::file::reader::{ChunkReader, Length};
+
+use crate::error::StoreError;
+use crate::manifest::RowGroupEntry;
+use crate::processed::{Matrix, Split};
+use crate::schema::{RecordShape, label_column, layer_column};
+use crate::section::{Csr, ObsLabels};
+
+/// Which columns to decode; ids, places, `measured` and neighbours always are.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Columns {
+    /// Counts of all panel genes.
+    pub counts: bool,
+    /// Names of observations and their labels.
+    pub names: bool,
+    /// Layers.
+    pub layers: Vec<String>,
+}
+
+/// One row group, decoded: own records first, then the halo.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RowGroup {
+    /// Section of all records.
+    pub section: u32,
+    /// Split of all records.
+    pub split: Split,
+    /// Own records; rows `n_own..` are halo.
+    pub n_own: usize,
+    /// Record ids `[n_rows]`, ascending among the own and among the halo rows.
+    pub record_ids: Vec<u64>,
+    /// Names `[n_rows]`; empty unless asked for.
+    pub obs_ids: Vec<String>,
+    /// Native coordinates `[n_rows]`.
+    pub xy: Vec<[f64; 2]>,
+    /// Counts `[n_rows, n_genes]`, if asked for.
+    pub counts: Option<Csr>,
+    /// The layers asked for, `[n_rows, G]`.
+    pub layers: BTreeMap<String, Matrix<f32>>,
+    /// Count > 0, `[n_rows, G]`.
+    pub measured: Matrix<bool>,
+    /// Rows of this row group, nearest first, `[n_own, n_neighbours]`.
+    pub neighbours: Matrix<i32>,
+    /// Labels `[n_rows]`; empty unless asked for.
+    pub labels: Vec<ObsLabels>,
+}
+
+impl RowGroup {
+    /// Rows, own and halo.
+    pub fn n_rows(&self) -> usize {
+        self.record_ids.len()
+    }
+}
+
+/// Part of a file in memory, addressed by offsets in the file.
+#[derive(Debug, Clone)]
+pub(crate) struct FilePart {
+    /// Length of the whole file.
+    pub file_length: u64,
+    /// Where the part begins.
+    pub offset: u64,
+    /// The part.
+    pub bytes: Bytes,
+}
+
+impl Length for FilePart {
+    fn len(&self) -> u64 {
+        self.file_length
+    }
+}
+
+impl ChunkReader for FilePart {
+    type T = bytes::buf::Reader<Bytes>;
+
+    fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
+        let skip = start.checked_sub(self.offset).filter(|&s| s <= self.bytes.len() as u64);
+        let skip = skip.ok_or_else(|| ParquetError::EOF(format!("offset {start} lies outside of the row group")))?;
+        Ok(self.bytes.slice(skip as usize..).reader())
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
+        let rest = self.get_read(start)?.into_inner();
+        if rest.len() < length {
+            return Err(ParquetError::EOF(format!("{length} bytes at offset {start} reach out of the row group")));
+        }
+        Ok(rest.slice(..length))
+    }
+}
+
+/// What every decoding needs to know.
+pub(crate) struct Source<'a> {
+    pub file: &'a str,
+    pub footer: &'a ArrowReaderMetadata,
+    pub entry: &'a RowGroupEntry,
+    pub shape: &'a RecordShape,
+    pub n_genes: usize,
+}
+
+impl Source<'_> {
+    fn damaged(&self, what: impl Into<String>) -> StoreError {
+        StoreError::damaged(self.file, Some(self.entry.index), what)
+    }
+
+    /// The columns named, as one batch of exactly the rows that the manifest promises.
+    pub(crate) fn batch(&self, part: FilePart, names: &[String]) -> Result<RecordBatch, StoreError> {
+        let index = self.entry.index as usize;
+        let n_rows = self.entry.n_rows();
+        let stored = self.footer.metadata().row_groups().get(index).map(|g| g.num_rows());
+        if stored != Some(n_rows as i64) {
+            return Err(self.damaged(format!("{n_rows} rows in the manifest, {stored:?} in the file")));
+        }
+        let fields = self.footer.schema().fields();
+        let mut roots = Vec::new();
+        for name in names {
+            let root = fields.iter().position(|f| f.name() == name);
+            roots.push(root.ok_or_else(|| self.damaged(format!("column {name:?} is missing")))?);
+        }
+        let failed = || StoreError::parquet(self.file, Some(self.entry.index));
+        let mask = ProjectionMask::roots(self.footer.parquet_schema(), roots);
+        let mut batches = ParquetRecordBatchReaderBuilder::new_with_metadata(part, self.footer.clone())
+            .with_row_groups(vec![index])
+            .with_projection(mask)
+            .with_batch_size(n_rows)
+            .build()
+            .map_err(failed())?;
+        let batch = match batches.next() {
+            Some(batch) => batch.map_err(|e| failed()(e.into()))?,
+            None => return Err(self.damaged("it has no rows")),
+        };
+        if batch.num_rows() != n_rows {
+            return Err(self.damaged(format!("{} rows decoded, {n_rows} expected", batch.num_rows())));
+        }
+        Ok(batch)
+    }
+
+    /// Decodes the row group.
+    pub(crate) fn decode(&self, part: FilePart, columns: &Columns) -> Result<RowGroup, StoreError> {
+        let shape = self.shape;
+        let mut names: Vec<String> = ["record_id", "x", "y", "measured", "neighbours"].map(str::to_owned).to_vec();
+        if columns.counts {
+            names.extend(["gene_idx", "count"].map(str::to_owned));
+        }
+        if columns.names {
+            names.push("obs_id".to_owned());
+            names.extend(shape.labels.iter().map(|l| label_column(l)));
+        }
+        for layer in &columns.layers {
+            if !shape.layers.contains(layer) {
+                return Err(StoreError::NoLayer { name: layer.clone(), have: shape.layers.clone() });
+            }
+            names.push(layer_column(layer));
+        }
+        let batch = self.batch(part, &names)?;
+
+        let n_own = self.entry.n_own as usize;
+        let (x, y) = (self.numbers::<Float64Type>(&batch, "x")?, self.numbers::<Float64Type>(&batch, "y")?);
+        let mut layers = BTreeMap::new();
+        for layer in &columns.layers {
+            let values = self.fixed_numbers::<Float32Type>(&batch, &layer_column(layer), shape.n_selected)?;
+            layers.insert(layer.clone(), Matrix { n_cols: shape.n_selected, values: values.to_vec() });
+        }
+        let neighbours = self.fixed_numbers::<Int32Type>(&batch, "neighbours", shape.n_neighbours)?;
+        let neighbours = neighbours[..n_own * shape.n_neighbours].to_vec();
+        if let Some(bad) = neighbours.iter().find(|&&row| row < 0 || row as usize >= self.entry.n_rows()) {
+            return Err(self.damaged(format!("neighbour {bad} is no row of {} rows", self.entry.n_rows())));
+        }
+        let (mut obs_ids, mut labels) = (Vec::new(), Vec::new());
+        if columns.names {
+            obs_ids = self.strings(&batch, "obs_id")?.into_iter().map(Option::unwrap_or_default).collect();
+            for name in &shape.labels {
+                let values = self.strings(&batch, &label_column(name))?;
+                labels.push(ObsLabels { name: name.clone(), values });
+            }
+        }
+        Ok(RowGroup {
+            section: self.entry.section,
+            split: self.entry.split,
+            n_own,
+            record_ids: self.numbers::<UInt64Type>(&batch, "record_id")?.to_vec(),
+            obs_ids,
+            xy: x.iter().zip(y).map(|(&x, &y)| [x, y]).collect(),
+            counts: if columns.counts { Some(self.counts(&batch)?) } else { None },
+            layers,
+            measured: self.measured(&batch)?,
+            neighbours: Matrix { n_cols: shape.n_neighbours, values: neighbours },
+            labels,
+        })
+    }
+
+    pub(crate) fn numbers<'b, T: ArrowPrimitiveType>(
+        &self,
+        batch: &'b RecordBatch,
+        name: &str,
+    ) -> Result<&'b [T::Native], StoreError> {
+        let array = self.column(batch, name)?.as_primitive_opt::<T>();
+        array.map(|a| a.values().as_ref()).ok_or_else(|| self.wrong_type(batch, name))
+    }
+
+    pub(crate) fn strings(&self, batch: &RecordBatch, name: &str) -> Result<Vec<Option<String>>, StoreError> {
+        let array = self.column(batch, name)?.as_string_opt::<i32>().ok_or_else(|| self.wrong_type(batch, name))?;
+        Ok(array.iter().map(|v| v.map(str::to_owned)).collect())
+    }
+
+    pub(crate) fn booleans(&self, batch: &RecordBatch, name: &str) -> Result<Vec<bool>, StoreError> {
+        let array = self.column(batch, name)?.as_boolean_opt().ok_or_else(|| self.wrong_type(batch, name))?;
+        Ok(array.values().iter().collect())
+    }
+
+    /// All entries of a fixed-size list column, row-major `[n_rows, width]`.
+    pub(crate) fn fixed_numbers<'b, T: ArrowPrimitiveType>(
+        &self,
+        batch: &'b RecordBatch,
+        name: &str,
+        width: usize,
+    ) -> Result<&'b [T::Native], StoreError> {
+        let list = self.fixed(batch, name, width)?;
+        let values = list.values().as_primitive_opt::<T>().ok_or_else(|| self.wrong_type(batch, name))?;
+        let start = list.offset() * width;
+        Ok(&values.values()[start..start + list.len() * width])
+    }
+
+    fn measured(&self, batch: &RecordBatch) -> Result<Matrix<bool>, StoreError> {
+        let width = self.shape.n_selected;
+        let list = self.fixed(batch, "measured", width)?;
+        let values = list.values().as_boolean_opt().ok_or_else(|| self.wrong_type(batch, "measured"))?;
+        let bits = values.values().slice(list.offset() * width, list.len() * width);
+        Ok(Matrix { n_cols: width, values: bits.iter().collect() })
+    }
+
+    fn counts(&self, batch: &RecordBatch) -> Result<Csr, StoreError> {
+        let list =
+            |name: &str| self.column(batch, name)?.as_list_opt::<i32>().ok_or_else(|| self.wrong_type(batch, name));
+        let (genes, counts) = (list("gene_idx")?, list("count")?);
+        let columns = genes.values().as_primitive_opt::<UInt32Type>();
+        let columns = columns.ok_or_else(|| self.wrong_type(batch, "gene_idx"))?.values();
+        let values = counts.values().as_primitive_opt::<Float32Type>();
+        let values = values.ok_or_else(|| self.wrong_type(batch, "count"))?.values();
+        if genes.value_offsets() != counts.value_offsets() {
+            return Err(self.damaged("gene_idx and count have different lengths"));
+        }
+        let first = genes.value_offsets()[0] as usize;
+        let indptr: Vec<usize> = genes.value_offsets().iter().map(|&p| p as usize - first).collect();
+        let span = first..first + indptr[indptr.len() - 1];
+        let csr = Csr {
+            n_cols: self.n_genes,
+            indptr,
+            indices: columns[span.clone()].to_vec(),
+            values: values[span].to_vec(),
+        };
+        for i in 0..csr.n_rows() {
+            let row = csr.row(i).0;
+            let in_range = row.last().is_none_or(|&last| (last as usize) < self.n_genes);
+            if !in_range || row.windows(2).any(|w| w[0] >= w[1]) {
+                return Err(self.damaged(format!("gene_idx of row {i} does not ascend below {}", self.n_genes)));
+            }
+        }
+        Ok(csr)
+    }
+
+    fn column<'b>(&self, batch: &'b RecordBatch, name: &str) -> Result<&'b ArrayRef, StoreError> {
+        batch.column_by_name(name).ok_or_else(|| self.damaged(format!("column {name:?} is missing")))
+    }
+
+    fn fixed<'b>(
+        &self,
+        batch: &'b RecordBatch,
+        name: &str,
+        width: usize,
+    ) -> Result<&'b FixedSizeListArray, StoreError> {
+        let list = self.column(batch, name)?.as_fixed_size_list_opt().ok_or_else(|| self.wrong_type(batch, name))?;
+        if list.value_length() as usize != width {
+            let found = list.value_length();
+            return Err(self.damaged(format!("column {name:?} has lists of {found}, {width} expected")));
+        }
+        Ok(list)
+    }
+
+    fn wrong_type(&self, batch: &RecordBatch, name: &str) -> StoreError {
+        let found = batch.column_by_name(name).map(|c| c.data_type().to_string()).unwrap_or_default();
+        self.damaged(format!("column {name:?} has type {found}, which is not the schema's"))
+    }
+}

@@ -1,0 +1,85 @@
+//! What sums over ranks: a closed set of engines behind one trait. Knows no model.
+//!
+//! Operations are issued by every rank in the same order with the same lengths; a wrong order or length, a lost peer
+//! or an expired deadline is an error naming rank, operation and sequence number, never a hang.
+
+pub mod reduce;
+pub mod tail;
+pub mod threads;
+
+pub use threads::ThreadsEngine;
+
+/// One rank's handle on the group.
+pub trait Engine: Send {
+    /// This rank.
+    fn rank(&self) -> usize;
+    /// Number of ranks.
+    fn world_size(&self) -> usize;
+    /// Replaces `data` by the wrapping sum over ranks: associative, so the same bits in any order.
+    fn all_reduce_i64(&mut self, operation: &'static str, data: &mut Vec<i64>) -> Result<(), EngineError>;
+    /// Replaces `data` by the sum over ranks in rank order (`reduction = "fast"`: a tolerance, not a promise of bits).
+    fn all_reduce_f32(&mut self, operation: &'static str, data: &mut Vec<f32>) -> Result<(), EngineError>;
+    /// Returns when every rank has arrived.
+    fn barrier(&mut self, operation: &'static str) -> Result<(), EngineError>;
+    /// Tells the others that this rank cannot go on, so that none waits for it.
+    fn abort(&mut self, reason: &str);
+}
+
+/// Why a group operation failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EngineError {
+    /// A peer gave up.
+    #[error("rank {rank}: {operation} (operation {sequence}) cannot finish: rank {peer} stopped: {reason}")]
+    Peer {
+        /// The rank that reports.
+        rank: usize,
+        /// What it was doing.
+        operation: &'static str,
+        /// How many operations this rank had issued.
+        sequence: u64,
+        /// The rank that stopped.
+        peer: usize,
+        /// Its reason.
+        reason: String,
+    },
+    /// Someone did not arrive in time.
+    #[error(
+        "rank {rank}: {operation} (operation {sequence}, {bytes} bytes) waited {waited_s} s for ranks {missing:?}; \
+         they are stuck or lost"
+    )]
+    Deadline {
+        /// The rank that reports.
+        rank: usize,
+        /// What it was doing.
+        operation: &'static str,
+        /// How many operations this rank had issued.
+        sequence: u64,
+        /// Bytes of its contribution.
+        bytes: usize,
+        /// How long it waited, seconds.
+        waited_s: u64,
+        /// Who had not arrived.
+        missing: Vec<usize>,
+    },
+    /// Ranks disagree on what they are doing.
+    #[error(
+        "rank {rank} issues {operation} of {length} elements as operation {sequence}, rank {peer} issues \
+         {peer_operation} of {peer_length}: every rank must issue the same operations in the same order"
+    )]
+    Mismatch {
+        /// The rank that reports.
+        rank: usize,
+        /// What it does.
+        operation: &'static str,
+        /// How many elements.
+        length: usize,
+        /// How many operations this rank had issued.
+        sequence: u64,
+        /// The rank that differs.
+        peer: usize,
+        /// What that one does.
+        peer_operation: &'static str,
+        /// How many elements there.
+        peer_length: usize,
+    },
+}

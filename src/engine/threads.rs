@@ -1,0 +1,307 @@
+//! Ranks as threads of one process: shared memory, nothing to install.
+//!
+//! An all-reduce has two phases: every rank deposits its buffer; when all have arrived each sums its own segment over
+//! the deposits; when all have summed, each gathers the segments. Waits are bounded by a deadline.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use super::{Engine, EngineError};
+
+/// One thread-rank's handle.
+#[derive(Debug)]
+pub struct ThreadsEngine {
+    rank: usize,
+    sequence: u64,
+    group: Arc<Group>,
+}
+
+#[derive(Debug)]
+struct Group {
+    world_size: usize,
+    deadline: Duration,
+    state: Mutex<State>,
+    arrived: Condvar,
+    /// Each rank's contribution, then its segment of the sum.
+    slots: Vec<RwLock<Deposit>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// How many phases each rank has entered.
+    phase: Vec<u64>,
+    /// What each rank issued last, to name a mismatch.
+    issued: Vec<(&'static str, usize)>,
+    /// First rank that gave up, and why.
+    aborted: Option<(usize, String)>,
+}
+
+#[derive(Debug, Default)]
+struct Deposit {
+    i64s: Arc<Vec<i64>>,
+    i64_segment: Vec<i64>,
+    f32s: Arc<Vec<f32>>,
+    f32_segment: Vec<f32>,
+}
+
+impl ThreadsEngine {
+    /// Handles for ranks `0..world_size`; every wait ends after `deadline`.
+    pub fn group(world_size: usize, deadline: Duration) -> Vec<ThreadsEngine> {
+        assert!(world_size > 0, "a group has at least one rank");
+        let state = State { phase: vec![0; world_size], issued: vec![("", 0); world_size], aborted: None };
+        let group = Arc::new(Group {
+            world_size,
+            deadline,
+            state: Mutex::new(state),
+            arrived: Condvar::new(),
+            slots: (0..world_size).map(|_| RwLock::default()).collect(),
+        });
+        (0..world_size).map(|rank| ThreadsEngine { rank, sequence: 0, group: Arc::clone(&group) }).collect()
+    }
+
+    /// Waits until every rank has entered as many phases as this one, checking that all issue the same operation.
+    fn meet(&mut self, operation: &'static str, length: usize, bytes: usize) -> Result<(), EngineError> {
+        let group = &self.group;
+        let mut state = lock(&group.state);
+        state.phase[self.rank] += 1;
+        state.issued[self.rank] = (operation, length);
+        let mine = state.phase[self.rank];
+        group.arrived.notify_all();
+        let start = Instant::now();
+        loop {
+            // A peer one phase ahead has met us already and overwritten what it issued: compare equals only.
+            for (peer, (&phase, &(theirs, n))) in state.phase.iter().zip(&state.issued).enumerate() {
+                if phase == mine && (theirs, n) != (operation, length) {
+                    return Err(EngineError::Mismatch {
+                        rank: self.rank,
+                        operation,
+                        length,
+                        sequence: self.sequence,
+                        peer,
+                        peer_operation: theirs,
+                        peer_length: n,
+                    });
+                }
+            }
+            if state.phase.iter().all(|&p| p >= mine) {
+                return Ok(());
+            }
+            if let Some((peer, reason)) = &state.aborted {
+                let (peer, reason) = (*peer, reason.clone());
+                return Err(EngineError::Peer { rank: self.rank, operation, sequence: self.sequence, peer, reason });
+            }
+            let waited = start.elapsed();
+            if waited >= group.deadline {
+                let missing = (0..group.world_size).filter(|&r| state.phase[r] < mine).collect();
+                return Err(EngineError::Deadline {
+                    rank: self.rank,
+                    operation,
+                    sequence: self.sequence,
+                    bytes,
+                    waited_s: waited.as_secs(),
+                    missing,
+                });
+            }
+            let left = group.deadline - waited;
+            state = group.arrived.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn segment(&self, length: usize, rank: usize) -> std::ops::Range<usize> {
+        let w = self.group.world_size;
+        rank * length / w..(rank + 1) * length / w
+    }
+}
+
+impl Engine for ThreadsEngine {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn world_size(&self) -> usize {
+        self.group.world_size
+    }
+
+    fn all_reduce_i64(&mut self, operation: &'static str, data: &mut Vec<i64>) -> Result<(), EngineError> {
+        self.sequence += 1;
+        let (n, w) = (data.len(), self.group.world_size);
+        if w == 1 {
+            return Ok(());
+        }
+        write(&self.group.slots[self.rank]).i64s = Arc::new(std::mem::take(data));
+        self.meet(operation, n, n * 8)?;
+        let mine = self.segment(n, self.rank);
+        let parts: Vec<Arc<Vec<i64>>> = self.group.slots.iter().map(|s| Arc::clone(&read(s).i64s)).collect();
+        let mut sum = parts[0][mine.clone()].to_vec();
+        for part in &parts[1..] {
+            for (s, &v) in sum.iter_mut().zip(&part[mine.clone()]) {
+                *s = s.wrapping_add(v);
+            }
+        }
+        drop(parts);
+        write(&self.group.slots[self.rank]).i64_segment = sum;
+        self.meet(operation, n, n * 8)?;
+        let own = std::mem::take(&mut write(&self.group.slots[self.rank]).i64s);
+        *data = Arc::try_unwrap(own).unwrap_or_else(|shared| shared.to_vec());
+        for (rank, slot) in self.group.slots.iter().enumerate() {
+            data[self.segment(n, rank)].copy_from_slice(&read(slot).i64_segment);
+        }
+        // Nobody may overwrite a segment before all have gathered it.
+        self.meet(operation, n, n * 8)
+    }
+
+    fn all_reduce_f32(&mut self, operation: &'static str, data: &mut Vec<f32>) -> Result<(), EngineError> {
+        self.sequence += 1;
+        let (n, w) = (data.len(), self.group.world_size);
+        if w == 1 {
+            return Ok(());
+        }
+        write(&self.group.slots[self.rank]).f32s = Arc::new(std::mem::take(data));
+        self.meet(operation, n, n * 4)?;
+        let mine = self.segment(n, self.rank);
+        let parts: Vec<Arc<Vec<f32>>> = self.group.slots.iter().map(|s| Arc::clone(&read(s).f32s)).collect();
+        let mut sum = parts[0][mine.clone()].to_vec();
+        for part in &parts[1..] {
+            for (s, &v) in sum.iter_mut().zip(&part[mine.clone()]) {
+                *s += v;
+            }
+        }
+        drop(parts);
+        write(&self.group.slots[self.rank]).f32_segment = sum;
+        self.meet(operation, n, n * 4)?;
+        let own = std::mem::take(&mut write(&self.group.slots[self.rank]).f32s);
+        *data = Arc::try_unwrap(own).unwrap_or_else(|shared| shared.to_vec());
+        for (rank, slot) in self.group.slots.iter().enumerate() {
+            data[self.segment(n, rank)].copy_from_slice(&read(slot).f32_segment);
+        }
+        self.meet(operation, n, n * 4)
+    }
+
+    fn barrier(&mut self, operation: &'static str) -> Result<(), EngineError> {
+        self.sequence += 1;
+        self.meet(operation, 0, 0)
+    }
+
+    fn abort(&mut self, reason: &str) {
+        let mut state = lock(&self.group.state);
+        if state.aborted.is_none() {
+            state.aborted = Some((self.rank, reason.to_owned()));
+        }
+        self.group.arrived.notify_all();
+    }
+}
+
+impl Drop for ThreadsEngine {
+    /// A rank that leaves by panic or error must not leave the others waiting; one that leaves in order is not missed.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.abort("its thread panicked");
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run<T: Send>(world_size: usize, f: impl Fn(ThreadsEngine) -> T + Sync) -> Vec<T> {
+        run_within(world_size, Duration::from_secs(20), f)
+    }
+
+    fn run_within<T: Send>(world_size: usize, deadline: Duration, f: impl Fn(ThreadsEngine) -> T + Sync) -> Vec<T> {
+        let f = &f;
+        std::thread::scope(|scope| {
+            let handles: Vec<_> =
+                ThreadsEngine::group(world_size, deadline).into_iter().map(|e| scope.spawn(move || f(e))).collect();
+            handles.into_iter().map(|h| h.join().unwrap()).collect()
+        })
+    }
+
+    #[test]
+    fn sums_are_right_for_any_size_and_any_number_of_ranks() {
+        for world_size in [1, 2, 3, 4, 8] {
+            for n in [0usize, 1, 7, 1000, 65_537] {
+                let sums = run(world_size, |mut engine| {
+                    let rank = engine.rank() as i64;
+                    let mut total = Vec::new();
+                    for round in 0..3 {
+                        let mut data: Vec<i64> = (0..n as i64).map(|i| i * (rank + 1) + round).collect();
+                        engine.all_reduce_i64("test", &mut data).unwrap();
+                        total.push(data);
+                    }
+                    total
+                });
+                let w = world_size as i64;
+                for rank in sums {
+                    for (round, data) in rank.into_iter().enumerate() {
+                        let expected: Vec<i64> =
+                            (0..n as i64).map(|i| i * w * (w + 1) / 2 + w * round as i64).collect();
+                        assert_eq!(data, expected, "W = {world_size}, n = {n}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn float_sums_agree_on_every_rank() {
+        let sums = run(3, |mut engine| {
+            let mut data = vec![0.1f32 * (engine.rank() + 1) as f32; 10];
+            engine.all_reduce_f32("test", &mut data).unwrap();
+            data
+        });
+        assert!(sums.iter().all(|s| *s == sums[0]));
+        // 0.1 + 0.2 + 0.3 in f32: one rounding each.
+        assert!((sums[0][0] - 0.6).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_lost_peer_is_an_error_that_names_it() {
+        let results = run_within(3, Duration::from_millis(200), |mut engine| {
+            (engine.rank() != 1).then(|| engine.barrier("start").unwrap_err())
+        });
+        for error in results.into_iter().flatten() {
+            assert!(
+                matches!(&error, EngineError::Deadline { missing, operation: "start", .. } if missing == &[1]),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_panicking_rank_releases_the_others_with_its_reason() {
+        std::thread::scope(|scope| {
+            let mut group = ThreadsEngine::group(2, Duration::from_secs(20)).into_iter();
+            let (mut a, b) = (group.next().unwrap(), group.next().unwrap());
+            let lost = scope.spawn(move || {
+                let _held = b;
+                panic!("boom");
+            });
+            assert!(lost.join().is_err());
+            let error = a.barrier("start").unwrap_err();
+            assert!(matches!(error, EngineError::Peer { peer: 1, .. }), "{error}");
+        });
+    }
+
+    #[test]
+    fn different_lengths_are_refused() {
+        let results = run_within(2, Duration::from_secs(1), |mut engine| {
+            let mut data = vec![0; 3 + engine.rank()];
+            engine.all_reduce_i64("gradients", &mut data)
+        });
+        assert!(results.iter().any(|r| matches!(r, Err(EngineError::Mismatch { operation: "gradients", .. }))));
+        assert!(results.iter().all(|r| r.is_err()));
+    }
+}

@@ -1,0 +1,128 @@
+//! A transformer encoder: self-attention and feed-forward with residuals, norm after (PyTorch's default) or before.
+
+use serde::{Deserialize, Serialize};
+
+use super::{AttentionAxis, DrawContext, Dropout, LayerNorm, Linear, SelfAttention};
+use crate::model::init::Scope;
+use crate::tensor::{Bool, Module, Tensor, relu};
+
+/// Where the normalisation stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NormPlacement {
+    /// x = LN(x + f(x)).
+    Post,
+    /// x = x + f(LN(x)).
+    Pre,
+}
+
+/// Sizes of an encoder.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct EncoderConfig {
+    /// Model width.
+    pub d: usize,
+    /// Number of layers.
+    pub layers: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Width of the feed-forward's hidden layer.
+    pub feed_forward: usize,
+    /// Dropout on attention weights, after attention, inside and after the feed-forward.
+    pub dropout: f64,
+    /// Norm placement.
+    pub norm: NormPlacement,
+    /// Which axis attends.
+    pub axis: AttentionAxis,
+    /// All layers start with layer 0's weights (PyTorch's stack deep-copies one layer).
+    pub copied: bool,
+}
+
+/// The stack.
+#[derive(Module, Debug)]
+pub struct TransformerEncoder {
+    /// Layers, first to last.
+    pub layers: Vec<EncoderLayer>,
+    #[module(skip)]
+    axis: AttentionAxis,
+}
+
+/// One layer, fields in PyTorch's order.
+#[derive(Module, Debug)]
+pub struct EncoderLayer {
+    /// Self-attention.
+    pub self_attn: SelfAttention,
+    /// d → feed-forward width.
+    pub linear1: Linear,
+    /// feed-forward width → d.
+    pub linear2: Linear,
+    /// Norm of the attention block.
+    pub norm1: LayerNorm,
+    /// Norm of the feed-forward block.
+    pub norm2: LayerNorm,
+    #[module(skip)]
+    dropouts: [Dropout; 3],
+    #[module(skip)]
+    norm: NormPlacement,
+}
+
+impl TransformerEncoder {
+    /// Layers under `layers.<i>`.
+    pub fn new(scope: &Scope, config: &EncoderConfig) -> Self {
+        let layers = (0..config.layers)
+            .map(|i| {
+                let drawn_as = if config.copied { 0 } else { i };
+                EncoderLayer::new(&scope.child("layers").child(&drawn_as.to_string()), config)
+            })
+            .collect();
+        Self { layers, axis: config.axis }
+    }
+
+    /// `[b, s, d]` → `[b, s, d]`.
+    pub fn forward(&self, x: Tensor<3>, absent: Option<&Tensor<2, Bool>>, draws: Option<&DrawContext>) -> Tensor<3> {
+        match self.axis {
+            AttentionAxis::Spots => self.layers.iter().fold(x, |x, layer| layer.forward(x, absent, draws)),
+            AttentionAxis::Batch => {
+                let x = x.swap_dims(0, 1);
+                self.layers.iter().fold(x, |x, layer| layer.forward(x, None, draws)).swap_dims(0, 1)
+            }
+        }
+    }
+}
+
+impl EncoderLayer {
+    fn new(scope: &Scope, config: &EncoderConfig) -> Self {
+        let (d, ff) = (config.d, config.feed_forward);
+        let dropout = |site| Dropout { p: config.dropout, site };
+        Self {
+            self_attn: SelfAttention::new(&scope.child("self_attn"), d, config.heads, config.dropout),
+            linear1: Linear::new(&scope.child("linear1"), d, ff),
+            linear2: Linear::new(&scope.child("linear2"), ff, d),
+            norm1: LayerNorm::new(&scope.child("norm1"), d),
+            norm2: LayerNorm::new(&scope.child("norm2"), d),
+            dropouts: std::array::from_fn(|_| dropout(scope.next_site())),
+            norm: config.norm,
+        }
+    }
+
+    fn forward(&self, x: Tensor<3>, absent: Option<&Tensor<2, Bool>>, draws: Option<&DrawContext>) -> Tensor<3> {
+        match self.norm {
+            NormPlacement::Post => {
+                let x = self.norm1.forward(x.clone() + self.attend(x, absent, draws));
+                self.norm2.forward(x.clone() + self.feed_forward(x, draws))
+            }
+            NormPlacement::Pre => {
+                let x = x.clone() + self.attend(self.norm1.forward(x), absent, draws);
+                x.clone() + self.feed_forward(self.norm2.forward(x), draws)
+            }
+        }
+    }
+
+    fn attend(&self, x: Tensor<3>, absent: Option<&Tensor<2, Bool>>, draws: Option<&DrawContext>) -> Tensor<3> {
+        self.dropouts[0].forward(self.self_attn.forward(x, absent, draws), draws)
+    }
+
+    fn feed_forward(&self, x: Tensor<3>, draws: Option<&DrawContext>) -> Tensor<3> {
+        let hidden = self.dropouts[1].forward(relu(self.linear1.forward(x)), draws);
+        self.dropouts[2].forward(self.linear2.forward(hidden), draws)
+    }
+}

@@ -1,0 +1,30 @@
+//! Layer normalisation over the last axis, biased variance, eps inside the root (PyTorch's definition).
+
+use crate::model::init::{Init, Scope};
+use crate::tensor::{Module, Param, Tensor};
+
+/// (x − mean) / √(var + eps) · weight + bias.
+#[derive(Module, Debug)]
+pub struct LayerNorm {
+    /// `[d]`.
+    pub weight: Param<Tensor<1>>,
+    /// `[d]`.
+    pub bias: Param<Tensor<1>>,
+}
+
+/// PyTorch's default.
+const EPS: f64 = 1e-5;
+
+impl LayerNorm {
+    /// Weight 1, bias 0.
+    pub fn new(scope: &Scope, d: usize) -> Self {
+        Self { weight: scope.param("weight", [d], Init::Ones), bias: scope.param("bias", [d], Init::Zeros) }
+    }
+
+    /// Any leading axes; the last is normalised.
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        let centred = x.clone() - x.mean_dim(D - 1);
+        let variance = (centred.clone() * centred.clone()).mean_dim(D - 1);
+        centred / variance.add_scalar(EPS).sqrt() * self.weight.val().unsqueeze() + self.bias.val().unsqueeze()
+    }
+}

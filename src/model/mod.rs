@@ -1,0 +1,87 @@
+//! The models: a closed set; the table name in TOML is the choice.
+//!
+//! A model knows no rank, no file and no mask rule. To add one: a folder here, a variant and its arms below.
+
+pub mod init;
+pub mod layers;
+pub mod params;
+pub mod spackle;
+
+use serde::{Deserialize, Serialize};
+
+use self::params::ParamSpec;
+use self::spackle::{Spackle, SpackleConfig};
+use crate::tensor::{Device, Gradients};
+
+/// `[model.<name>]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ModelConfig {
+    /// Neighbourhood completion.
+    Spackle(SpackleConfig),
+}
+
+/// What a model needs to know of the data to be built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataShape {
+    /// Genes in the layer.
+    pub genes: usize,
+    /// Rows of a neighbourhood, the centre included.
+    pub spots: usize,
+}
+
+/// A model with its parameters.
+#[derive(Debug, Clone)]
+pub enum Model {
+    /// Neighbourhood completion.
+    Spackle(Spackle),
+}
+
+impl ModelConfig {
+    /// The name of the TOML table.
+    pub fn name(&self) -> &'static str {
+        match self {
+            ModelConfig::Spackle(_) => "spackle",
+        }
+    }
+
+    /// A new model with initial parameters keyed by `seed` and tensor path.
+    pub fn build(&self, shape: DataShape, seed: u64, device: &Device) -> Model {
+        match self {
+            ModelConfig::Spackle(config) => {
+                Model::Spackle(Spackle::new(config, shape.genes, shape.spots, seed, device))
+            }
+        }
+    }
+}
+
+impl Model {
+    /// Paths, shapes and offsets of the parameters in declaration order.
+    pub fn specs(&self) -> Vec<ParamSpec> {
+        match self {
+            Model::Spackle(m) => params::specs(m),
+        }
+    }
+
+    /// All parameters, flat.
+    pub fn to_flat(&self) -> Vec<f32> {
+        match self {
+            Model::Spackle(m) => params::to_flat(m),
+        }
+    }
+
+    /// The model with new leaves holding `flat` on `device`.
+    pub fn from_flat(self, flat: &[f32], device: &Device) -> Model {
+        match self {
+            Model::Spackle(m) => Model::Spackle(params::from_flat(m, flat, device)),
+        }
+    }
+
+    /// Copies the gradients into `out`, flat.
+    pub fn gradients_to_flat(&self, gradients: &mut Gradients, out: &mut [f32]) {
+        match self {
+            Model::Spackle(m) => params::gradients_to_flat(m, gradients, out),
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Parameters as the trainer sees them: one flat f32 buffer in declaration order, and the tensors' places in it.
+//!
+//! Burn's parameter ids are random per process, so everything is keyed by position and path (`docs/step.md` §5).
+//! A thread-rank makes its own leaf tensors from values: shared leaves would merge two ranks' autodiff graphs.
+
+use crate::tensor::{Device, Gradients, Module, ModuleMapper, ModuleVisitor, Param, Tensor, TensorData};
+
+/// Place of one parameter tensor in the flat buffer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParamSpec {
+    /// Dotted path, the name of the reference implementation: `transformer_encoder.layers.0.linear1.weight`.
+    pub path: String,
+    /// Shape, row-major.
+    pub shape: Vec<usize>,
+    /// First element in the flat buffer.
+    pub offset: usize,
+}
+
+impl ParamSpec {
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether the tensor has no element.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The tensor's elements in the flat buffer.
+    pub fn range(&self) -> std::ops::Range<usize> {
+        self.offset..self.offset + self.len()
+    }
+}
+
+/// Paths, shapes and offsets of a module's float parameters in declaration order.
+pub fn specs<M: Module>(module: &M) -> Vec<ParamSpec> {
+    let mut visitor = Collect::default();
+    module.visit(&mut visitor);
+    visitor.specs
+}
+
+/// The module's parameters as one flat buffer.
+pub fn to_flat<M: Module>(module: &M) -> Vec<f32> {
+    let mut visitor = Collect { with_values: true, ..Collect::default() };
+    module.visit(&mut visitor);
+    visitor.values
+}
+
+/// The module with its parameters replaced by new leaves holding `flat`, on `device`.
+///
+/// On an autodiff device the leaves ask for gradients.
+pub fn from_flat<M: Module>(module: M, flat: &[f32], device: &Device) -> M {
+    let mut mapper = Place { flat, at: 0, device };
+    let module = module.map(&mut mapper);
+    assert_eq!(mapper.at, flat.len(), "a flat buffer must fill the module exactly");
+    module
+}
+
+/// Copies every parameter's gradient into `out` (flat, declaration order); a parameter without gradient gives zeros.
+pub fn gradients_to_flat<M: Module>(module: &M, gradients: &mut Gradients, out: &mut [f32]) {
+    let mut visitor = Take { gradients, out, at: 0 };
+    module.visit(&mut visitor);
+    assert_eq!(visitor.at, visitor.out.len(), "the gradient buffer must fit the module exactly");
+}
+
+#[derive(Default)]
+struct Collect {
+    path: Vec<String>,
+    specs: Vec<ParamSpec>,
+    at: usize,
+    with_values: bool,
+    values: Vec<f32>,
+}
+
+impl ModuleVisitor for Collect {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let value = param.val();
+        let shape = value.dims().to_vec();
+        let spec = ParamSpec { path: self.path.join("."), shape, offset: self.at };
+        self.at += spec.len();
+        self.specs.push(spec);
+        if self.with_values {
+            let data = value.into_data();
+            self.values.extend_from_slice(data.as_slice::<f32>().expect("parameters are f32"));
+        }
+    }
+}
+
+struct Place<'a> {
+    flat: &'a [f32],
+    at: usize,
+    device: &'a Device,
+}
+
+impl ModuleMapper for Place<'_> {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let shape = param.val().dims();
+        let n: usize = shape.iter().product();
+        let values = self.flat[self.at..self.at + n].to_vec();
+        self.at += n;
+        Param::from_data(TensorData::new(values, shape), self.device)
+    }
+}
+
+struct Take<'a> {
+    gradients: &'a mut Gradients,
+    out: &'a mut [f32],
+    at: usize,
+}
+
+impl ModuleVisitor for Take<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let value = param.val();
+        let n: usize = value.dims().iter().product();
+        let out = &mut self.out[self.at..self.at + n];
+        self.at += n;
+        match value.grad_remove(self.gradients) {
+            Some(gradient) => {
+                let data = gradient.into_data();
+                out.copy_from_slice(data.as_slice::<f32>().expect("gradients are f32"));
+            }
+            None => out.fill(0.0),
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! Completion: hide measured values, predict them from the spot and its neighbours (`spackle.md` §4, §6).
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use syncytia_shards::draw::{self, DrawKey, Purpose};
+use syncytia_shards::loader::Slot;
+
+use super::{DrawsAt, Terms};
+use crate::model::layers::DrawContext;
+use crate::model::spackle::{Spackle, SpackleInput};
+use crate::tensor::{Device, Tensor, TensorData};
+
+/// `[task]` with `kind = "completion"`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CompletionConfig {
+    /// Layer of the shards that is completed: `d_log1p`.
+    pub layer: String,
+    /// Which measured values are hidden.
+    pub mask_rule: MaskRule,
+    /// ρ: expected fraction hidden.
+    pub rho: f64,
+    /// Which entries the loss is taken over.
+    pub loss: LossOn,
+    /// Missing entries enter training as 0 instead of their completed value (paper: false).
+    pub zero_missing_in_training: bool,
+    /// `fixed`: the same mask at every validation; `afresh`: another each time (release).
+    pub validation_mask: ValidationMask,
+}
+
+/// Which measured values are hidden, per gene with expressed fraction f (`spackle.md` §4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MaskRule {
+    /// p = min(1, ρ/f).
+    Release,
+    /// p = min(1, (1 − f)/f).
+    ProbMedian,
+    /// p = min(1, 0.8 (1 − f)/f).
+    ScaleFactor,
+    /// p = ρ, whatever the gene.
+    Uniform,
+}
+
+/// Which entries the loss is taken over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LossOn {
+    /// All elements of `[B, n + 1, G]`: hidden and visible, all rows, completed values included (paper).
+    All,
+    /// The centre's hidden entries.
+    CentreHidden,
+}
+
+/// Mask of validation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ValidationMask {
+    /// Assay 0 every time.
+    Fixed,
+    /// Keyed by the step of the validation.
+    Afresh,
+}
+
+impl MaskRule {
+    /// The probability that a measured value of a gene with expressed fraction `f` is hidden.
+    pub fn probability(self, rho: f64, f: f64) -> f64 {
+        let p = match self {
+            MaskRule::Release => rho / f,
+            MaskRule::ProbMedian => (1.0 - f) / f,
+            MaskRule::ScaleFactor => 0.8 * (1.0 - f) / f,
+            MaskRule::Uniform => rho,
+        };
+        if p.is_finite() { p.clamp(0.0, 1.0) } else { 1.0 }
+    }
+}
+
+/// The task with what it learned of the data.
+#[derive(Debug, Clone)]
+pub struct Completion {
+    config: CompletionConfig,
+    /// Per gene of the layer.
+    probability: Arc<[f64]>,
+    seed: u64,
+}
+
+/// A micro-batch on the host, ready for the device.
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    /// Record ids in slot order.
+    pub ids: Vec<u64>,
+    /// Spots per neighbourhood.
+    pub spots: usize,
+    /// Genes.
+    pub genes: usize,
+    /// `[b, s, G]`, hidden entries 0.
+    pub values: Vec<f32>,
+    /// `[b, s, G]`, 1 where measured and not hidden.
+    pub visible: Vec<f32>,
+    /// `[b, s, G]`.
+    pub target: Vec<f32>,
+    /// `[b, G]`, 1 where the centre's entry is hidden.
+    pub scored: Vec<f32>,
+    /// `[b, G]`: mean of visible values of the record's section.
+    pub gene_mean: Vec<f32>,
+    /// `[b, s]`, true where a neighbour is padding; `None` when there is no padding.
+    pub absent: Option<Vec<bool>>,
+    /// W_k.
+    pub weights: Vec<f64>,
+}
+
+/// Mean of visible values per (section, split) piece and gene, as the evaluated mask leaves them.
+#[derive(Debug, Clone, Default)]
+pub struct GeneMeans {
+    of_section: std::collections::BTreeMap<u32, Arc<[f32]>>,
+}
+
+impl GeneMeans {
+    /// The means of a section; zeros for a section never seen.
+    fn of(&self, section: u32) -> Option<&[f32]> {
+        self.of_section.get(&section).map(|m| &m[..])
+    }
+}
+
+impl Completion {
+    /// `fractions`: the panel's `glob_exp_frac` per gene of the layer.
+    pub fn new(config: CompletionConfig, fractions: &[f64], seed: u64) -> Self {
+        let probability = fractions.iter().map(|&f| config.mask_rule.probability(config.rho, f)).collect();
+        Self { config, probability, seed }
+    }
+
+    /// The layer it needs.
+    pub fn layer(&self) -> &str {
+        &self.config.layer
+    }
+
+    /// Assay 0 every time, or one of its own per validation (far above the report's 1–10).
+    pub fn validation_assay(&self, global_step: u64) -> u32 {
+        match self.config.validation_mask {
+            ValidationMask::Fixed => 0,
+            ValidationMask::Afresh => 1_000_000 + global_step as u32,
+        }
+    }
+
+    /// Names of the loss terms, in order.
+    pub fn terms(&self) -> &'static [&'static str] {
+        &["mse"]
+    }
+
+    /// Mean of visible values per section and gene over `slots` (all records of a split).
+    ///
+    /// `at = None`: nothing is hidden (training data); `Some(assay)`: what that assay leaves visible.
+    pub fn gene_means(&self, slots: impl IntoIterator<Item = Slot>, assay: Option<u32>) -> GeneMeans {
+        let genes = self.probability.len();
+        let mut sums: std::collections::BTreeMap<u32, (Vec<f64>, Vec<u64>)> = Default::default();
+        let mut hidden = vec![false; genes];
+        for slot in slots {
+            let group = &slot.group;
+            let (sum, n) = sums.entry(group.section).or_insert_with(|| (vec![0.0; genes], vec![0; genes]));
+            if let Some(assay) = assay {
+                self.assay_mask(assay, group.record_ids[slot.row], &mut hidden);
+            }
+            let (values, measured) = (group.layers[&self.config.layer].row(slot.row), group.measured.row(slot.row));
+            for g in 0..genes {
+                if measured[g] && !hidden[g] {
+                    sum[g] += f64::from(values[g]);
+                    n[g] += 1;
+                }
+            }
+        }
+        let mean = |(sum, n): (Vec<f64>, Vec<u64>)| {
+            sum.iter().zip(&n).map(|(s, &n)| if n == 0 { 0.0 } else { (s / n as f64) as f32 }).collect()
+        };
+        GeneMeans { of_section: sums.into_iter().map(|(section, s)| (section, mean(s))).collect() }
+    }
+
+    /// Which genes assay `assay` would hide in record `record_id`, were they measured.
+    pub fn assay_mask(&self, assay: u32, record_id: u64, hidden: &mut [bool]) {
+        let key = DrawKey::new(self.seed, Purpose::AssayMask);
+        draw::assay_bernoulli(key, assay, record_id, &self.probability, hidden);
+    }
+
+    /// Gathers neighbourhoods, draws the mask and hides.
+    pub fn prepare(&self, slots: &[Slot], at: DrawsAt, means: &GeneMeans) -> Prepared {
+        let genes = self.probability.len();
+        let spots = 1 + slots[0].group.neighbours.n_cols;
+        let n = slots.len() * spots * genes;
+        let mut out = Prepared {
+            ids: slots.iter().map(|s| s.group.record_ids[s.row]).collect(),
+            spots,
+            genes,
+            values: Vec::with_capacity(n),
+            visible: Vec::with_capacity(n),
+            target: Vec::with_capacity(n),
+            scored: Vec::with_capacity(slots.len() * genes),
+            gene_mean: Vec::with_capacity(slots.len() * genes),
+            absent: None,
+            weights: Vec::new(),
+        };
+        let mut absent = vec![false; slots.len() * spots];
+        let mut drawn = vec![false; spots * genes];
+        for (i, slot) in slots.iter().enumerate() {
+            let group = &slot.group;
+            let (layer, neighbours) = (&group.layers[&self.config.layer], group.neighbours.row(slot.row));
+            let rows = std::iter::once(slot.row as i32).chain(neighbours.iter().copied());
+            if let DrawsAt::Step { global_step, first_slot } = at {
+                let key = DrawKey::new(self.seed, Purpose::TrainMask);
+                draw::step_bernoulli(key, global_step as u32, (first_slot + i) as u32, &self.probability, &mut drawn);
+            }
+            for (r, row) in rows.enumerate() {
+                if row < 0 {
+                    absent[i * spots + r] = true;
+                    for buffer in [&mut out.values, &mut out.visible, &mut out.target] {
+                        buffer.resize(buffer.len() + genes, 0.0);
+                    }
+                    continue;
+                }
+                let row = row as usize;
+                let hides = &mut drawn[r * genes..(r + 1) * genes];
+                if let DrawsAt::Assay(assay) = at {
+                    self.assay_mask(assay, group.record_ids[row], hides);
+                }
+                let (values, measured) = (layer.row(row), group.measured.row(row));
+                out.target.extend_from_slice(values);
+                for g in 0..genes {
+                    let hidden = measured[g] && hides[g];
+                    let zeroed = hidden || (self.config.zero_missing_in_training && !measured[g]);
+                    out.values.push(if zeroed { 0.0 } else { values[g] });
+                    out.visible.push(if measured[g] && !hidden { 1.0 } else { 0.0 });
+                    if r == 0 {
+                        out.scored.push(if hidden { 1.0 } else { 0.0 });
+                    }
+                }
+            }
+            match means.of(group.section) {
+                Some(mean) => out.gene_mean.extend_from_slice(mean),
+                None => out.gene_mean.resize(out.gene_mean.len() + genes, 0.0),
+            }
+        }
+        let n_absent = absent.iter().filter(|a| **a).count();
+        out.weights = vec![match self.config.loss {
+            LossOn::All => (n - n_absent * genes) as f64,
+            LossOn::CentreHidden => out.scored.iter().map(|&s| f64::from(s)).sum(),
+        }];
+        out.absent = (n_absent > 0).then_some(absent);
+        out
+    }
+
+    /// The loss terms of a lane.
+    pub fn loss(&self, model: &Spackle, batch: &Prepared, draws: &DrawContext, device: &Device) -> Terms {
+        let (b, s, g) = (batch.ids.len(), batch.spots, batch.genes);
+        let prediction = model.forward(&batch.input(device), Some(draws));
+        let rows = prediction.dims()[1];
+        let tensor = |values: Vec<f32>, shape| Tensor::<3>::from_data(TensorData::new(values, shape), device);
+        let target = tensor(take_rows(&batch.target, s * g, rows * g), [b, rows, g]);
+        let weight = match (self.config.loss, &batch.absent) {
+            (LossOn::All, None) => None,
+            (LossOn::All, Some(absent)) => {
+                let present =
+                    absent.chunks(s).flat_map(|a| a[..rows].iter()).map(|&a| f32::from(u8::from(!a))).collect();
+                Some(tensor(present, [b, rows, 1]))
+            }
+            (LossOn::CentreHidden, _) => Some(tensor(batch.scored.clone(), [b, 1, g])),
+        };
+        let prediction = match self.config.loss {
+            LossOn::All => prediction,
+            LossOn::CentreHidden => prediction.narrow(1, 0, 1),
+        };
+        let target = match self.config.loss {
+            LossOn::All => target,
+            LossOn::CentreHidden => target.narrow(1, 0, 1),
+        };
+        let error = prediction - target;
+        let squared = error.clone() * error;
+        let squared = match weight {
+            Some(weight) => squared * weight,
+            None => squared,
+        };
+        // Per row, then per record: a full sum over ≥ 4 Mi elements would depend on the kernel threads.
+        let per_record = squared.sum_dim(2).sum_dim(1).reshape([b]);
+        let values: Vec<f32> = per_record.clone().inner().into_data().try_to_vec().expect("losses are f32");
+        Terms {
+            first_bad: values.iter().position(|v| !v.is_finite()).map(|i| batch.ids[i]),
+            values: vec![values.iter().map(|&v| f64::from(v)).sum()],
+            sums: vec![per_record.sum()],
+            lambdas: vec![1.0],
+        }
+    }
+
+    /// Squared error over the centre's hidden entries, and their number: what selects the model.
+    pub fn validate(&self, model: &Spackle, batch: &Prepared, device: &Device) -> (f64, f64) {
+        let (s, g) = (batch.spots, batch.genes);
+        let prediction = centre(model.forward(&batch.input(device), None));
+        let (mut sum, mut n) = (0.0, 0.0);
+        for (i, row) in prediction.chunks(g).enumerate() {
+            let target = &batch.target[i * s * g..][..g];
+            for (k, &scored) in batch.scored[i * g..(i + 1) * g].iter().enumerate() {
+                if scored != 0.0 {
+                    sum += (f64::from(row[k]) - f64::from(target[k])).powi(2);
+                    n += 1.0;
+                }
+            }
+        }
+        (sum, n)
+    }
+}
+
+impl Prepared {
+    /// The model's input on `device`.
+    pub fn input(&self, device: &Device) -> SpackleInput {
+        let (b, s, g) = (self.ids.len(), self.spots, self.genes);
+        let tensor = |values: &[f32]| Tensor::from_data(TensorData::new(values.to_vec(), [b, s, g]), device);
+        SpackleInput {
+            values: tensor(&self.values),
+            visible: tensor(&self.visible),
+            gene_mean: Tensor::from_data(TensorData::new(self.gene_mean.clone(), [b, g]), device),
+            absent: self.absent.as_ref().map(|a| Tensor::from_data(TensorData::new(a.clone(), [b, s]), device)),
+        }
+    }
+}
+
+/// Row 0 of every neighbourhood, `[b, G]` flat.
+pub fn centre(prediction: Tensor<3>) -> Vec<f32> {
+    prediction.narrow(1, 0, 1).into_data().try_to_vec().expect("predictions are f32")
+}
+
+/// The first `take` of every `row` elements.
+fn take_rows(values: &[f32], row: usize, take: usize) -> Vec<f32> {
+    if row == take { values.to_vec() } else { values.chunks(row).flat_map(|r| &r[..take]).copied().collect() }
+}

@@ -1,0 +1,12 @@
+//! Burn's names, in one place: nothing else in the crate says `burn::`.
+//!
+//! The device is a value (Burn 0.22): no backend generics anywhere above this file.
+
+pub use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+pub use burn::tensor::activation::{relu, softmax};
+pub use burn::tensor::{Bool, Device, Gradients, Int, Tensor, TensorData};
+
+/// The CPU device (flex kernels) without gradients.
+pub fn cpu() -> Device {
+    Device::flex()
+}

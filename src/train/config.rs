@@ -1,0 +1,301 @@
+//! The train config as a user writes it: one table per owner, checked once, all problems in one go.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::ModelConfig;
+use crate::model::layers::AttentionAxis;
+use crate::optim::OptimConfig;
+use crate::optim::schedule::Schedule;
+use crate::task::TaskConfig;
+
+/// A train config file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainConfig {
+    /// `[data]`.
+    #[serde(default)]
+    pub data: DataConfig,
+    /// `[model.<name>]`: the table's name is the choice.
+    pub model: ModelConfig,
+    /// `[task]`.
+    pub task: TaskConfig,
+    /// `[optim]`.
+    pub optim: OptimConfig,
+    /// `[train]`.
+    pub train: LoopConfig,
+    /// `[checkpoint]`.
+    #[serde(default)]
+    pub checkpoint: CheckpointConfig,
+    /// `[log]`.
+    #[serde(default)]
+    pub log: LogConfig,
+}
+
+/// `[data]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DataConfig {
+    /// Largest split, decoded, that is one window.
+    pub window_bytes: u64,
+    /// Row groups of a window otherwise.
+    pub window_row_groups: usize,
+}
+
+impl Default for DataConfig {
+    fn default() -> Self {
+        Self { window_bytes: 2 << 30, window_row_groups: 4 }
+    }
+}
+
+/// `[train]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoopConfig {
+    /// Batches to consume.
+    pub max_steps: u64,
+    /// Micro-batches of a step: the numeric unit, and the most ranks the run will ever use.
+    pub lanes: usize,
+    /// Records of a micro-batch.
+    pub micro_batch: usize,
+    /// How gradients are summed.
+    #[serde(default)]
+    pub reduction: Reduction,
+    /// Seed of every draw.
+    pub seed: u64,
+    /// Ranks: a number, or `auto` (one per core, at most `lanes`).
+    #[serde(default)]
+    pub ranks: Ranks,
+    /// Kernel threads per rank.
+    #[serde(default = "one")]
+    pub threads: usize,
+    /// What a NaN or infinity does.
+    #[serde(default)]
+    pub on_nonfinite: OnNonFinite,
+    /// Steps between validations.
+    #[serde(default = "hundred")]
+    pub validate_every: u64,
+    /// Steps between comparisons of the ranks' parameters.
+    #[serde(default = "hundred")]
+    pub digest_every: u64,
+    /// Seconds a rank waits for another.
+    #[serde(default = "deadline")]
+    pub deadline_s: u64,
+}
+
+/// How gradients are summed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reduction {
+    /// 64-bit fixed point: the same bits for any number of ranks.
+    #[default]
+    Exact,
+    /// f32: a tolerance only.
+    Fast,
+}
+
+/// What a NaN or infinity does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnNonFinite {
+    /// Ends the run, naming the records.
+    #[default]
+    Stop,
+    /// Leaves the step out; three in a row stop.
+    Skip,
+}
+
+/// Number of ranks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Ranks {
+    /// One per core, at most `lanes`.
+    #[default]
+    Auto,
+    /// This many.
+    Count(usize),
+}
+
+impl Ranks {
+    /// The number for this machine and config.
+    pub fn resolve(self, cores: usize, lanes: usize) -> usize {
+        match self {
+            Ranks::Auto => cores.clamp(1, lanes),
+            Ranks::Count(n) => n,
+        }
+    }
+}
+
+impl Serialize for Ranks {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Ranks::Auto => serializer.serialize_str("auto"),
+            Ranks::Count(n) => serializer.serialize_u64(*n as u64),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Ranks {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl serde::de::Visitor<'_> for Visitor {
+            type Value = Ranks;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+                f.write_str("a positive number or \"auto\"")
+            }
+
+            fn visit_i64<E: serde::de::Error>(self, n: i64) -> Result<Ranks, E> {
+                match usize::try_from(n) {
+                    Ok(n) if n > 0 => Ok(Ranks::Count(n)),
+                    _ => Err(E::invalid_value(serde::de::Unexpected::Signed(n), &self)),
+                }
+            }
+
+            fn visit_u64<E: serde::de::Error>(self, n: u64) -> Result<Ranks, E> {
+                self.visit_i64(n as i64)
+            }
+
+            fn visit_str<E: serde::de::Error>(self, s: &str) -> Result<Ranks, E> {
+                match s {
+                    "auto" => Ok(Ranks::Auto),
+                    _ => Err(E::invalid_value(serde::de::Unexpected::Str(s), &self)),
+                }
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+/// `[checkpoint]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CheckpointConfig {
+    /// Steps between checkpoints; the last step always saves.
+    pub every: u64,
+    /// How many are kept beside the best.
+    pub keep: usize,
+}
+
+impl Default for CheckpointConfig {
+    fn default() -> Self {
+        Self { every: 500, keep: 3 }
+    }
+}
+
+/// `[log]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// Steps between log lines.
+    pub every: u64,
+    /// Every rank writes the record ids it consumes to its log.
+    pub record_ids: bool,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { every: 20, record_ids: false }
+    }
+}
+
+fn one() -> usize {
+    1
+}
+
+fn hundred() -> u64 {
+    100
+}
+
+fn deadline() -> u64 {
+    600
+}
+
+impl TrainConfig {
+    /// Everything that cannot work, each with its key.
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        let mut must = |holds: bool, problem: String| {
+            if !holds {
+                problems.push(problem);
+            }
+        };
+        let (train, optim) = (&self.train, &self.optim);
+        must(train.lanes > 0 && train.lanes <= 4096, format!("train.lanes = {}: must be 1 to 4096", train.lanes));
+        must(train.micro_batch > 0, "train.micro_batch = 0: must be at least 1".into());
+        must(
+            (1..=u64::from(u32::MAX)).contains(&train.max_steps),
+            format!("train.max_steps = {}: must be 1 to 2^32 − 1", train.max_steps),
+        );
+        must(train.threads > 0, "train.threads = 0: must be at least 1".into());
+        must(train.validate_every > 0, "train.validate_every = 0: must be at least 1".into());
+        must(train.digest_every > 0, "train.digest_every = 0: must be at least 1".into());
+        must(self.checkpoint.every > 0, "checkpoint.every = 0: must be at least 1".into());
+        must(self.checkpoint.keep > 0, "checkpoint.keep = 0: must be at least 1".into());
+        must(self.log.every > 0, "log.every = 0: must be at least 1".into());
+        must(self.data.window_row_groups > 0, "data.window_row_groups = 0: must be at least 1".into());
+        if let Ranks::Count(n) = train.ranks {
+            must(
+                n <= train.lanes,
+                format!("train.ranks = {n}: at most train.lanes = {} ranks can share the lanes", train.lanes),
+            );
+        }
+        must(
+            optim.schedule == Schedule::Constant || optim.schedule_steps.is_some(),
+            "optim.schedule_steps is missing: every schedule but \"constant\" needs it (it may differ from max_steps)"
+                .into(),
+        );
+        must(optim.lr > 0.0, format!("optim.lr = {}: must be positive", optim.lr));
+        must(optim.ema.is_none_or(|d| (0.0..1.0).contains(&d)), "optim.ema: must be in [0, 1)".into());
+        let TaskConfig::Completion(task) = &self.task;
+        must((0.0..=1.0).contains(&task.rho), format!("task.rho = {}: must be in [0, 1]", task.rho));
+        let ModelConfig::Spackle(model) = &self.model;
+        must(
+            (0.0..0.99).contains(&model.dropout),
+            format!("model.spackle.dropout = {}: must be in [0, 0.99)", model.dropout),
+        );
+        must(
+            model.heads > 0 && model.d.is_multiple_of(model.heads.max(1)),
+            format!("model.spackle.heads = {}: must divide d = {}", model.heads, model.d),
+        );
+        must(
+            model.attention_axis == AttentionAxis::Spots || train.lanes == 1,
+            format!(
+                "model.spackle.attention_axis = \"batch\" demands train.lanes = 1 (now {}), because its results depend on \
+                 the composition of the batch; the release's batch is train.micro_batch = 256",
+                train.lanes
+            ),
+        );
+        problems
+    }
+
+    /// What differs from `saved` and may not change on resume, as `key: saved → now`.
+    pub fn changed_on_resume(&self, saved: &TrainConfig) -> Vec<String> {
+        let strip = |config: &TrainConfig| {
+            let mut value = serde_json::to_value(config).expect("a config is plain data");
+            for table in ["checkpoint", "log"] {
+                value.as_object_mut().expect("a config is a table").remove(table);
+            }
+            for key in ["max_steps", "ranks", "threads", "deadline_s"] {
+                value["train"].as_object_mut().expect("[train] is a table").remove(key);
+            }
+            value
+        };
+        let mut changes = Vec::new();
+        differences("", &strip(saved), &strip(self), &mut changes);
+        changes
+    }
+}
+
+fn differences(path: &str, a: &serde_json::Value, b: &serde_json::Value, out: &mut Vec<String>) {
+    match (a, b) {
+        (serde_json::Value::Object(x), serde_json::Value::Object(y)) => {
+            let keys: std::collections::BTreeSet<&String> = x.keys().chain(y.keys()).collect();
+            for key in keys {
+                let null = serde_json::Value::Null;
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                differences(&path, x.get(key).unwrap_or(&null), y.get(key).unwrap_or(&null), out);
+            }
+        }
+        _ if a != b => out.push(format!("{path}: {a} → {b}")),
+        _ => {}
+    }
+}

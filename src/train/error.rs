@@ -1,0 +1,81 @@
+//! Why a training run ended without finishing; `cmd` maps each to an exit code.
+
+use crate::engine::EngineError;
+
+/// A failed run.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The config cannot work (exit 2).
+    #[error("the train config cannot work:\n  {}", .0.join("\n  "))]
+    Config(Vec<String>),
+    /// The shards do not fit the run (exit 3).
+    #[error("{0}")]
+    Data(String),
+    /// The shards cannot be read (exit 3, or 7 for storage).
+    #[error(transparent)]
+    Store(#[from] syncytia_shards::error::StoreError),
+    /// The split cannot be ordered (exit 3).
+    #[error("split `{split}`: {source}")]
+    Order {
+        /// Split.
+        split: &'static str,
+        /// Why.
+        source: syncytia_shards::order::OrderError,
+    },
+    /// Ranks lost each other (exit 4).
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// Replicas differ, which must not be (exit 6).
+    #[error(
+        "after step {global_step} the parameters of ranks {ranks:?} differ from rank 0's: this is a bug or a broken machine"
+    )]
+    ReplicasDiffer {
+        /// Batches consumed.
+        global_step: u64,
+        /// Ranks that differ.
+        ranks: Vec<usize>,
+    },
+    /// NaN or infinity (exit 6).
+    #[error(
+        "step {global_step}: loss or gradient is not finite ({in_a_row} in a row), first in records {records:?}: \
+         look at them with `syncytia inspect`, lower optim.lr, or set train.on_nonfinite = \"skip\""
+    )]
+    NotFinite {
+        /// Batches consumed before it.
+        global_step: u64,
+        /// Records blamed.
+        records: Vec<u64>,
+        /// How many such steps in a row.
+        in_a_row: u32,
+    },
+    /// A bug (exit 6).
+    #[error("step {global_step}: a gradient overflowed again after its exponents were measured: this is a bug")]
+    SecondOverflow {
+        /// Batches consumed before it.
+        global_step: u64,
+    },
+    /// Checkpoints (exit 5, or 7 for storage).
+    #[error(transparent)]
+    Checkpoint(#[from] super::checkpoint::CheckpointError),
+    /// The run folder is in use (exit 5).
+    #[error(transparent)]
+    Lock(#[from] super::lock::LockError),
+    /// A resume that would alter the trajectory (exit 5).
+    #[error("cannot resume {run}: {what}")]
+    Resume {
+        /// Run folder.
+        run: String,
+        /// What differs, by name.
+        what: String,
+    },
+    /// The disk (exit 7).
+    #[error("{what} {path}: {source}")]
+    Storage {
+        /// What was done.
+        what: &'static str,
+        /// On which file.
+        path: String,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+}

@@ -1,0 +1,439 @@
+//! A training run: ranks as threads around one loop of global steps.
+//!
+//! Per step, in this order: step → validate → save → stop (`docs/step.md` §5). Everything a reader of the run sees goes
+//! through an [`Observer`]; the loop knows no file but checkpoints.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use syncytia_shards::draw::STEP_VERSION;
+use syncytia_shards::processed::Split;
+use syncytia_shards::reader::Shards;
+
+use super::checkpoint::{self, CheckpointContents};
+use super::config::TrainConfig;
+use super::data::{TrainData, ValData};
+use super::error::TrainError;
+use super::lock::RunLock;
+use super::run_folder::RunFolder;
+use super::saver::{Place, Saver};
+use super::state::{self, Best, RunState};
+use super::step::{LaneBatch, StepOutcome, StepRunner, StepState};
+use super::validate::validate;
+use crate::engine::{Engine, ThreadsEngine};
+use crate::model::params::ParamSpec;
+use crate::model::{DataShape, Model};
+use crate::task::Task;
+use crate::tensor::{Device, cpu};
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// All steps done.
+    Finished,
+    /// Stopped by a vote, saved; run again to go on.
+    Stopped {
+        /// Batches consumed.
+        global_step: u64,
+    },
+}
+
+/// What rank 0 sees of a run, in order.
+pub trait Observer: Send {
+    /// Before the first step: where the run starts and on how many ranks.
+    fn start(&mut self, start: &Start<'_>);
+    /// After a step.
+    fn step(&mut self, global_step: u64, outcome: &StepOutcome, elapsed: Duration);
+    /// After a validation; `best` tells whether it is the lowest so far.
+    fn validation(&mut self, global_step: u64, value: f64, best: bool);
+    /// After a checkpoint was handed to the saver.
+    fn saving(&mut self, global_step: u64);
+    /// Parameters by name, now and then, for histograms.
+    fn parameters(&mut self, global_step: u64, specs: &[ParamSpec], values: &[f32]);
+    /// A warning that does not end the run.
+    fn warn(&mut self, message: &str);
+    /// Record ids a rank consumed (`log.record_ids`), from any rank.
+    fn consumed(&mut self, rank: usize, global_step: u64, lane: usize, ids: &[u64]);
+}
+
+/// Facts at the start of a run.
+#[derive(Debug)]
+pub struct Start<'a> {
+    /// Batches consumed already.
+    pub global_step: u64,
+    /// Ranks.
+    pub world_size: usize,
+    /// The data in order.
+    pub data: &'a TrainData,
+    /// Parameters of the model.
+    pub n_parameters: usize,
+    /// Name of the checkpoint it goes on from.
+    pub resumed_from: Option<String>,
+}
+
+/// What a run needs.
+pub struct Run<'a> {
+    /// The resolved config, checked.
+    pub config: &'a TrainConfig,
+    /// The data.
+    pub shards: Arc<Shards>,
+    /// The run folder, ours alone.
+    pub lock: Arc<RunLock>,
+    /// Ranks.
+    pub world_size: usize,
+    /// Checkpoint to go on from, or none.
+    pub resume: Option<(String, CheckpointContents)>,
+    /// Set when the run shall stop at the next step boundary.
+    pub stop: &'a (dyn Fn() -> bool + Sync),
+    /// Who is told.
+    pub observer: &'a Mutex<dyn Observer>,
+}
+
+/// What all ranks share, read-only.
+struct Shared<'a> {
+    run: &'a Run<'a>,
+    task: Task,
+    train: TrainData,
+    val: Option<ValData>,
+    model: Model,
+    specs: Vec<ParamSpec>,
+    tensors: Vec<Range<usize>>,
+    state: StepState,
+    run_state: RunState,
+    device: Device,
+    saver: Mutex<Saver>,
+    failed: AtomicBool,
+}
+
+/// Runs to the end, a stop or an error; every rank ends alike.
+pub fn train(run: &Run<'_>) -> Result<End, TrainError> {
+    let shared = prepare(run)?;
+    let deadline = Duration::from_secs(run.config.train.deadline_s);
+    let engines = ThreadsEngine::group(run.world_size, deadline);
+    let results: Vec<Result<End, TrainError>> = std::thread::scope(|scope| {
+        let shared = &shared;
+        let ranks: Vec<_> = engines
+            .into_iter()
+            .map(|engine| {
+                std::thread::Builder::new()
+                    .name(format!("rank {}", engine.rank()))
+                    .stack_size(16 << 20)
+                    .spawn_scoped(scope, move || in_own_pool(shared, engine))
+                    .expect("the system gives a thread per rank")
+            })
+            .collect();
+        ranks.into_iter().map(|r| r.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+    });
+    let saved = shared.saver.into_inner().unwrap_or_else(PoisonError::into_inner).finish();
+    let end = first_cause(results)?;
+    report_saves(run, saved?);
+    Ok(end)
+}
+
+/// Warns of saves that failed; the next one tries again.
+fn report_saves(run: &Run<'_>, outcomes: Vec<super::saver::Outcome>) {
+    let mut observer = run.observer.lock().unwrap_or_else(PoisonError::into_inner);
+    for outcome in outcomes {
+        if let Err(problem) = &outcome.result {
+            observer.warn(&format!("step {}: a save failed, the next one tries again: {problem}", outcome.global_step));
+        }
+    }
+}
+
+/// The error that began it: a peer's end is only its echo.
+fn first_cause(results: Vec<Result<End, TrainError>>) -> Result<End, TrainError> {
+    let (mut end, mut echo) = (None, None);
+    for result in results {
+        match result {
+            Ok(e) => end = Some(e),
+            Err(TrainError::Engine(e)) => echo = echo.or(Some(TrainError::Engine(e))),
+            Err(cause) => return Err(cause),
+        }
+    }
+    match (echo, end) {
+        (Some(echo), _) => Err(echo),
+        (None, end) => Ok(end.expect("a group has at least one rank")),
+    }
+}
+
+fn prepare<'a>(run: &'a Run<'a>) -> Result<Shared<'a>, TrainError> {
+    let config = run.config;
+    let manifest = run.shards.manifest();
+    let fractions: Vec<f64> = manifest.panel.selected_genes().map(|g| g.glob_exp_frac).collect();
+    let task = Task::new(&config.task, &fractions, config.train.seed);
+    if !manifest.layers.iter().any(|l| l == task.layer()) {
+        return Err(TrainError::Data(format!(
+            "the shards have no layer `{}` (they have {:?}): set task.layer, or shard again",
+            task.layer(),
+            manifest.layers
+        )));
+    }
+    if run.shards.row_groups(Split::Train).is_empty() {
+        return Err(TrainError::Data("the shards have no train split".into()));
+    }
+    let train = TrainData::open(&run.shards, config, &task)?;
+    let val = ValData::open(&run.shards, config, &task)?;
+    let shape = DataShape { genes: fractions.len(), spots: 1 + manifest.n_neighbours as usize };
+    let device = cpu().autodiff();
+    let model = config.model.build(shape, config.train.seed, &device);
+    let specs = model.specs();
+    let tensors: Vec<Range<usize>> = specs.iter().map(ParamSpec::range).collect();
+    let fresh = RunState {
+        step_version: STEP_VERSION,
+        global_step: 0,
+        optim_step: 0,
+        skipped_in_a_row: 0,
+        exponents: vec![None; tensors.len()],
+        best: None,
+        validation_due: false,
+        data_hash: manifest.data_hash(),
+        shape,
+        genes: manifest.panel.selected_genes().map(|g| g.id.clone()).collect(),
+        symbols: manifest.panel.selected_genes().map(|g| g.symbol.clone()).collect(),
+        config: config.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let (state, run_state) = match &run.resume {
+        None => (StepState::new(model.to_flat(), tensors.len(), config.optim.ema.is_some()), fresh),
+        Some((name, contents)) => resume(run, name, contents, fresh, &specs)?,
+    };
+    let saver = Mutex::new(Saver::start(Arc::clone(&run.lock), config.checkpoint.keep)?);
+    let failed = AtomicBool::new(false);
+    Ok(Shared { run, task, train, val, model, specs, tensors, state, run_state, device, saver, failed })
+}
+
+/// The state of a checkpoint, after everything that would alter the trajectory was compared.
+fn resume(
+    run: &Run<'_>,
+    name: &str,
+    contents: &CheckpointContents,
+    fresh: RunState,
+    specs: &[ParamSpec],
+) -> Result<(StepState, RunState), TrainError> {
+    let refuse =
+        |what: String| TrainError::Resume { run: format!("{} from {name}", run.lock.run().root().display()), what };
+    let saved = state::run_state(contents).map_err(refuse)?;
+    let mut changes = run.config.changed_on_resume(&saved.config);
+    if saved.step_version != fresh.step_version {
+        changes.push(format!("step definition: {} → {}", saved.step_version, fresh.step_version));
+    }
+    if saved.data_hash != fresh.data_hash {
+        changes.push(format!("shards: data hash {} → {}", saved.data_hash, fresh.data_hash));
+    }
+    if !changes.is_empty() {
+        return Err(refuse(format!(
+            "these would alter the trajectory:\n  {}\nundo them, or start a new run folder",
+            changes.join("\n  ")
+        )));
+    }
+    let step = state::from_contents(contents, &saved, specs).map_err(refuse)?;
+    Ok((step, RunState { config: run.config.clone(), ..saved }))
+}
+
+/// A rank runs its step inside its own pool of kernel threads.
+fn in_own_pool(shared: &Shared<'_>, mut engine: ThreadsEngine) -> Result<End, TrainError> {
+    let threads = shared.run.config.train.threads;
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .stack_size(16 << 20)
+        .build()
+        .map_err(|e| TrainError::Data(format!("cannot start {threads} kernel threads: {e}")))?;
+    let result = pool.install(|| rank(shared, &mut engine));
+    if let Err(error) = &result {
+        shared.failed.store(true, Ordering::Relaxed);
+        engine.abort(&error.to_string());
+    }
+    result
+}
+
+/// One rank's run.
+fn rank(shared: &Shared<'_>, engine: &mut dyn Engine) -> Result<End, TrainError> {
+    let config = shared.run.config;
+    let lanes: Vec<usize> = (engine.rank()..config.train.lanes).step_by(engine.world_size()).collect();
+    let mut rank = Rank {
+        shared,
+        state: shared.state.clone(),
+        run_state: shared.run_state.clone(),
+        model: Some(shared.model.clone()),
+    };
+    let first = rank.state.global_step;
+    rank.agree(engine)?;
+    if engine.rank() == 0 {
+        observe(shared, |o| {
+            o.start(&Start {
+                global_step: first,
+                world_size: shared.run.world_size,
+                data: &shared.train,
+                n_parameters: rank.state.parameters.len(),
+                resumed_from: shared.run.resume.as_ref().map(|r| r.0.clone()),
+            });
+        });
+    }
+    if rank.run_state.validation_due {
+        rank.validate(engine)?;
+    }
+    let max_steps = config.train.max_steps;
+    if first >= max_steps {
+        return Ok(End::Finished);
+    }
+    std::thread::scope(|scope| {
+        let feed = shared.train.feed(scope, &shared.task, config, lanes, first..max_steps);
+        let next = || feed.recv().expect("the feed holds every step of the run");
+        let mut runner =
+            StepRunner::new(config, &shared.task, &shared.tensors, rank.state.parameters.len(), &shared.device);
+        let mut batches = next()?;
+        let mut weights = rank.first_weights(engine, &runner, &batches)?;
+        loop {
+            let started = Instant::now();
+            let following = if rank.state.global_step + 1 < max_steps { Some(next()?) } else { None };
+            let data_s = started.elapsed().as_secs_f64();
+            rank.log_ids(engine, &batches);
+            let next_weights: Vec<Vec<f64>> = match &following {
+                Some(following) => following.iter().map(|b| b.batch.weights().to_vec()).collect(),
+                None => batches.iter().map(|b| vec![0.0; b.batch.weights().len()]).collect(),
+            };
+            let vote = (shared.run.stop)();
+            let (model, state) = (&mut rank.model, &mut rank.state);
+            let outcome = runner.run(engine, model, state, &batches, &weights, &next_weights, data_s, vote)?;
+            if engine.rank() == 0 {
+                observe(shared, |o| o.step(rank.state.global_step, &outcome, started.elapsed()));
+            }
+            weights.clone_from(&outcome.next_weights);
+            if let Some(end) = rank.after_step(engine, &outcome)? {
+                return Ok(end);
+            }
+            batches = following.expect("a run that goes on has a next step");
+        }
+    })
+}
+
+/// One rank's own copies.
+struct Rank<'a> {
+    shared: &'a Shared<'a>,
+    state: StepState,
+    run_state: RunState,
+    model: Option<Model>,
+}
+
+impl Rank<'_> {
+    /// The weights of the first step after a start or resume travel in a reduction of their own.
+    fn first_weights(
+        &self,
+        engine: &mut dyn Engine,
+        runner: &StepRunner<'_>,
+        batches: &[LaneBatch],
+    ) -> Result<Vec<f64>, TrainError> {
+        let (lanes, terms) = (runner.layout.lanes, runner.layout.terms);
+        let mut words = vec![0i64; lanes * terms];
+        for LaneBatch { lane, batch } in batches {
+            for (k, weight) in batch.weights().iter().enumerate() {
+                words[lane * terms + k] = weight.to_bits() as i64;
+            }
+        }
+        engine.all_reduce_i64("weights of the first step", &mut words)?;
+        let of_term = |k| words.iter().skip(k).step_by(terms).map(|&w| f64::from_bits(w as u64)).sum();
+        Ok((0..terms).map(of_term).collect())
+    }
+
+    /// Validate → save → stop.
+    fn after_step(&mut self, engine: &mut dyn Engine, outcome: &StepOutcome) -> Result<Option<End>, TrainError> {
+        let config = self.shared.run.config;
+        let step = self.state.global_step;
+        let last = step >= config.train.max_steps;
+        let due = last || step.is_multiple_of(config.train.validate_every);
+        let stop = outcome.stop && !last;
+        if due && stop {
+            self.run_state.validation_due = true;
+        } else if due {
+            self.validate(engine)?;
+        }
+        let save = last || stop || step.is_multiple_of(config.checkpoint.every);
+        if save || step.is_multiple_of(config.train.digest_every) {
+            self.agree(engine)?;
+        }
+        if save && engine.rank() == 0 {
+            self.save()?;
+        }
+        if engine.rank() == 0 && due {
+            observe(self.shared, |o| o.parameters(step, &self.shared.specs, &self.state.parameters));
+        }
+        Ok(match (last, stop) {
+            (true, _) => Some(End::Finished),
+            (_, true) => Some(End::Stopped { global_step: step }),
+            _ => None,
+        })
+    }
+
+    fn validate(&mut self, engine: &mut dyn Engine) -> Result<(), TrainError> {
+        self.run_state.validation_due = false;
+        let Some(val) = &self.shared.val else { return Ok(()) };
+        let model = self.model.as_ref().expect("a model is always put back");
+        let value = validate(engine, model, &self.state, val, &self.shared.task, self.shared.run.config)?;
+        let step = self.state.global_step;
+        // Strictly lower wins; ties and NaN leave the earlier one.
+        let best = self.run_state.best.is_none_or(|b| value < b.value);
+        if best {
+            self.run_state.best = Some(Best { global_step: step, value });
+        }
+        if engine.rank() == 0 {
+            observe(self.shared, |o| o.validation(step, value, best));
+            if best {
+                self.submit(Place::Best)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn save(&self) -> Result<(), TrainError> {
+        self.submit(Place::Step)?;
+        observe(self.shared, |o| o.saving(self.state.global_step));
+        Ok(())
+    }
+
+    /// Hands a copy of the state to the saver and goes on.
+    fn submit(&self, place: Place) -> Result<(), TrainError> {
+        let contents = state::to_contents(&self.run_state, &self.state, &self.shared.specs);
+        let saver = self.shared.saver.lock().unwrap_or_else(PoisonError::into_inner);
+        saver.submit(place, self.state.global_step, contents)?;
+        report_saves(self.shared.run, saver.outcomes());
+        Ok(())
+    }
+
+    /// Compares a digest of the parameters over ranks.
+    fn agree(&self, engine: &mut dyn Engine) -> Result<(), TrainError> {
+        let mut hasher = blake3::Hasher::new();
+        for value in &self.state.parameters {
+            hasher.update(&value.to_le_bytes());
+        }
+        let digest = u64::from_le_bytes(hasher.finalize().as_bytes()[..8].try_into().expect("eight bytes"));
+        let mut words = vec![0i64; engine.world_size()];
+        words[engine.rank()] = digest as i64;
+        engine.all_reduce_i64("digest of the parameters", &mut words)?;
+        let ranks: Vec<usize> = (1..words.len()).filter(|&r| words[r] != words[0]).collect();
+        if ranks.is_empty() {
+            return Ok(());
+        }
+        Err(TrainError::ReplicasDiffer { global_step: self.state.global_step, ranks })
+    }
+
+    fn log_ids(&self, engine: &dyn Engine, batches: &[LaneBatch]) {
+        if self.shared.run.config.log.record_ids {
+            let (rank, step) = (engine.rank(), self.state.global_step);
+            observe(self.shared, |o| batches.iter().for_each(|b| o.consumed(rank, step, b.lane, b.batch.ids())));
+        }
+    }
+}
+
+fn observe(shared: &Shared<'_>, f: impl FnOnce(&mut (dyn Observer + '_))) {
+    f(&mut *shared.run.observer.lock().unwrap_or_else(PoisonError::into_inner));
+}
+
+/// The newest valid checkpoint of a run folder and the damaged ones passed over.
+pub fn newest(folder: &RunFolder) -> Result<(Option<(String, CheckpointContents)>, Vec<String>), TrainError> {
+    let found = checkpoint::newest_valid(folder)?;
+    let name = |path: &std::path::Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let damaged = found.damaged.iter().map(ToString::to_string).collect();
+    Ok((found.checkpoint.map(|c| (name(&c.dir), c.contents)), damaged))
+}

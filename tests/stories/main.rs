@@ -1,0 +1,6 @@
+//! The index of the stories; each module's tests are claims a user may rely on.
+
+/// The same bits for any number of ranks and kernel threads, through stops and resumes.
+mod same_bits;
+/// What several stories stand on: a small data set from the shipped section, and a run of it.
+mod stage;
