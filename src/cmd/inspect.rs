@@ -62,7 +62,12 @@ fn inspect_checkpoint(path: &Path, json: bool) -> anyhow::Result<ExitCode> {
     }
     let run = state::run_state(&checkpoint.contents).map_err(|e| anyhow!("{}: {e}", checkpoint.dir.display()))?;
     println!("checkpoint {}", checkpoint.dir.display());
-    println!("model      {}, {} genes, neighbourhoods of {} spots", run.config.model.name(), run.shape.genes, run.shape.spots);
+    println!(
+        "model      {}, {} genes, neighbourhoods of {} spots",
+        run.config.model.name(),
+        run.shape.genes,
+        run.shape.spots
+    );
     println!("steps      {} batches consumed, {} updates", run.global_step, run.optim_step);
     if let Some(best) = run.best {
         println!("best       validation {:.6} at step {}", best.value, best.global_step);

@@ -1,14 +1,9 @@
 //! The command line: one file per command, errors with what, where and what to do, and the exit codes.
 
-mod demo;
 mod evaluate;
 mod exit;
-mod export;
-mod impute;
 mod inspect;
-mod report;
 mod shard;
-mod synth;
 mod train;
 mod train_view;
 mod verify;
@@ -26,12 +21,6 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// From a real section inside the binary to a trained model and a report, offline, under a minute.
-    #[command(before_help = "Example: syncytia demo --out demo")]
-    Demo(demo::Args),
-    /// Make a synthetic tissue with known truth, as a tool would have written it.
-    #[command(before_help = "Example: syncytia synth --spots 2000 --seed 1 --out tissue")]
-    Synth(synth::Args),
     /// Turn instrument files into Parquet shards.
     #[command(
         before_help = "Example: syncytia shard a.h5ad outs/ --config configs/spackle/shard.toml --split val=b --out shards"
@@ -43,21 +32,12 @@ enum Command {
     /// Score a trained model beside every simple fill and write the report.
     #[command(before_help = "Example: syncytia evaluate run --split val")]
     Evaluate(evaluate::Args),
-    /// Complete the missing values of a section: predictions in layers["spackle"].
-    #[command(before_help = "Example: syncytia impute run --input a.h5ad --output completed.h5ad")]
-    Impute(impute::Args),
-    /// Write a checkpoint as other tools load it: safetensors, config, panel, card.
-    #[command(before_help = "Example: syncytia export run --out model")]
-    Export(export::Args),
     /// Check every checksum and invariant of a shard folder or a checkpoint.
     #[command(before_help = "Example: syncytia verify shards")]
     Verify(verify::Args),
     /// Say what the reader sees in shards, a checkpoint, a run or an input file.
     #[command(before_help = "Example: syncytia inspect a.h5ad")]
     Inspect(inspect::Args),
-    /// Write a run's report page again from its numbers.
-    #[command(before_help = "Example: syncytia report run")]
-    Report(report::Args),
 }
 
 fn exit_codes() -> String {
@@ -77,16 +57,11 @@ pub fn main() -> ExitCode {
         }
     };
     let result = match cli.command {
-        Command::Demo(args) => demo::run(&args),
-        Command::Synth(args) => synth::run(&args),
         Command::Shard(args) => shard::run(&args),
         Command::Train(args) => train::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
-        Command::Impute(args) => impute::run(&args),
-        Command::Export(args) => export::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Inspect(args) => inspect::run(&args),
-        Command::Report(args) => report::run(&args),
     };
     match result {
         Ok(code) => code,

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::Context;
 use serde::Serialize;
+use syncytia_launch::ExitCode;
 use syncytia_launch::signals::StopVote;
 use syncytia_launch::world::{Job, World};
-use syncytia_launch::ExitCode;
 use syncytia_shards::durable;
 use syncytia_shards::reader::Shards;
 
@@ -98,7 +98,7 @@ pub fn train(config: &TrainConfig, shards: &Path, run: &Path, resume: Resume) ->
     let world_size = config.train.ranks.resolve(cores, config.train.lanes);
     let path = folder.config();
     durable::write_atomic(&path, config::to_toml(config).as_bytes())?;
-    write_world(&folder, config, world_size, cores)?;
+    write_world(&folder, config, world_size, cores, shards.dir())?;
     let view: Mutex<View> = Mutex::new(View::open(&folder, config, resumed.as_ref())?);
     let vote = || stop.is_cast();
     let run = Run { config, shards, lock, world_size, resume: resumed, stop: &vote, observer: &view };
@@ -131,6 +131,7 @@ fn checkpoint_to_go_on_from(
 /// `world.json`: on what the bits of this start depend.
 #[derive(Serialize)]
 struct WorldFile<'a> {
+    shards: PathBuf,
     version: &'a str,
     world_size: usize,
     threads: usize,
@@ -141,8 +142,15 @@ struct WorldFile<'a> {
     c_library: String,
 }
 
-fn write_world(folder: &RunFolder, config: &TrainConfig, world_size: usize, cores: usize) -> anyhow::Result<()> {
+fn write_world(
+    folder: &RunFolder,
+    config: &TrainConfig,
+    world_size: usize,
+    cores: usize,
+    shards: &Path,
+) -> anyhow::Result<()> {
     let file = WorldFile {
+        shards: std::path::absolute(shards).unwrap_or_else(|_| shards.to_owned()),
         version: env!("CARGO_PKG_VERSION"),
         world_size,
         threads: config.train.threads,
@@ -190,7 +198,8 @@ fn cpu_features() -> Vec<&'static str> {
 /// The loaded C library by name: flex's `exp` and `tanh` are the host's.
 fn c_library() -> String {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    let path = maps.lines().filter_map(|l| l.split_whitespace().last()).find(|p| p.contains("/libm")).map(PathBuf::from);
+    let path =
+        maps.lines().filter_map(|l| l.split_whitespace().last()).find(|p| p.contains("/libm")).map(PathBuf::from);
     let Some(path) = path else { return "static or unknown".to_owned() };
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     match std::fs::read(&path) {

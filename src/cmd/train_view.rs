@@ -193,7 +193,9 @@ fn supersede(metrics: &Path, superseded: &Path, step: u64) -> anyhow::Result<()>
         .append(true)
         .open(superseded)
         .with_context(|| format!("cannot open {}", superseded.display()))?;
-    file.write_all(&gone).and_then(|()| file.sync_all()).with_context(|| format!("cannot write {}", superseded.display()))?;
+    file.write_all(&gone)
+        .and_then(|()| file.sync_all())
+        .with_context(|| format!("cannot write {}", superseded.display()))?;
     durable::write_atomic(metrics, &keep)?;
     Ok(())
 }
