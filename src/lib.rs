@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod engine;
+pub mod export;
 pub mod model;
 pub mod optim;
 pub mod task;
