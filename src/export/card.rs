@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::layout::Layout;
 use crate::model::ModelConfig;
+use crate::model::spackle::InputForm;
 use crate::task::TaskConfig;
 use crate::train::checkpoint::NamedTensor;
 use crate::train::run_folder::CheckpointFolder;
@@ -32,8 +33,13 @@ pub(super) fn render(card: &Card<'_>) -> String {
         "# SpaCKLE for {genes} genes\n\n\
          Completes hidden or missing gene expression of a spot from its visible genes and those of its {neighbours} \
          nearest neighbours. Input and output are the layer `{layer}` in the gene order of `panel.tsv`; a neighbourhood \
-         is `[{spots}, {genes}]` with the spot itself in row 0 and hidden entries 0.\n\n",
+         is `[{spots}, {genes}]` with the spot itself in row 0{input}.\n\n",
         layer = task.layer,
+        input = match model.input {
+            InputForm::Values => " and hidden entries 0",
+            InputForm::CentredWithVisibility =>
+                ": visible values less the section's mean of visible values per gene, else 0, then one visibility bit per gene",
+        },
     );
     let _ = write!(
         text,
