@@ -4,6 +4,7 @@ pub mod cmd;
 pub mod config;
 pub mod engine;
 pub mod evaluate;
+pub mod export;
 pub mod model;
 pub mod optim;
 pub mod report;

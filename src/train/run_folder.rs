@@ -90,6 +90,17 @@ impl RunFolder {
         self.root.join("report")
     }
 
+    /// Every number of the run's report.
+    pub fn report_json(&self) -> PathBuf {
+        self.report().join("report.json")
+    }
+
+    /// The run folder a checkpoint lies in, if it lies in one.
+    pub fn of_checkpoint(checkpoint: &Path) -> Option<RunFolder> {
+        let run = RunFolder::at(checkpoint.parent()?.parent()?);
+        (checkpoint.parent()? == run.checkpoints()).then_some(run)
+    }
+
     /// One fold of a cross-validation, a whole run folder.
     pub fn fold(&self, fold: u32) -> RunFolder {
         RunFolder::at(self.root.join(format!("fold-{fold}")))
@@ -189,6 +200,14 @@ mod tests {
         for other in ["step-1000", "step-", "step-0000100x", "best", ".tmp-step-00001000-1-0", "step-+0001000"] {
             assert_eq!(RunFolder::step_of(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn a_checkpoint_knows_its_run_and_a_copy_of_it_has_none() {
+        let run = RunFolder::at("/a/R");
+        assert_eq!(RunFolder::of_checkpoint(run.best().root()), Some(run.clone()));
+        assert_eq!(RunFolder::of_checkpoint(Path::new("/a/copies/step-00000001")), None);
+        assert_eq!(RunFolder::of_checkpoint(Path::new("best")), None);
     }
 
     #[test]

@@ -2,5 +2,8 @@
 
 /// The same bits for any number of ranks and kernel threads, through stops and resumes.
 mod same_bits;
+/// The batch script under a fake Slurm.
+#[cfg(target_os = "linux")]
+mod sbatch;
 /// What several stories stand on: a small data set from the shipped section, and a run of it.
 mod stage;

@@ -23,7 +23,7 @@ pub use error::CheckpointError;
 pub use manifest::{FORMAT_VERSION, FileEntry, Manifest, TensorEntry};
 pub use publish::recover;
 pub use select::{Newest, Which, newest_valid, resolve, steps};
-pub use tensors::NamedTensor;
+pub use tensors::{NamedTensor, encode as encode_tensors};
 
 use crate::train::run_folder::{CheckpointFolder, RunFolder};
 use manifest::{ManifestFault, hex};
@@ -87,7 +87,7 @@ fn write(run: &RunFolder, name: &str, step: u64, contents: &CheckpointContents) 
             files.insert(relative, FileEntry::of(bytes, tensors));
             Ok::<_, CheckpointError>(())
         };
-        let model = encode(CheckpointFolder::MODEL, &contents.model, &contents.model_metadata)?;
+        let model = encode_file(CheckpointFolder::MODEL, &contents.model, &contents.model_metadata)?;
         put(CheckpointFolder::MODEL.to_owned(), &model, &contents.model)?;
         for (stem, tensors) in &contents.train_state {
             let relative = CheckpointFolder::train_tensors(stem);
@@ -95,7 +95,7 @@ fn write(run: &RunFolder, name: &str, step: u64, contents: &CheckpointContents) 
                 let what = format!("{stem:?} cannot be a file name");
                 return Err(CheckpointError::Contents { file: relative, what });
             }
-            let bytes = encode(&relative, tensors, &BTreeMap::new())?;
+            let bytes = encode_file(&relative, tensors, &BTreeMap::new())?;
             put(relative, &bytes, tensors)?;
         }
         let state = serde_json::to_vec_pretty(&contents.state).expect("a JSON value is JSON");
@@ -111,7 +111,7 @@ fn write(run: &RunFolder, name: &str, step: u64, contents: &CheckpointContents) 
     })
 }
 
-fn encode(
+fn encode_file(
     file: &str,
     tensors: &[NamedTensor],
     metadata: &BTreeMap<String, String>,

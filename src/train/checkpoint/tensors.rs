@@ -27,11 +27,11 @@ impl NamedTensor {
     }
 }
 
-/// A whole safetensors file.
+/// A whole safetensors file: the same bytes for the same tensors and metadata, in whatever order they come.
 ///
 /// # Errors
 /// In words: a name twice, or values that do not fill the shape.
-pub(super) fn encode(tensors: &[NamedTensor], metadata: &BTreeMap<String, String>) -> Result<Vec<u8>, String> {
+pub fn encode(tensors: &[NamedTensor], metadata: &BTreeMap<String, String>) -> Result<Vec<u8>, String> {
     let mut by_name: BTreeMap<&str, (&[usize], Vec<u8>)> = BTreeMap::new();
     for tensor in tensors {
         let size: usize = tensor.shape.iter().product();
