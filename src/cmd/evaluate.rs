@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use syncytia_launch::ExitCode;
+use syncytia_shards::panel::Panel;
 use syncytia_shards::process::Normalize;
 use syncytia_shards::processed::{Matrix, Split};
 use syncytia_shards::reader::Shards;
@@ -87,7 +88,8 @@ pub fn evaluate(path: &Path, which: Which, shards: &Path, split: Option<Split>) 
     let TaskConfig::Completion(task_config) = &run.config.task;
     let fractions: Vec<f64> = shards.manifest().panel.selected_genes().map(|g| g.glob_exp_frac).collect();
     let Task::Completion(task) = Task::new(&run.config.task, &fractions, run.config.train.seed);
-    let pipeline = pipeline_of(&shards)?;
+    let shard_config: ShardConfig = config::parse(&shards.manifest().config, "the manifest's config", &[])?;
+    let pipeline = pipeline(&shards.manifest().panel, &shard_config)?;
     let blocks = blocks_of(&shards, split, &task_config.layer, &pipeline)?;
     if blocks.is_empty() {
         return Err(UsageError(format!("the shards have no {} split", split.as_str())).into());
@@ -125,23 +127,20 @@ pub fn predict(model: &Model, block: &Block, seen: &Seen) -> Matrix<f32> {
     inference::complete(model, &visible, &cpu())
 }
 
-/// How the shards' counts became layers.
-pub fn pipeline_of(shards: &Shards) -> anyhow::Result<Pipeline> {
-    let manifest = shards.manifest();
-    let config: ShardConfig = config::parse(&manifest.config, "the manifest's config", &[])?;
-    let lengths = manifest
-        .panel
+/// How counts became layers.
+pub fn pipeline(panel: &Panel, config: &ShardConfig) -> anyhow::Result<Pipeline> {
+    let lengths = panel
         .genes
         .iter()
         .map(|gene| match config.process.normalize {
             Normalize::Cp10k => Ok(1.0),
-            Normalize::Tpm => gene.length.ok_or_else(|| anyhow!("gene {} of the manifest has no length", gene.id)),
+            Normalize::Tpm => gene.length.ok_or_else(|| anyhow!("gene {} of the panel has no length", gene.id)),
         })
         .collect::<anyhow::Result<_>>()?;
     Ok(Pipeline {
         normalize: config.process.normalize,
         lengths,
-        selected: manifest.panel.selected.clone(),
+        selected: panel.selected.clone(),
         hops: config.process.hops as usize,
         reverse_knn: config.process.reverse_knn,
     })
