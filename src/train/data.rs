@@ -45,7 +45,7 @@ impl TrainData {
             Window::RowGroups(config.data.window_row_groups)
         };
         let (seed, lanes, micro_batch) = (config.train.seed, config.train.lanes, config.train.micro_batch);
-        let sizes = shards.row_groups(Split::Train).iter().map(|g| g.n_own as u32).collect();
+        let sizes = shards.row_groups(Split::Train).iter().map(|g| g.n_own).collect();
         let order = Order::new(OrderConfig { seed, lanes, micro_batch, window }, sizes)
             .map_err(|source| TrainError::Order { split: "train", source })?;
         let means = means(&loader, shards.row_groups(Split::Train).len(), task, None)?;

@@ -84,7 +84,7 @@ pub struct Run<'a> {
     /// Ranks.
     pub world_size: usize,
     /// Checkpoint to go on from, or none.
-    pub resume: Option<(String, CheckpointContents)>,
+    pub resume: Option<Resumed>,
     /// Set when the run shall stop at the next step boundary.
     pub stop: &'a (dyn Fn() -> bool + Sync),
     /// Who is told.
@@ -432,8 +432,11 @@ fn observe(shared: &Shared<'_>, f: impl FnOnce(&mut (dyn Observer + '_))) {
     f(&mut *shared.run.observer.lock().unwrap_or_else(PoisonError::into_inner));
 }
 
-/// The newest valid checkpoint of a run folder and the damaged ones passed over.
-pub fn newest(folder: &RunFolder) -> Result<(Option<(String, CheckpointContents)>, Vec<String>), TrainError> {
+/// A checkpoint to go on from: its name and contents.
+pub type Resumed = (String, CheckpointContents);
+
+/// The newest valid checkpoint of a run folder, and in words the damaged ones passed over.
+pub fn newest(folder: &RunFolder) -> Result<(Option<Resumed>, Vec<String>), TrainError> {
     let found = checkpoint::newest_valid(folder)?;
     let name = |path: &std::path::Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let damaged = found.damaged.iter().map(ToString::to_string).collect();
