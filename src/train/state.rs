@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use syncytia_shards::panel::Panel;
 
 use super::checkpoint::{CheckpointContents, NamedTensor};
 use super::config::TrainConfig;
@@ -38,6 +39,10 @@ pub struct RunState {
     pub genes: Vec<String>,
     /// Symbols, in the same order.
     pub symbols: Vec<String>,
+    /// The whole panel: what another section is aligned to.
+    pub panel: Panel,
+    /// How counts became layers: the shard config, TOML.
+    pub shard_config: String,
     /// The resolved config, kept as TOML: JSON numbers may lose the last bit of an f64.
     #[serde(with = "as_toml")]
     pub config: TrainConfig,

@@ -192,6 +192,8 @@ fn prepare<'a>(run: &'a Run<'a>) -> Result<Shared<'a>, TrainError> {
         shape,
         genes: manifest.panel.selected_genes().map(|g| g.id.clone()).collect(),
         symbols: manifest.panel.selected_genes().map(|g| g.symbol.clone()).collect(),
+        panel: manifest.panel.clone(),
+        shard_config: manifest.config.clone(),
         config: config.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };

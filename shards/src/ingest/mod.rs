@@ -14,6 +14,7 @@ mod h5ad;
 pub mod h5ad_write;
 mod options;
 mod space_ranger;
+pub mod synthetic;
 mod tenx_h5;
 mod visium;
 

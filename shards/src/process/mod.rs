@@ -24,6 +24,7 @@ pub mod tpm;
 pub use align::{Aligned, align, strip_version};
 pub use config::{FilterConfig, Layer, Neighbourhood, Normalize, ProcessConfig, SplitConfig, SplitKind, TopMoran};
 pub use error::ProcessError;
+pub use hops::HopWindows;
 
 use lengths::Species;
 

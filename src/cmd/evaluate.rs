@@ -1,0 +1,242 @@
+//! `syncytia evaluate`: a trained model beside every simple fill, under both protocols, and the report.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow};
+use syncytia_launch::ExitCode;
+use syncytia_shards::panel::Panel;
+use syncytia_shards::process::Normalize;
+use syncytia_shards::processed::{Matrix, Split};
+use syncytia_shards::reader::Shards;
+
+use super::exit::UsageError;
+use super::shard::ShardConfig;
+use crate::config;
+use crate::evaluate::block::{Block, Pipeline, Seen};
+use crate::evaluate::completion::{self, Outcome, Protocol, Setting};
+use crate::evaluate::metrics::Figure;
+use crate::model::Model;
+use crate::report::{self, Facts, MethodScores, PageData};
+use crate::task::inference::{self, Visible};
+use crate::task::{Task, TaskConfig};
+use crate::tensor::cpu;
+use crate::train::checkpoint::{self, Which};
+use crate::train::run_folder::RunFolder;
+use crate::train::state::{self, RunState};
+
+/// Arguments of `evaluate`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A run folder or a checkpoint.
+    path: PathBuf,
+    /// Shard folder.
+    #[arg(long)]
+    shards: Option<PathBuf>,
+    /// `val` or `test`; test where the shards have it, else val.
+    #[arg(long)]
+    split: Option<String>,
+    /// `best`, `last` or `step-N`; best where there is one, else the newest.
+    #[arg(long)]
+    checkpoint: Option<Which>,
+    /// Print report.json instead of the table.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let shards = args.shards.clone().map_or_else(|| shards_of_run(&args.path), Ok)?;
+    let split = args.split.as_deref().map(split_named).transpose()?;
+    let evaluated = evaluate(&args.path, args.checkpoint.unwrap_or_default(), &shards, split)?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&evaluated.json)?);
+    } else {
+        print!("{}", evaluated.table);
+        println!("{}", evaluated.verdict);
+        println!("report: {}", evaluated.page.display());
+    }
+    Ok(ExitCode::Done)
+}
+
+/// What an evaluation leaves.
+pub struct Evaluated {
+    /// `report.json`.
+    pub json: serde_json::Value,
+    /// The table as text.
+    pub table: String,
+    /// One sentence: whether the model beats every simple fill.
+    pub verdict: String,
+    /// The page.
+    pub page: PathBuf,
+}
+
+/// Evaluates a checkpoint on a split and writes the report.
+pub fn evaluate(path: &Path, which: Which, shards: &Path, split: Option<Split>) -> anyhow::Result<Evaluated> {
+    let (checkpoint, damaged) = checkpoint::resolve(path, which)?;
+    for error in &damaged {
+        eprintln!("warning: {error}");
+    }
+    let run = state::run_state(&checkpoint.contents).map_err(|e| anyhow!("{}: {e}", checkpoint.dir.display()))?;
+    let shards = Shards::open(shards)?;
+    if shards.manifest().data_hash() != run.data_hash {
+        eprintln!("warning: these are not the shards the model was trained on; its genes are looked up by id");
+    }
+    check_panel(&run, &shards)?;
+    let split = split.unwrap_or(if shards.row_groups(Split::Test).is_empty() { Split::Val } else { Split::Test });
+    let model = load_model(&checkpoint.contents, &run)?;
+    let TaskConfig::Completion(task_config) = &run.config.task;
+    let fractions: Vec<f64> = shards.manifest().panel.selected_genes().map(|g| g.glob_exp_frac).collect();
+    let Task::Completion(task) = Task::new(&run.config.task, &fractions, run.config.train.seed);
+    let shard_config: ShardConfig = config::parse(&shards.manifest().config, "the manifest's config", &[])?;
+    let pipeline = pipeline(&shards.manifest().panel, &shard_config)?;
+    let blocks = blocks_of(&shards, split, &task_config.layer, &pipeline)?;
+    if blocks.is_empty() {
+        return Err(UsageError(format!("the shards have no {} split", split.as_str())).into());
+    }
+    let train = blocks_of(&shards, Split::Train, &task_config.layer, &pipeline)?;
+    let complete = |block: &Block, seen: &Seen| predict(&model, block, seen);
+    let mask = |assay: u32, id: u64, out: &mut [bool]| task.assay_mask(assay, id, out);
+    let setting = Setting { blocks: &blocks, train: &train, pipeline: &pipeline, mask: &mask, model: &complete };
+    eprintln!("scoring {} spots of {} under both protocols, 10 assays each", n_obs(&blocks), split.as_str());
+    let paper = completion::run(&setting, Protocol::Paper);
+    let strict = completion::run(&setting, Protocol::Strict);
+    let folder = report_folder(path, &checkpoint.dir, split, &shards);
+    let page = PageData {
+        facts: facts(&run, &shards, split, &blocks, &checkpoint.dir),
+        paper: scores(&paper),
+        strict: scores(&strict),
+        genes: run.symbols.iter().cloned().zip(paper.pcc_per_gene.iter().copied()).collect(),
+        maps: report::maps_of(&blocks, &paper, &run.symbols),
+        metrics: metrics_beside(path),
+    };
+    let written = report::write(&page, &folder).with_context(|| format!("cannot write {}", folder.display()))?;
+    Ok(Evaluated { json: written.json, table: written.table, verdict: written.verdict, page: written.page })
+}
+
+/// The network of a checkpoint with the weights that evaluation uses.
+pub fn load_model(contents: &checkpoint::CheckpointContents, run: &RunState) -> anyhow::Result<Model> {
+    let model = run.config.model.build(run.shape, run.config.train.seed, &cpu());
+    let flat = state::evaluated(contents, &model.specs()).map_err(|e| anyhow!("{e}"))?;
+    Ok(model.from_flat(&flat, &cpu()))
+}
+
+/// Predictions for a block from what is visible in it.
+pub fn predict(model: &Model, block: &Block, seen: &Seen) -> Matrix<f32> {
+    let visible = Visible { values: &seen.input, visible: &seen.visible, neighbours: &block.piece.neighbours };
+    inference::complete(model, &visible, &cpu())
+}
+
+/// How counts became layers.
+pub fn pipeline(panel: &Panel, config: &ShardConfig) -> anyhow::Result<Pipeline> {
+    let lengths = panel
+        .genes
+        .iter()
+        .map(|gene| match config.process.normalize {
+            Normalize::Cp10k => Ok(1.0),
+            Normalize::Tpm => gene.length.ok_or_else(|| anyhow!("gene {} of the panel has no length", gene.id)),
+        })
+        .collect::<anyhow::Result<_>>()?;
+    Ok(Pipeline {
+        normalize: config.process.normalize,
+        lengths,
+        selected: panel.selected.clone(),
+        hops: config.process.hops as usize,
+        reverse_knn: config.process.reverse_knn,
+    })
+}
+
+fn blocks_of(shards: &Shards, split: Split, layer: &str, pipeline: &Pipeline) -> anyhow::Result<Vec<Block>> {
+    let mut sections: Vec<u32> = shards.row_groups(split).iter().map(|g| g.section).collect();
+    sections.dedup();
+    sections.into_iter().map(|section| Ok(Block::new(shards.read_piece(section, split)?, layer, pipeline))).collect()
+}
+
+fn check_panel(run: &RunState, shards: &Shards) -> anyhow::Result<()> {
+    let genes: Vec<&str> = shards.manifest().panel.selected_genes().map(|g| g.id.as_str()).collect();
+    if genes == run.genes.iter().map(String::as_str).collect::<Vec<_>>() {
+        return Ok(());
+    }
+    let missing: Vec<&String> = run.genes.iter().filter(|g| !genes.contains(&g.as_str())).take(5).collect();
+    Err(syncytia_shards::error::StoreError::ManifestContent {
+        path: shards.dir().join(syncytia_shards::manifest::MANIFEST_FILE),
+        what: format!(
+            "its layers hold {} genes, the model was trained on {} others or in another order (first missing: {missing:?})",
+            genes.len(),
+            run.genes.len()
+        ),
+    }
+    .into())
+}
+
+fn split_named(name: &str) -> Result<Split, UsageError> {
+    match name {
+        "train" => Ok(Split::Train),
+        "val" => Ok(Split::Val),
+        "test" => Ok(Split::Test),
+        _ => Err(UsageError(format!("--split {name}: write val, test or train"))),
+    }
+}
+
+/// The shards a run was trained on, as `world.json` notes them.
+pub fn shards_of_run(path: &Path) -> anyhow::Result<PathBuf> {
+    std::fs::read(RunFolder::at(path).world())
+        .ok()
+        .and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok())
+        .and_then(|world| world["shards"].as_str().map(PathBuf::from))
+        .ok_or_else(|| {
+            UsageError(format!("{} does not say where its shards are: give --shards", path.display())).into()
+        })
+}
+
+/// `RUN/report` for the usual split, `RUN/report-<split>` otherwise; beside a bare checkpoint in its own folder.
+fn report_folder(path: &Path, checkpoint: &Path, split: Split, shards: &Shards) -> PathBuf {
+    let usual = if shards.row_groups(Split::Test).is_empty() { Split::Val } else { Split::Test };
+    let run = RunFolder::at(path);
+    let base = if run.checkpoints().exists() { run } else { RunFolder::at(checkpoint) };
+    if split == usual { base.report() } else { base.split_report(split.as_str()) }
+}
+
+fn metrics_beside(path: &Path) -> Vec<serde_json::Value> {
+    let text = std::fs::read_to_string(RunFolder::at(path).metrics()).unwrap_or_default();
+    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+fn n_obs(blocks: &[Block]) -> usize {
+    blocks.iter().map(Block::n_obs).sum()
+}
+
+fn scores(outcome: &Outcome) -> MethodScores {
+    let mut methods: BTreeMap<String, BTreeMap<&'static str, Figure>> = BTreeMap::new();
+    let mut sd = BTreeMap::new();
+    for (name, scores) in &outcome.baselines {
+        methods.insert((*name).to_owned(), scores.mean());
+        sd.insert((*name).to_owned(), scores.mse_sd());
+    }
+    MethodScores {
+        model: outcome.model.mean(),
+        model_mse_sd: outcome.model.mse_sd(),
+        baselines: methods,
+        baseline_mse_sd: sd,
+    }
+}
+
+fn facts(run: &RunState, shards: &Shards, split: Split, blocks: &[Block], checkpoint: &Path) -> Facts {
+    let manifest = shards.manifest();
+    Facts {
+        model: run.config.model.name().to_owned(),
+        split: split.as_str().to_owned(),
+        split_rule: manifest.split_rule.clone(),
+        sections: blocks.iter().map(|b| b.piece.library_id.clone()).collect(),
+        n_spots: n_obs(blocks) as u64,
+        n_train_spots: manifest.n_records(Split::Train),
+        n_genes: run.shape.genes as u64,
+        global_step: run.global_step,
+        best: run.best.map(|b| (b.global_step, b.value)),
+        checkpoint: checkpoint.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        data_hash: manifest.data_hash(),
+        version: run.version.clone(),
+        config: config::to_toml(&run.config),
+        panel_annotation: manifest.panel.annotation.clone(),
+    }
+}

@@ -1,0 +1,35 @@
+//! `syncytia export`: a checkpoint as other tools load it.
+
+use std::path::PathBuf;
+
+use syncytia_launch::ExitCode;
+
+use crate::export::{self, Layout};
+use crate::train::checkpoint::{self, Which};
+
+/// Arguments of `export`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A run folder or a checkpoint.
+    path: PathBuf,
+    /// Folder to write; must not exist.
+    #[arg(long)]
+    out: PathBuf,
+    /// `plain`, or `spared` with the unused template that a strict load of the release demands.
+    #[arg(long, default_value = "plain")]
+    layout: Layout,
+    /// `best`, `last` or `step-N`; best where there is one, else the newest.
+    #[arg(long)]
+    checkpoint: Option<Which>,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let (checkpoint, damaged) = checkpoint::resolve(&args.path, args.checkpoint.unwrap_or_default())?;
+    for error in &damaged {
+        eprintln!("warning: {error}");
+    }
+    export::export(&checkpoint, &args.out, args.layout)?;
+    println!("{}", args.out.display());
+    Ok(ExitCode::Done)
+}

@@ -1,0 +1,148 @@
+//! `syncytia impute`: a section's missing values completed, back where scanpy finds them.
+//!
+//! No random mask: every missing entry enters as 0, measured values are never changed (`spackle.md` §7, inference).
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::anyhow;
+use syncytia_launch::ExitCode;
+use syncytia_shards::ingest::h5ad_write::{self, AnnData, Raw, Uns, Values, X};
+use syncytia_shards::ingest::{self, IngestOptions};
+use syncytia_shards::process::{neighbours, strip_version};
+use syncytia_shards::processed::Matrix;
+use syncytia_shards::section::{Csr, Section};
+
+use super::evaluate::{load_model, pipeline};
+use super::shard::ShardConfig;
+use crate::config;
+use crate::task::inference::{self, Visible};
+use crate::tensor::cpu;
+use crate::train::checkpoint::{self, Which};
+use crate::train::state::{self, RunState};
+
+/// Arguments of `impute`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A run folder or a checkpoint.
+    path: PathBuf,
+    /// The section: an `.h5ad` file or a Space Ranger folder.
+    #[arg(long)]
+    input: PathBuf,
+    /// The `.h5ad` to write.
+    #[arg(long)]
+    output: PathBuf,
+    /// Largest share of the model's genes that the input may lack.
+    #[arg(long, default_value_t = 0.25)]
+    max_genes_lost: f64,
+    /// `best`, `last` or `step-N`; best where there is one, else the newest.
+    #[arg(long)]
+    checkpoint: Option<Which>,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let (checkpoint, damaged) = checkpoint::resolve(&args.path, args.checkpoint.unwrap_or_default())?;
+    for error in &damaged {
+        eprintln!("warning: {error}");
+    }
+    let run = state::run_state(&checkpoint.contents).map_err(|e| anyhow!("{}: {e}", checkpoint.dir.display()))?;
+    let model = load_model(&checkpoint.contents, &run)?;
+    let shard_config: ShardConfig = config::parse(&run.shard_config, "the checkpoint's shard config", &[])?;
+    let section = ingest::read_section(&args.input, &IngestOptions { library_id: None, ..shard_config.input.clone() })?;
+    let counts = aligned(&section, &run, args.max_genes_lost)?;
+    let values = pipeline(&run.panel, &shard_config)?.log1p(&counts);
+    let measured =
+        Matrix { n_cols: values.n_cols, values: values.values.iter().map(|&v| v != 0.0).collect::<Vec<bool>>() };
+    let k = run.shape.spots - 1;
+    if section.n_obs() <= k {
+        return Err(syncytia_shards::process::ProcessError::Config {
+            key: "process.n_neighbours",
+            problem: format!("the section has {} spots, the model looks at {k} neighbours", section.n_obs()),
+        }
+        .into());
+    }
+    let neighbours = neighbours::knn(&section.xy, k);
+    let seen = Visible { values: &values, visible: &measured, neighbours: &neighbours };
+    let mut completed = inference::complete(&model, &seen, &cpu());
+    let n_missing = measured.values.iter().filter(|m| !**m).count();
+    for (i, &m) in measured.values.iter().enumerate() {
+        if m {
+            completed.values[i] = values.values[i];
+        }
+    }
+    h5ad_write::write(&args.output, &ann_data(&section, &run, values, completed))?;
+    println!(
+        "{}: {} spots × {} genes, {n_missing} missing values completed in layers[\"{}\"]",
+        args.output.display(),
+        section.n_obs(),
+        run.genes.len(),
+        run.config.model.name()
+    );
+    Ok(ExitCode::Done)
+}
+
+/// The section's counts in the columns of the model's whole panel, with a ledger of what it lacks.
+fn aligned(section: &Section, run: &RunState, max_lost: f64) -> anyhow::Result<Csr> {
+    let column_of: BTreeMap<&str, u32> =
+        section.genes.iter().enumerate().map(|(i, g)| (strip_version(&g.id), i as u32)).collect();
+    let lost: Vec<&str> =
+        run.genes.iter().map(String::as_str).filter(|g| !column_of.contains_key(strip_version(g))).collect();
+    let share = lost.len() as f64 / run.genes.len().max(1) as f64;
+    if !lost.is_empty() {
+        eprintln!(
+            "warning: the input lacks {} of the model's {} genes, predicted as missing: {lost:?}",
+            lost.len(),
+            run.genes.len()
+        );
+    }
+    if share > max_lost {
+        return Err(super::exit::UsageError(format!(
+            "the input lacks {:.0} % of the model's genes, more than --max-genes-lost {max_lost}: is it the same species, \
+             and are its gene ids those of the panel ({}, ...)?",
+            100.0 * share,
+            run.genes[0]
+        ))
+        .into());
+    }
+    // Genes the input lacks get a column that holds nothing.
+    let mut padded = section.counts.clone();
+    let nothing = padded.n_cols as u32;
+    padded.n_cols += run.panel.genes.len();
+    let columns: Vec<u32> = run
+        .panel
+        .genes
+        .iter()
+        .enumerate()
+        .map(|(i, gene)| column_of.get(gene.id.as_str()).copied().unwrap_or(nothing + i as u32))
+        .collect();
+    Ok(padded.select_columns(&columns))
+}
+
+fn ann_data(section: &Section, run: &RunState, values: Matrix<f32>, completed: Matrix<f32>) -> AnnData {
+    let whole = AnnData::from_section(section);
+    let provenance = BTreeMap::from([
+        ("scale".to_owned(), Uns::Text("log2(normalised count + 1)".into())),
+        ("model".to_owned(), Uns::Text(run.config.model.name().into())),
+        ("global_step".to_owned(), Uns::I64(run.global_step as i64)),
+        ("data_hash".to_owned(), Uns::Text(run.data_hash.clone())),
+        ("version".to_owned(), Uns::Text(run.version.clone())),
+    ]);
+    let mut uns = whole.uns;
+    uns.insert("syncytia".to_owned(), Uns::Dict(provenance));
+    let raw = match whole.x {
+        Some(X::Sparse(x)) => Some(Raw { x, var_names: whole.var_names, var: whole.var }),
+        _ => None,
+    };
+    AnnData {
+        obs_names: whole.obs_names,
+        obs: whole.obs,
+        var_names: run.genes.clone(),
+        var: vec![("symbol".to_owned(), Values::Text(run.symbols.clone()))],
+        x: Some(X::Dense(values)),
+        layers: BTreeMap::from([(run.config.model.name().to_owned(), X::Dense(completed))]),
+        obsm: whole.obsm,
+        uns,
+        raw,
+    }
+}

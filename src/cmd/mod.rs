@@ -1,0 +1,105 @@
+//! The command line: one file per command, errors with what, where and what to do, and the exit codes.
+
+mod demo;
+mod evaluate;
+mod exit;
+mod export;
+mod impute;
+mod inspect;
+mod shard;
+mod synth;
+mod train;
+mod train_view;
+mod verify;
+
+use clap::{Parser, Subcommand};
+use syncytia_launch::ExitCode;
+
+/// Distributed data-parallel training for spatial transcriptomics.
+#[derive(Debug, Parser)]
+#[command(name = "syncytia", version, max_term_width = 110, after_help = exit_codes())]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// From a real section inside the binary to a trained model and a report, offline, under a minute.
+    #[command(before_help = "Example: syncytia demo --out demo")]
+    Demo(demo::Args),
+    /// Make a synthetic tissue with known truth, as a tool would have written it.
+    #[command(before_help = "Example: syncytia synth --spots 2000 --seed 1 --out tissue")]
+    Synth(synth::Args),
+    /// Turn instrument files into Parquet shards.
+    #[command(
+        before_help = "Example: syncytia shard a.h5ad outs/ --config configs/spackle/shard.toml --split val=b --out shards"
+    )]
+    Shard(shard::Args),
+    /// Train a model on shards; run the same command again to go on.
+    #[command(before_help = "Example: syncytia train configs/spackle/best.toml --shards shards --run run --ranks 4")]
+    Train(train::Args),
+    /// Score a trained model beside every simple fill and write the report.
+    #[command(before_help = "Example: syncytia evaluate run --split val")]
+    Evaluate(evaluate::Args),
+    /// Complete the missing values of a section: predictions in layers["spackle"].
+    #[command(before_help = "Example: syncytia impute run --input a.h5ad --output completed.h5ad")]
+    Impute(impute::Args),
+    /// Write a checkpoint as other tools load it: safetensors, config, panel, card.
+    #[command(before_help = "Example: syncytia export run --out model")]
+    Export(export::Args),
+    /// Check every checksum and invariant of a shard folder or a checkpoint.
+    #[command(before_help = "Example: syncytia verify shards")]
+    Verify(verify::Args),
+    /// Say what the reader sees in shards, a checkpoint, a run or an input file.
+    #[command(before_help = "Example: syncytia inspect a.h5ad")]
+    Inspect(inspect::Args),
+}
+
+fn exit_codes() -> String {
+    let lines: Vec<String> = ExitCode::ALL.iter().map(|c| format!("  {:>3}  {}", c.code(), c.meaning())).collect();
+    format!("Exit codes:\n{}", lines.join("\n"))
+}
+
+/// Parses the command line, runs the command, prints an error, gives the exit code.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are printed to stdout and are no error.
+            let code = if error.use_stderr() { ExitCode::Usage } else { ExitCode::Done };
+            let _ = error.print();
+            return code;
+        }
+    };
+    let result = match cli.command {
+        Command::Shard(args) => shard::run(&args),
+        Command::Train(args) => train::run(&args),
+        Command::Evaluate(args) => evaluate::run(&args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Synth(args) => synth::run(&args),
+        Command::Impute(args) => impute::run(&args),
+        Command::Export(args) => export::run(&args),
+        Command::Verify(args) => verify::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {}", in_words(&error));
+            exit::code_of(&error)
+        }
+    }
+}
+
+/// The error and its causes, leaving out causes whose words the error already says.
+fn in_words(error: &anyhow::Error) -> String {
+    let mut words = String::new();
+    for cause in error.chain() {
+        let text = cause.to_string();
+        if !words.contains(&text) {
+            words = if words.is_empty() { text } else { format!("{words}: {text}") };
+        }
+    }
+    words
+}

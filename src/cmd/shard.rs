@@ -1,0 +1,189 @@
+//! `syncytia shard`: instrument files → sections → processed pieces → Parquet.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+use syncytia_launch::ExitCode;
+use syncytia_shards::ingest::{self, IngestOptions};
+use syncytia_shards::process::{self, FilterConfig, ProcessConfig, SplitConfig};
+use syncytia_shards::processed::{Processed, Split};
+use syncytia_shards::section::Section;
+use syncytia_shards::writer::{self, WriteOptions};
+
+use super::exit::UsageError;
+use crate::config;
+
+/// Arguments of `shard`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// `.h5ad` files and Space Ranger `outs` folders, in the order of their ordinals.
+    #[arg(required = true)]
+    inputs: Vec<PathBuf>,
+    /// Shard config; its defaults without one.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Where to write; absent or empty.
+    #[arg(long)]
+    out: PathBuf,
+    /// `val=NAME` or `test=NAME` (section or donor), repeatable.
+    #[arg(long, value_name = "SPLIT=NAME")]
+    split: Vec<String>,
+    /// A key of the config, repeatable.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Process and print, write nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Go on where an interrupted run stopped.
+    #[arg(long)]
+    resume: bool,
+    /// Files encoded at once; one per core without it.
+    #[arg(long, default_value_t = 0)]
+    jobs: usize,
+    /// Print the summary as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// A shard config file.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ShardConfig {
+    /// How input files are read.
+    pub input: IngestOptions,
+    /// Which observations and genes stay.
+    pub filter: FilterConfig,
+    /// Layers and neighbourhoods.
+    pub process: ProcessConfig,
+    /// What trains, selects and judges.
+    pub split: SplitConfig,
+    /// How records are laid out.
+    pub data: LayoutConfig,
+}
+
+/// `[data]` of a shard config.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LayoutConfig {
+    /// Own records per row group.
+    pub row_group_records: usize,
+}
+
+impl Default for LayoutConfig {
+    fn default() -> Self {
+        Self { row_group_records: WriteOptions::default().row_group_records }
+    }
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let started = Instant::now();
+    let mut config: ShardConfig = match &args.config {
+        Some(path) => config::load(path, &args.set)?,
+        None => config::parse("", "the default shard config", &args.set)?,
+    };
+    name_splits(&mut config.split, &args.split)?;
+    let sections = read(args, &config)?;
+    let processed = process::process(sections, &config.filter, &config.process, &config.split)?;
+    describe(&processed);
+    if args.dry_run {
+        eprintln!("dry run: nothing written ({:.1} s)", started.elapsed().as_secs_f64());
+        return Ok(ExitCode::Done);
+    }
+    let manifest = write(&processed, &config, &args.out, args.resume, args.jobs)?;
+    eprintln!("written in {:.1} s", started.elapsed().as_secs_f64());
+    if args.json {
+        let count = |split| manifest.n_records(split);
+        let json = serde_json::json!({
+            "out": args.out, "data_hash": manifest.data_hash(), "genes": manifest.panel.n_selected(),
+            "train": count(Split::Train), "val": count(Split::Val), "test": count(Split::Test),
+        });
+        println!("{json}");
+    } else {
+        println!("{manifest}");
+    }
+    Ok(ExitCode::Done)
+}
+
+/// Writes processed sections under their config.
+pub fn write(
+    processed: &Processed,
+    config: &ShardConfig,
+    out: &std::path::Path,
+    resume: bool,
+    jobs: usize,
+) -> anyhow::Result<syncytia_shards::manifest::Manifest> {
+    let options = WriteOptions {
+        row_group_records: config.data.row_group_records,
+        split_rule: rule_in_words(&config.split, processed),
+        resume,
+        jobs,
+        ..WriteOptions::default()
+    };
+    writer::write(processed, &config::to_toml(config), out, &options)
+        .with_context(|| format!("cannot write shards to {}", out.display()))
+}
+
+fn read(args: &Args, config: &ShardConfig) -> anyhow::Result<Vec<Section>> {
+    let mut sections = Vec::new();
+    for input in &args.inputs {
+        let section = ingest::read_section(input, &config.input)?;
+        eprintln!(
+            "read {}: section {}, {} observations × {} genes",
+            input.display(),
+            section.library_id,
+            section.n_obs(),
+            section.genes.len()
+        );
+        sections.push(section);
+    }
+    Ok(sections)
+}
+
+/// `--split val=NAME` into the config.
+fn name_splits(config: &mut SplitConfig, named: &[String]) -> Result<(), UsageError> {
+    for text in named {
+        match text.split_once('=') {
+            Some(("val", name)) if !name.is_empty() => config.val.push(name.to_owned()),
+            Some(("test", name)) if !name.is_empty() => config.test.push(name.to_owned()),
+            _ => return Err(UsageError(format!("--split {text}: write val=NAME or test=NAME"))),
+        }
+    }
+    Ok(())
+}
+
+fn rule_in_words(config: &SplitConfig, processed: &Processed) -> String {
+    let names = |split: Split| {
+        let mut names: Vec<&str> =
+            processed.pieces.iter().filter(|p| p.split == split).map(|p| p.library_id.as_str()).collect();
+        names.dedup();
+        names.join(", ")
+    };
+    let whole = processed.pieces.len() == processed.sections.len();
+    if whole {
+        format!("by section: train {}; val {}; test {}", names(Split::Train), names(Split::Val), names(Split::Test))
+    } else {
+        let [a, b] = config.cuts;
+        format!(
+            "by spatial block: slabs along the longer side cut at {:.0} % and {:.0} % of spots, spots within {} hops of \
+             a cut left the larger block",
+            a * 100.0,
+            b * 100.0,
+            config.guard_hops
+        )
+    }
+}
+
+/// The ledger, before anything is written.
+fn describe(processed: &Processed) {
+    for entry in &processed.ledger.entries {
+        let section = entry.library_id.as_deref().map_or(String::new(), |l| format!("{l}: "));
+        eprintln!("  {section}{} {}: {}", entry.n, entry.what, entry.reason);
+    }
+    for piece in &processed.pieces {
+        eprintln!("{} {}: {} observations", piece.library_id, piece.split.as_str(), piece.n_obs());
+    }
+    eprintln!("{} genes passed, {} in the layers", processed.panel.genes.len(), processed.panel.n_selected());
+}

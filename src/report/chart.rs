@@ -1,0 +1,79 @@
+//! A line chart as SVG.
+
+/// One line.
+#[derive(Debug)]
+pub struct Line {
+    /// Name in the legend.
+    pub name: &'static str,
+    /// CSS colour.
+    pub colour: &'static str,
+    /// Points, x ascending.
+    pub points: Vec<(f64, f64)>,
+}
+
+const WIDTH: f64 = 640.0;
+const HEIGHT: f64 = 260.0;
+const LEFT: f64 = 56.0;
+const BOTTOM: f64 = 36.0;
+const TOP: f64 = 12.0;
+
+/// SVG of the lines; empty when there is nothing to draw.
+pub fn lines(lines: &[Line], x_label: &str) -> String {
+    let all: Vec<(f64, f64)> = lines.iter().flat_map(|l| &l.points).copied().filter(|p| p.1.is_finite()).collect();
+    if all.len() < 2 {
+        return String::new();
+    }
+    let x1 = all.iter().map(|p| p.0).fold(0.0, f64::max).max(1.0);
+    // The first steps would flatten the rest: the axis ends at the 98th percentile.
+    let mut ys: Vec<f64> = all.iter().map(|p| p.1).collect();
+    ys.sort_by(f64::total_cmp);
+    let (y0, y1) = (ys[0], ys[(ys.len() - 1) * 98 / 100].max(ys[0] + 1e-9));
+    let x = |v: f64| LEFT + (WIDTH - LEFT - 8.0) * v / x1;
+    let y = |v: f64| TOP + (HEIGHT - TOP - BOTTOM) * (1.0 - (v.min(y1) - y0) / (y1 - y0));
+    let mut svg = format!("<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"learning curves\">");
+    for tick in ticks(y0, y1) {
+        let at = y(tick);
+        svg += &format!(
+            "<line x1=\"{LEFT}\" x2=\"{WIDTH}\" y1=\"{at:.1}\" y2=\"{at:.1}\" class=\"grid\"/><text x=\"{:.1}\" y=\"{:.1}\" class=\"ytick\">{tick:.3}</text>",
+            LEFT - 6.0,
+            at + 4.0
+        );
+    }
+    for tick in ticks(0.0, x1) {
+        svg +=
+            &format!("<text x=\"{:.1}\" y=\"{:.1}\" class=\"xtick\">{tick:.0}</text>", x(tick), HEIGHT - BOTTOM + 16.0);
+    }
+    svg += &format!("<text x=\"{:.1}\" y=\"{:.1}\" class=\"xtick\">{x_label}</text>", WIDTH / 2.0, HEIGHT - 4.0);
+    for (i, line) in lines.iter().enumerate() {
+        let points: Vec<String> =
+            line.points.iter().filter(|p| p.1.is_finite()).map(|p| format!("{:.1},{:.1}", x(p.0), y(p.1))).collect();
+        let at = TOP + 14.0 * (i + 1) as f64;
+        svg += &format!(
+            "<polyline points=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"1.6\"/><text x=\"{:.1}\" y=\"{at:.1}\" fill=\"{}\" class=\"legend\">{}</text>",
+            points.join(" "),
+            line.colour,
+            WIDTH - 8.0,
+            line.colour,
+            line.name
+        );
+    }
+    svg + "</svg>"
+}
+
+/// Four or so round numbers between low and high.
+fn ticks(low: f64, high: f64) -> Vec<f64> {
+    let raw = (high - low) / 4.0;
+    let magnitude = 10f64.powf(raw.log10().floor());
+    let step = [1.0, 2.0, 5.0, 10.0].iter().map(|m| m * magnitude).find(|&s| s >= raw).unwrap_or(raw);
+    let first = (low / step).ceil() as i64;
+    (first..=(high / step).floor() as i64).map(|i| i as f64 * step).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn ticks_are_round_and_inside() {
+        assert_eq!(super::ticks(0.0, 1000.0), [0.0, 500.0, 1000.0]);
+        assert_eq!(super::ticks(0.55, 0.95).len(), 4);
+    }
+}
