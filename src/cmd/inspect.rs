@@ -9,7 +9,7 @@ use syncytia_shards::manifest::MANIFEST_FILE;
 use syncytia_shards::reader::Shards;
 
 use crate::train::checkpoint::{self, Which};
-use crate::train::run_folder::CheckpointFolder;
+use crate::train::run_folder::{CheckpointFolder, RunFolder};
 use crate::train::state;
 
 /// Arguments of `inspect`.
@@ -39,7 +39,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
         return Ok(ExitCode::Done);
     }
-    if path.join(CheckpointFolder::MODEL).exists() || path.join("checkpoints").exists() {
+    if path.join(CheckpointFolder::MODEL).exists() || RunFolder::at(path).checkpoints().exists() {
         return inspect_checkpoint(path, args.json);
     }
     let description = ingest::describe(path)?;

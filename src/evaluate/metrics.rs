@@ -161,7 +161,7 @@ mod tests {
     #[test]
     fn all_entries_give_the_first_example() {
         let all = Matrix { n_cols: 3, values: vec![true; 12] };
-        check(score(&truth(), &predicted(), &all), [0.29166666667, 0.41666666667, 0.89614306, 0.55666357, 0.74293785]);
+        check(score(&truth(), &predicted(), &all), [0.29166666667, 0.5, 0.89614306, 0.55666357, 0.74293785]);
     }
 
     #[test]
@@ -176,13 +176,15 @@ mod tests {
     fn constant_columns_are_zero_or_skipped_and_never_nan() {
         let all = Matrix { n_cols: 3, values: vec![true; 12] };
         let mut constant = predicted();
-        constant.values.iter_mut().skip(2).step_by(3).for_each(|v| *v = 2.0);
+        constant.values.iter_mut().skip(1).step_by(3).for_each(|v| *v = 2.0);
         let metrics = score(&truth(), &constant, &all);
         assert!((metrics.mse.value - 0.66666667).abs() < 1e-8 && metrics.pcc_gene.value.is_finite());
+        assert!((metrics.r2_gene.value - 0.44293785).abs() < 1e-8);
         let mut flat = truth();
-        flat.values.iter_mut().skip(2).step_by(3).for_each(|v| *v = 2.0);
+        flat.values.iter_mut().skip(1).step_by(3).for_each(|v| *v = 2.0);
         let metrics = score(&flat, &predicted(), &all);
         assert!((metrics.mse.value - 0.45833333).abs() < 1e-8);
         assert_eq!((metrics.r2_gene.n_used, metrics.r2_gene.n_skipped), (2, 1));
+        assert!((metrics.pcc_gene.value - 0.61330034).abs() < 1e-8, "a constant truth counts as 0");
     }
 }

@@ -67,7 +67,7 @@ impl Saver {
         let (queue, saves) = sync_channel(1);
         let (tell, outcomes) = channel();
         let thread = std::thread::Builder::new()
-            .name("checkpoints".to_owned())
+            .name("saver".to_owned())
             .spawn(move || Worker { lock, keep, tell, unsaved_best: None }.run(&saves))
             .map_err(CheckpointError::io("start the thread that saves into", run.root()))?;
         Ok(Saver { run, queue: Some(queue), outcomes, thread: Some(thread) })

@@ -1,5 +1,9 @@
 //! The index of the stories; each module's tests are claims a user may rely on.
 
+/// The directions of the house.
+mod house;
+/// The README's commands.
+mod readme;
 /// The same bits for any number of ranks and kernel threads, through stops and resumes.
 mod same_bits;
 /// The batch script under a fake Slurm.

@@ -1,0 +1,35 @@
+//! The README's commands exist, and CI runs the two that a newcomer is given.
+
+use std::path::Path;
+use std::process::Command;
+
+fn file(name: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
+}
+
+#[test]
+fn every_command_of_the_readme_exists_with_its_options() {
+    let readme = file("README.md");
+    let mut seen = 0;
+    for line in readme.lines().filter(|l| l.starts_with("syncytia ")) {
+        let line = line.split(" · ").next().unwrap().split('#').next().unwrap();
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let help = Command::new(env!("CARGO_BIN_EXE_syncytia")).args([words[1], "--help"]).output().unwrap();
+        assert!(help.status.success(), "{line}");
+        let help = String::from_utf8(help.stdout).unwrap();
+        assert!(help.starts_with("Example: syncytia "), "the help of {} must open with an example", words[1]);
+        for option in words.iter().filter(|w| w.starts_with("--")) {
+            assert!(help.contains(option), "{} does not know {option}", words[1]);
+        }
+        seen += 1;
+    }
+    assert!(seen >= 6, "{seen} commands found");
+}
+
+#[test]
+fn ci_runs_the_two_commands_of_the_readme() {
+    let (readme, ci) = (file("README.md"), file(".ci/run"));
+    for command in ["cargo run --release -- demo", "cargo test --release --workspace"] {
+        assert!(readme.contains(command) && ci.contains(command), "{command}");
+    }
+}
