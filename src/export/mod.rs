@@ -77,9 +77,9 @@ impl ExportError {
 pub fn export(checkpoint: &Checkpoint, out: &Path, layout: Layout) -> Result<(), ExportError> {
     let of_state = |what| ExportError::State { checkpoint: checkpoint.dir.clone(), what };
     let run = state::run_state(&checkpoint.contents).map_err(of_state)?;
-    if run.symbols.len() != run.genes.len() || run.shape.genes != run.genes.len() {
-        let (genes, symbols, shape) = (run.genes.len(), run.symbols.len(), run.shape.genes);
-        return Err(of_state(format!("its panel has {genes} ids and {symbols} symbols for {shape} genes")));
+    let in_panel = run.panel.n_selected();
+    if run.shape.genes != in_panel || run.panel.selected.iter().any(|&g| g as usize >= run.panel.genes.len()) {
+        return Err(of_state(format!("its panel selects {in_panel} genes and the model has {}", run.shape.genes)));
     }
     let tensors = layout.tensors(checkpoint)?;
     let model = checkpoint::encode_tensors(&tensors, &checkpoint.contents.model_metadata).map_err(of_state)?;
@@ -137,14 +137,24 @@ fn config(run: &RunState, layout: Layout) -> Value {
         "layout": layout.name(),
         "weights": CheckpointFolder::MODEL,
         "panel": "panel.tsv",
+        "species": run.panel.species,
+        "annotation": run.panel.annotation,
+        "processing": run.shard_config,
         "linear_weights": "[out, in]",
     })
 }
 
+/// The genes in column order with what processing learned about them; an empty cell is "not defined".
 fn panel(run: &RunState) -> String {
-    let mut text = String::from("index\tgene_id\tsymbol\n");
-    for (index, (id, symbol)) in run.genes.iter().zip(&run.symbols).enumerate() {
-        text.push_str(&format!("{index}\t{}\t{}\n", cell(id), cell(symbol)));
+    let mut text = String::from("index\tgene_id\tsymbol\tlength\texp_frac\tglob_exp_frac\tmoran\n");
+    let number = |value: Option<f64>| value.map_or_else(String::new, |v| v.to_string());
+    for (index, gene) in run.panel.selected_genes().enumerate() {
+        let (id, symbol) = (cell(&gene.id), cell(&gene.symbol));
+        let (length, moran) = (number(gene.length), number(gene.moran));
+        text.push_str(&format!(
+            "{index}\t{id}\t{symbol}\t{length}\t{}\t{}\t{moran}\n",
+            gene.exp_frac, gene.glob_exp_frac
+        ));
     }
     text
 }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use syncytia_shards::panel::{Panel, PanelGene};
+
 use super::*;
 use crate::model::DataShape;
 use crate::model::params::ParamSpec;
@@ -37,11 +39,27 @@ fn contents(name: &str, genes: usize) -> CheckpointContents {
         shape,
         genes: (0..genes).map(|g| format!("ENSMUSG{g:011}")).collect(),
         symbols: (0..genes).map(|g| format!("Gene{g}")).collect(),
+        panel: panel_of(genes),
+        shard_config: "[process]\nnormalize = \"tpm\"\n".to_owned(),
         config: config.clone(),
         version: "0.1.0".to_owned(),
     };
     let state = StepState::new(model.to_flat(), specs.len(), config.optim.ema.is_some());
     to_contents(&run, &state, &specs)
+}
+
+/// One gene more than the layers have: the panel is larger than the selection.
+fn panel_of(genes: usize) -> Panel {
+    let gene = |g: usize| PanelGene {
+        id: format!("ENSMUSG{g:011}"),
+        symbol: format!("Gene{g}"),
+        length: (g != 1).then_some(1000.5),
+        exp_frac: 0.75,
+        glob_exp_frac: 0.875,
+        moran: Some(0.5),
+    };
+    let selected = (0..genes as u32).rev().collect();
+    Panel { species: "mouse".into(), annotation: None, genes: (0..=genes).map(gene).collect(), selected }
 }
 
 struct Stage {
@@ -114,7 +132,12 @@ fn every_file_is_there_and_says_what_the_checkpoint_says() {
     assert_eq!(names, expected);
     let panel = read(out.join("panel.tsv"));
     assert_eq!(panel.lines().count(), 33);
-    assert_eq!(panel.lines().nth(2), Some("1\tENSMUSG00000000001\tGene1"));
+    assert_eq!(
+        panel.lines().nth(1),
+        Some("0\tENSMUSG00000000031\tGene31\t1000.5\t0.75\t0.875\t0.5"),
+        "selection's order"
+    );
+    assert_eq!(panel.lines().nth(31), Some("30\tENSMUSG00000000001\tGene1\t\t0.75\t0.875\t0.5"));
     let config = json_of(out.join("config.json"));
     assert_eq!(
         (&config["model_type"], &config["model"]["d"], &config["n_genes"]),
