@@ -9,6 +9,7 @@ use syncytia_shards::panel::Panel;
 
 use super::checkpoint::{CheckpointContents, NamedTensor};
 use super::config::TrainConfig;
+use super::run_folder::CheckpointFolder;
 use super::step::StepState;
 use crate::model::DataShape;
 use crate::model::params::ParamSpec;
@@ -129,7 +130,7 @@ pub fn run_state(contents: &CheckpointContents) -> Result<RunState, String> {
 
 /// The weights that evaluation uses, flat, in the order of `specs`.
 pub fn evaluated(contents: &CheckpointContents, specs: &[ParamSpec]) -> Result<Vec<f32>, String> {
-    flat(&contents.model, "model.safetensors", specs)
+    flat(&contents.model, CheckpointFolder::MODEL, specs)
 }
 
 /// The step state of a checkpoint.

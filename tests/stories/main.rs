@@ -1,5 +1,7 @@
 //! The index of the stories; each module's tests are claims a user may rely on.
 
+/// What bad input gets.
+mod bad_input;
 /// The directions of the house.
 mod house;
 /// The README's commands.
