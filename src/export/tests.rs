@@ -21,13 +21,6 @@ fn contents(name: &str, genes: usize) -> CheckpointContents {
     let model = config.model.build(shape, config.train.seed, &cpu());
     let specs: Vec<ParamSpec> = model.specs();
     let run = RunState {
-        panel: syncytia_shards::panel::Panel {
-            species: "unknown".into(),
-            annotation: None,
-            genes: Vec::new(),
-            selected: Vec::new(),
-        },
-        shard_config: String::new(),
         step_version: 1,
         global_step: 0,
         optim_step: 0,
