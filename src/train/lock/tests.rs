@@ -4,6 +4,7 @@ use std::process::{Command, Stdio};
 use std::sync::Barrier;
 use std::time::Instant;
 
+use super::holder::life_of;
 use super::*;
 
 const FAST: Timing = Timing { heartbeat: Duration::from_millis(20), takeover_after: Duration::from_millis(400) };
