@@ -12,12 +12,13 @@ use syncytia_shards::reader::Shards;
 
 use super::exit::UsageError;
 use super::shard::ShardConfig;
+use super::train_view::new_events;
 use crate::config;
 use crate::evaluate::block::{Block, Pipeline, Seen};
 use crate::evaluate::completion::{self, Outcome, Protocol, Setting};
 use crate::evaluate::metrics::Figure;
 use crate::model::Model;
-use crate::report::{self, Facts, MethodScores, PageData};
+use crate::report::{self, Facts, GeneMap, MethodScores, PageData};
 use crate::task::inference::{self, Visible};
 use crate::task::{Task, TaskConfig};
 use crate::tensor::cpu;
@@ -111,7 +112,23 @@ pub fn evaluate(path: &Path, which: Which, shards: &Path, split: Option<Split>) 
         metrics: metrics_beside(path),
     };
     let written = report::write(&page, &folder).with_context(|| format!("cannot write {}", folder.display()))?;
+    if let Err(error) = show_maps(path, run.global_step, &page.maps) {
+        eprintln!("warning: no maps for TensorBoard in {}: {error}", path.display());
+    }
     Ok(Evaluated { json: written.json, table: written.table, verdict: written.verdict, page: written.page })
+}
+
+/// The completed maps as TensorBoard images of the run; a checkpoint outside a run has none.
+fn show_maps(run: &Path, global_step: u64, maps: &[GeneMap]) -> std::io::Result<()> {
+    let folder = RunFolder::at(run);
+    if !folder.metrics().exists() {
+        return Ok(());
+    }
+    let mut events = new_events(&folder)?;
+    for map in maps {
+        events.image(global_step, &format!("completed/{} {}", map.section, map.gene), map.completed_png())?;
+    }
+    events.sync()
 }
 
 /// The network of a checkpoint with the weights that evaluation uses.

@@ -1,9 +1,10 @@
-//! What rank 0 shows of a run: a bar on a terminal or a line now and then, `metrics.jsonl`, ids when asked.
+//! What rank 0 shows of a run: a bar on a terminal or a line now and then, `metrics.jsonl`, TensorBoard events, ids when
+//! asked.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, IsTerminal, Write};
+use std::io::{self, BufRead, BufReader, IsTerminal, Write};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -11,6 +12,7 @@ use serde_json::{Value, json};
 use syncytia_shards::durable;
 
 use crate::model::params::ParamSpec;
+use crate::report::tensorboard::EventFile;
 use crate::train::checkpoint::CheckpointContents;
 use crate::train::config::TrainConfig;
 use crate::train::run_folder::RunFolder;
@@ -21,6 +23,7 @@ use crate::train::trainer::{Observer, Start};
 /// The view of a run.
 pub struct View {
     metrics: File,
+    events: Option<EventFile>,
     ids: Option<File>,
     bar: Option<ProgressBar>,
     max_steps: u64,
@@ -54,8 +57,12 @@ impl View {
         } else {
             None
         };
+        let mut events =
+            new_events(folder).with_context(|| format!("cannot make an event file in {}", folder.root().display()))?;
+        events.start_after(step)?;
         Ok(Self {
             metrics: append(&folder.metrics())?,
+            events: Some(events),
             ids,
             bar: None,
             max_steps: config.train.max_steps,
@@ -84,6 +91,22 @@ impl View {
             self.say(&format!("warning: cannot write metrics.jsonl: {error}; the run goes on without"));
         }
     }
+
+    /// Writes TensorBoard events; on an error one warning, and the run goes on without.
+    fn log(&mut self, write: impl FnOnce(&mut EventFile) -> io::Result<()>) {
+        if let Some(events) = &mut self.events
+            && let Err(error) = write(events)
+        {
+            self.events = None;
+            self.say(&format!("warning: cannot write TensorBoard events: {error}; the run goes on without"));
+        }
+    }
+}
+
+/// A new TensorBoard event file of a run.
+pub fn new_events(folder: &RunFolder) -> io::Result<EventFile> {
+    let unix_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_nanos());
+    EventFile::create(&folder.events(unix_ns, std::process::id()))
 }
 
 impl Observer for View {
@@ -128,6 +151,17 @@ impl Observer for View {
             "lr": outcome.lr, "step_s": elapsed.as_secs_f64(), "data_s": outcome.seconds[0][0],
             "reduce_s": outcome.seconds[0][2], "applied": outcome.applied, "rerun": outcome.rerun,
         }));
+        self.log(|events| {
+            let scalars = [
+                ("train/loss", outcome.loss),
+                ("train/grad_norm", outcome.gradient_norm),
+                ("train/lr", outcome.lr),
+                ("time/step_s", elapsed.as_secs_f64()),
+                ("time/data_s", outcome.seconds[0][0]),
+                ("time/reduce_s", outcome.seconds[0][2]),
+            ];
+            events.scalars(global_step, &scalars)
+        });
         if global_step.is_multiple_of(self.every) || global_step == self.max_steps {
             let wall = self.since.elapsed().as_secs_f64();
             let rate = self.steps_since as f64 / wall;
@@ -152,14 +186,23 @@ impl Observer for View {
 
     fn validation(&mut self, global_step: u64, value: f64, best: bool) {
         self.record(&json!({"kind": "val", "global_step": global_step, "mse": value, "best": best}));
+        self.log(|events| events.scalars(global_step, &[("val/mse", value)]));
         self.say(&format!("step {global_step}  validation MSE {value:.5}{}", if best { "  best so far" } else { "" }));
     }
 
     fn saving(&mut self, global_step: u64) {
         self.record(&json!({"kind": "save", "global_step": global_step}));
+        self.log(EventFile::sync);
     }
 
-    fn parameters(&mut self, _: u64, _: &[ParamSpec], _: &[f32]) {}
+    fn parameters(&mut self, global_step: u64, specs: &[ParamSpec], values: &[f32]) {
+        self.log(|events| {
+            specs.iter().try_for_each(|spec| {
+                let values = &values[spec.offset..spec.offset + spec.len()];
+                events.histogram(global_step, &format!("parameters/{}", spec.path), values)
+            })
+        });
+    }
 
     fn warn(&mut self, message: &str) {
         self.say(&format!("warning: {message}"));

@@ -7,6 +7,7 @@ mod csv;
 mod json;
 mod map;
 mod page;
+pub mod tensorboard;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -103,6 +104,19 @@ pub struct GeneMap {
     pub completed: Vec<Option<f32>>,
     /// Prediction less measurement where hidden.
     pub error: Vec<Option<f32>>,
+}
+
+impl GeneMap {
+    /// The completed values as a PNG.
+    pub fn completed_png(&self) -> Vec<u8> {
+        map::png(&self.xy, &self.completed, self.value_scale())
+    }
+
+    /// One scale for measured, visible and completed values: the measured range.
+    fn value_scale(&self) -> map::Scale {
+        let values = || self.measured.iter().flatten().copied();
+        map::Scale::Sequential(values().fold(f32::INFINITY, f32::min), values().fold(f32::NEG_INFINITY, f32::max))
+    }
 }
 
 /// Where the report is and what it says.

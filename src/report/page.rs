@@ -124,11 +124,13 @@ fn smoothed(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
 }
 
 fn map_row(map: &GeneMap) -> MapRow {
-    let values = || map.measured.iter().flatten().copied();
-    let (low, high) = (values().fold(f32::INFINITY, f32::min), values().fold(f32::NEG_INFINITY, f32::max));
-    let same = Scale::Sequential(low, high);
+    let same = map.value_scale();
     let limit = map.error.iter().flatten().fold(0.0f32, |m, e| m.max(e.abs()));
-    let picture = |title, values: &[Option<f32>], scale: Scale, low: f32, high: f32| {
+    let picture = |title, values: &[Option<f32>], scale: Scale| {
+        let (low, high) = match scale {
+            Scale::Sequential(low, high) => (low, high),
+            Scale::Diverging(limit) => (-limit, limit),
+        };
         let png = map::png(&map.xy, values, scale);
         Picture {
             title,
@@ -142,10 +144,10 @@ fn map_row(map: &GeneMap) -> MapRow {
         gene: map.gene.clone(),
         section: map.section.clone(),
         pictures: vec![
-            picture("measured", &map.measured, same, low, high),
-            picture("visible to the model", &map.visible, same, low, high),
-            picture("completed", &map.completed, same, low, high),
-            picture("error where hidden", &map.error, Scale::Diverging(limit), -limit, limit),
+            picture("measured", &map.measured, same),
+            picture("visible to the model", &map.visible, same),
+            picture("completed", &map.completed, same),
+            picture("error where hidden", &map.error, Scale::Diverging(limit)),
         ],
     }
 }

@@ -65,6 +65,11 @@ impl RunFolder {
         self.root.join("metrics.superseded.jsonl")
     }
 
+    /// A TensorBoard event file of process `pid` made at `unix_ns`; readers take the files of a run in this order.
+    pub fn events(&self, unix_ns: u128, pid: u32) -> PathBuf {
+        self.root.join(format!("events.out.tfevents.{unix_ns:020}.{pid}"))
+    }
+
     /// Who trains here.
     pub fn lock(&self) -> PathBuf {
         self.root.join("lock")
