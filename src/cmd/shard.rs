@@ -163,7 +163,10 @@ fn rule_in_words(config: &SplitConfig, processed: &Processed) -> String {
     };
     let whole = processed.pieces.len() == processed.sections.len();
     if whole {
-        format!("by section: train {}; val {}; test {}", names(Split::Train), names(Split::Val), names(Split::Test))
+        let named = [Split::Train, Split::Val, Split::Test].map(|split| (split.as_str(), names(split)));
+        let named: Vec<String> =
+            named.into_iter().filter(|(_, n)| !n.is_empty()).map(|(split, n)| format!("{split} {n}")).collect();
+        format!("by section: {}", named.join("; "))
     } else {
         let [a, b] = config.cuts;
         format!(

@@ -14,7 +14,7 @@ use syncytia_shards::reader::Shards;
 use super::exit::UsageError;
 use super::train_view::View;
 use crate::config;
-use crate::train::checkpoint::CheckpointContents;
+use crate::train::checkpoint::{self, CheckpointContents};
 use crate::train::config::TrainConfig;
 use crate::train::error::TrainError;
 use crate::train::lock::{RunLock, Timing};
@@ -85,6 +85,8 @@ pub fn train(config: &TrainConfig, shards: &Path, run: &Path, resume: Resume) ->
     if !problems.is_empty() {
         return Err(TrainError::Config(problems).into());
     }
+    // First of all: a USR1 that comes while data is loaded must become a vote, not the end.
+    let stop = StopVote::on_signals().context("cannot listen to signals")?;
     let vars = |name: &str| std::env::var(name).ok();
     let world = World::from_env(vars).map_err(|e| UsageError(e.to_string()))?;
     world.require_single().map_err(|e| UsageError(e.to_string()))?;
@@ -92,8 +94,10 @@ pub fn train(config: &TrainConfig, shards: &Path, run: &Path, resume: Resume) ->
     let shards = Arc::new(Shards::open(shards)?);
     let folder = RunFolder::create(run).with_context(|| format!("cannot make the run folder {}", run.display()))?;
     let lock = Arc::new(RunLock::acquire(&folder, job, Timing::default())?);
+    for healed in checkpoint::recover(&folder)? {
+        eprintln!("after an interrupted save: {healed}");
+    }
     let resumed = checkpoint_to_go_on_from(&folder, resume)?;
-    let stop = StopVote::on_signals().context("cannot listen to signals")?;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let world_size = config.train.ranks.resolve(cores, config.train.lanes);
     let path = folder.config();

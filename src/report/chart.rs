@@ -28,7 +28,7 @@ pub fn lines(lines: &[Line], x_label: &str) -> String {
     let mut ys: Vec<f64> = all.iter().map(|p| p.1).collect();
     ys.sort_by(f64::total_cmp);
     let (y0, y1) = (ys[0], ys[(ys.len() - 1) * 98 / 100].max(ys[0] + 1e-9));
-    let x = |v: f64| LEFT + (WIDTH - LEFT - 8.0) * v / x1;
+    let x = |v: f64| LEFT + (WIDTH - LEFT - 20.0) * v / x1;
     let y = |v: f64| TOP + (HEIGHT - TOP - BOTTOM) * (1.0 - (v.min(y1) - y0) / (y1 - y0));
     let mut svg = format!("<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"learning curves\">");
     for tick in ticks(y0, y1) {
@@ -49,7 +49,7 @@ pub fn lines(lines: &[Line], x_label: &str) -> String {
             line.points.iter().filter(|p| p.1.is_finite()).map(|p| format!("{:.1},{:.1}", x(p.0), y(p.1))).collect();
         let at = TOP + 14.0 * (i + 1) as f64;
         svg += &format!(
-            "<polyline points=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"1.6\"/><text x=\"{:.1}\" y=\"{at:.1}\" fill=\"{}\" class=\"legend\">{}</text>",
+            "<polyline points=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"1.6\"/><text x=\"{:.1}\" y=\"{at:.1}\" style=\"fill:{}\" class=\"legend\">{}</text>",
             points.join(" "),
             line.colour,
             WIDTH - 8.0,

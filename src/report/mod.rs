@@ -187,16 +187,16 @@ pub fn verdict(data: &PageData) -> String {
     let one = |protocol: &str, scores: &MethodScores| {
         let model = scores.model["mse"].value;
         let Some((name, best)) = best_baseline(scores) else {
-            return format!("Under `{protocol}` nothing was compared.");
+            return format!("Under the {protocol} protocol nothing was compared.");
         };
         let change = 100.0 * (model - best) / best;
         if model < best {
             format!(
-                "Under `{protocol}` the model beats every simple fill: MSE {model:.3} against {best:.3} of {name} ({change:+.1} %)."
+                "Under the {protocol} protocol the model beats every simple fill: MSE {model:.3} against {best:.3} of {name} ({change:+.1} %)."
             )
         } else {
             format!(
-                "Under `{protocol}` the model does not beat {name}: MSE {model:.3} against {best:.3} ({change:+.1} %)."
+                "Under the {protocol} protocol the model does not beat {name}: MSE {model:.3} against {best:.3} ({change:+.1} %)."
             )
         }
     };

@@ -57,7 +57,7 @@ pub enum TrainError {
     /// Checkpoints (exit 5, or 7 for storage).
     #[error(transparent)]
     Checkpoint(#[from] super::checkpoint::CheckpointError),
-    /// The run folder is in use (exit 5).
+    /// The run folder is in use (exit 2) or was taken over (exit 4).
     #[error(transparent)]
     Lock(#[from] super::lock::LockError),
     /// A resume that would alter the trajectory (exit 5).

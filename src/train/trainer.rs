@@ -341,6 +341,9 @@ impl Rank<'_> {
 
     /// Validate → save → stop.
     fn after_step(&mut self, engine: &mut dyn Engine, outcome: &StepOutcome) -> Result<Option<End>, TrainError> {
+        if engine.rank() == 0 && self.shared.run.lock.is_lost() {
+            self.shared.run.lock.check()?;
+        }
         let config = self.shared.run.config;
         let step = self.state.global_step;
         let last = step >= config.train.max_steps;

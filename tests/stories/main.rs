@@ -4,6 +4,8 @@
 mod bad_input;
 /// The directions of the house.
 mod house;
+/// Hidden values reach nothing.
+mod leak;
 /// The README's commands.
 mod readme;
 /// The same bits for any number of ranks and kernel threads, through stops and resumes.

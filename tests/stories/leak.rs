@@ -1,0 +1,116 @@
+//! Hidden values reach nothing: neither the model's predictions nor any simple fill, under both protocols
+//! (`spackle.md` §4, `evaluation.md` §8).
+
+use syncytia::evaluate::baselines::{Baseline, Fit, RidgeLocal};
+use syncytia::evaluate::block::{Block, Pipeline, Seen};
+use syncytia::model::{DataShape, Model};
+use syncytia::task::inference::{self, Visible};
+use syncytia::tensor::cpu;
+use syncytia_shards::draw::{self, DrawKey, Purpose};
+use syncytia_shards::panel::Panel;
+use syncytia_shards::process::Normalize;
+use syncytia_shards::processed::{Matrix, Piece, Split};
+
+use crate::stage;
+
+fn piece() -> (Piece, Pipeline) {
+    let processed = stage::processed();
+    let Panel { genes, selected, .. } = processed.panel;
+    let pipeline = Pipeline {
+        normalize: Normalize::Tpm,
+        lengths: genes.iter().map(|g| g.length.unwrap()).collect(),
+        selected,
+        hops: 4,
+        reverse_knn: false,
+    };
+    (processed.pieces.into_iter().find(|p| p.split == Split::Val).unwrap(), pipeline)
+}
+
+/// An untrained model, every weight moved: a zero-initialised head would hide a leak.
+fn model(name: &str, genes: usize) -> Model {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("configs/spackle/{name}.toml"));
+    let config: syncytia::train::config::TrainConfig = toml::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let model = config.model.build(DataShape { genes, spots: 19 }, 1, &cpu());
+    let flat: Vec<f32> = model.to_flat().iter().enumerate().map(|(i, w)| w + 0.1 * (i as f32 * 0.7).sin()).collect();
+    model.from_flat(&flat, &cpu())
+}
+
+fn hidden(block: &Block) -> Matrix<bool> {
+    let p = vec![0.4; block.n_genes()];
+    let key = DrawKey::new(1, Purpose::AssayMask);
+    block.hidden(&|id, out: &mut [bool]| draw::assay_bernoulli(key, 1, id, &p, out))
+}
+
+/// Everything that is predicted from what is seen, bit by bit.
+fn predictions(block: &Block, seen: &Seen, hidden: &Matrix<bool>, ridge: &RidgeLocal) -> Vec<(String, Vec<u32>)> {
+    let bits = |m: &Matrix<f32>| m.values.iter().map(|v| v.to_bits()).collect::<Vec<u32>>();
+    let mut out: Vec<(String, Vec<u32>)> =
+        Baseline::ALL.iter().map(|b| (b.name().to_owned(), bits(&b.fill(block, seen, ridge)))).collect();
+    for name in ["tiny", "paper"] {
+        let neighbours = &block.piece.neighbours;
+        let visible = Visible { values: &seen.input, visible: &seen.visible, neighbours };
+        out.push((name.to_owned(), bits(&inference::complete(&model(name, block.n_genes()), &visible, &cpu()))));
+    }
+    assert!(hidden.values.contains(&true));
+    out
+}
+
+#[test]
+fn changing_any_hidden_value_changes_no_prediction_bit() {
+    let (piece, pipeline) = piece();
+    let block = Block::new(piece.clone(), "d_log1p", &pipeline);
+    let hidden = hidden(&block);
+    // The targets and the raw counts of every hidden entry, changed.
+    let mut other = piece;
+    for (i, value) in other.layers.get_mut("d_log1p").unwrap().values.iter_mut().enumerate() {
+        if hidden.values[i] {
+            *value += 5.0;
+        }
+    }
+    let mut changed = 0;
+    for row in 0..other.counts.n_rows() {
+        for at in other.counts.indptr[row]..other.counts.indptr[row + 1] {
+            let column = other.counts.indices[at];
+            let gene = pipeline.selected.iter().position(|&s| s == column);
+            if gene.is_some_and(|g| hidden.row(row)[g]) {
+                other.counts.values[at] = other.counts.values[at] * 7.0 + 3.0;
+                changed += 1;
+            }
+        }
+    }
+    assert!(changed > 100, "{changed} hidden counts changed");
+    let other = Block::new(other, "d_log1p", &pipeline);
+    // One ridge for both: it is fitted on other sections.
+    let seen = block.seen_as_in_the_paper(&hidden);
+    let ridge = RidgeLocal::fit(&[Fit { block: &block, seen: &seen, hidden: &hidden }]);
+    for (protocol, a, b) in [
+        ("paper", block.seen_as_in_the_paper(&hidden), other.seen_as_in_the_paper(&hidden)),
+        ("strict", block.seen_strictly(&hidden, &pipeline), other.seen_strictly(&hidden, &pipeline)),
+    ] {
+        let (before, after) = (predictions(&block, &a, &hidden, &ridge), predictions(&other, &b, &hidden, &ridge));
+        for ((name, x), (_, y)) in before.iter().zip(&after) {
+            assert!(x == y, "{name} under {protocol} sees hidden values");
+        }
+    }
+}
+
+#[test]
+fn changing_visible_values_changes_every_prediction() {
+    let (piece, pipeline) = piece();
+    let block = Block::new(piece.clone(), "d_log1p", &pipeline);
+    let hidden = hidden(&block);
+    let mut other = piece;
+    let visible = |i: usize| block.piece.measured.values[i] && !hidden.values[i];
+    for (i, value) in other.layers.get_mut("d_log1p").unwrap().values.iter_mut().enumerate() {
+        if visible(i) {
+            *value += 1.0 + (i % 3) as f32;
+        }
+    }
+    let other = Block::new(other, "d_log1p", &pipeline);
+    let (a, b) = (block.seen_as_in_the_paper(&hidden), other.seen_as_in_the_paper(&hidden));
+    let ridge = RidgeLocal::fit(&[Fit { block: &block, seen: &a, hidden: &hidden }]);
+    let (before, after) = (predictions(&block, &a, &hidden, &ridge), predictions(&other, &b, &hidden, &ridge));
+    for ((name, x), (_, y)) in before.iter().zip(&after) {
+        assert!(x != y, "{name} does not see visible values");
+    }
+}
