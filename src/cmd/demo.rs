@@ -22,6 +22,9 @@ pub struct Args {
     /// Folder to write; must not exist.
     #[arg(long, default_value = "demo")]
     out: PathBuf,
+    /// Print report.json instead of the table.
+    #[arg(long)]
+    json: bool,
 }
 
 /// Visium section Vis5A, mouse muscle; `shards/data/README.md` has its source (Dryad, CC0).
@@ -54,9 +57,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     eprintln!("4/4 ten assays beside every simple fill, under both protocols");
     let evaluated = evaluate::evaluate(&run, Which::Usual, &shards, None)?;
-    print!("{}", evaluated.table);
-    println!("{}", evaluated.verdict);
-    println!("report: {}", evaluated.page.display());
+    evaluated.show(args.json)?;
     eprintln!("{:.0} s in all", started.elapsed().as_secs_f64());
     Ok(ExitCode::Done)
 }

@@ -11,6 +11,7 @@ use syncytia_shards::processed::{Matrix, Split};
 use syncytia_shards::reader::Shards;
 
 use super::exit::UsageError;
+use super::out;
 use super::shard::ShardConfig;
 use super::train_view::new_events;
 use crate::config;
@@ -50,13 +51,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let shards = args.shards.clone().map_or_else(|| shards_of_run(&args.path), Ok)?;
     let split = args.split.as_deref().map(split_named).transpose()?;
     let evaluated = evaluate(&args.path, args.checkpoint.unwrap_or_default(), &shards, split)?;
-    if args.json {
-        println!("{}", serde_json::to_string_pretty(&evaluated.json)?);
-    } else {
-        print!("{}", evaluated.table);
-        println!("{}", evaluated.verdict);
-        println!("report: {}", evaluated.page.display());
-    }
+    evaluated.show(args.json)?;
     Ok(ExitCode::Done)
 }
 
@@ -70,6 +65,16 @@ pub struct Evaluated {
     pub verdict: String,
     /// The page.
     pub page: PathBuf,
+}
+
+impl Evaluated {
+    /// The table, the verdict and where the page is; or `report.json`.
+    pub fn show(&self, json: bool) -> anyhow::Result<()> {
+        if json {
+            return out::json(&self.json);
+        }
+        out::line(format_args!("{}{}\nreport: {}", self.table, self.verdict, self.page.display()))
+    }
 }
 
 /// Evaluates a checkpoint on a split and writes the report.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use syncytia_launch::ExitCode;
 
+use super::out;
 use crate::export::{self, Layout};
 use crate::train::checkpoint::{self, Which};
 
@@ -21,6 +22,9 @@ pub struct Args {
     /// `best`, `last` or `step-N`; best where there is one, else the newest.
     #[arg(long)]
     checkpoint: Option<Which>,
+    /// Print where it was written as JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 /// Runs the command.
@@ -30,6 +34,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         eprintln!("warning: {error}");
     }
     export::export(&checkpoint, &args.out, args.layout)?;
-    println!("{}", args.out.display());
+    if args.json {
+        out::json(&serde_json::json!({"out": args.out, "checkpoint": checkpoint.dir}))?;
+    } else {
+        out::line(args.out.display())?;
+    }
     Ok(ExitCode::Done)
 }

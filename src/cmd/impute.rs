@@ -14,6 +14,7 @@ use syncytia_shards::processed::Matrix;
 use syncytia_shards::section::{Csr, Section};
 
 use super::evaluate::{load_model, pipeline};
+use super::out;
 use super::shard::ShardConfig;
 use crate::config;
 use crate::task::inference::{self, Visible};
@@ -38,6 +39,9 @@ pub struct Args {
     /// `best`, `last` or `step-N`; best where there is one, else the newest.
     #[arg(long)]
     checkpoint: Option<Which>,
+    /// Print what was completed as JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 /// Runs the command.
@@ -72,13 +76,19 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
     }
     h5ad_write::write(&args.output, &ann_data(&section, &run, values, completed))?;
-    println!(
-        "{}: {} spots × {} genes, {n_missing} missing values completed in layers[\"{}\"]",
-        args.output.display(),
-        section.n_obs(),
-        run.genes.len(),
-        run.config.model.name()
-    );
+    if args.json {
+        out::json(&serde_json::json!({
+            "output": args.output, "spots": section.n_obs(), "genes": run.genes.len(), "completed": n_missing,
+        }))?;
+    } else {
+        out::line(format_args!(
+            "{}: {} spots × {} genes, {n_missing} missing values completed in layers[\"{}\"]",
+            args.output.display(),
+            section.n_obs(),
+            run.genes.len(),
+            run.config.model.name()
+        ))?;
+    }
     Ok(ExitCode::Done)
 }
 

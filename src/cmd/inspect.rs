@@ -8,6 +8,7 @@ use syncytia_shards::ingest;
 use syncytia_shards::manifest::MANIFEST_FILE;
 use syncytia_shards::reader::Shards;
 
+use super::out;
 use crate::train::checkpoint::{self, Which};
 use crate::train::run_folder::{CheckpointFolder, RunFolder};
 use crate::train::state;
@@ -33,9 +34,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if is_shards(path) {
         let shards = Shards::open(path)?;
         if args.json {
-            println!("{}", serde_json::to_string_pretty(shards.manifest())?);
+            out::json(shards.manifest())?;
         } else {
-            println!("{}", shards.manifest());
+            out::line(shards.manifest())?;
         }
         return Ok(ExitCode::Done);
     }
@@ -44,9 +45,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let description = ingest::describe(path)?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&description)?);
+        out::json(&description)?;
     } else {
-        println!("{description}");
+        out::line(&description)?;
     }
     Ok(ExitCode::Done)
 }
@@ -57,25 +58,25 @@ fn inspect_checkpoint(path: &Path, json: bool) -> anyhow::Result<ExitCode> {
         eprintln!("{error}");
     }
     if json {
-        println!("{}", serde_json::to_string_pretty(&checkpoint.contents.state)?);
+        out::json(&checkpoint.contents.state)?;
         return Ok(ExitCode::Done);
     }
     let run = state::run_state(&checkpoint.contents).map_err(|e| anyhow!("{}: {e}", checkpoint.dir.display()))?;
-    println!("checkpoint {}", checkpoint.dir.display());
-    println!(
+    out::line(format_args!("checkpoint {}", checkpoint.dir.display()))?;
+    out::line(format_args!(
         "model      {}, {} genes, neighbourhoods of {} spots",
         run.config.model.name(),
         run.shape.genes,
         run.shape.spots
-    );
-    println!("steps      {} batches consumed, {} updates", run.global_step, run.optim_step);
+    ))?;
+    out::line(format_args!("steps      {} batches consumed, {} updates", run.global_step, run.optim_step))?;
     if let Some(best) = run.best {
-        println!("best       validation {:.6} at step {}", best.value, best.global_step);
+        out::line(format_args!("best       validation {:.6} at step {}", best.value, best.global_step))?;
     }
-    println!("data       {}", run.data_hash);
-    println!("written by syncytia {}, step definition {}", run.version, run.step_version);
+    out::line(format_args!("data       {}", run.data_hash))?;
+    out::line(format_args!("written by syncytia {}, step definition {}", run.version, run.step_version))?;
     for tensor in &checkpoint.contents.model {
-        println!("  {} {:?}", tensor.name, tensor.shape);
+        out::line(format_args!("  {} {:?}", tensor.name, tensor.shape))?;
     }
     Ok(ExitCode::Done)
 }

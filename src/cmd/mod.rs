@@ -6,6 +6,7 @@ mod exit;
 mod export;
 mod impute;
 mod inspect;
+mod out;
 mod shard;
 mod synth;
 mod train;

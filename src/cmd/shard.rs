@@ -13,6 +13,7 @@ use syncytia_shards::section::Section;
 use syncytia_shards::writer::{self, WriteOptions};
 
 use super::exit::UsageError;
+use super::out;
 use crate::config;
 
 /// Arguments of `shard`.
@@ -100,9 +101,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             "out": args.out, "data_hash": manifest.data_hash(), "genes": manifest.panel.n_selected(),
             "train": count(Split::Train), "val": count(Split::Val), "test": count(Split::Test),
         });
-        println!("{json}");
+        out::json(&json)?;
     } else {
-        println!("{manifest}");
+        out::line(&manifest)?;
     }
     Ok(ExitCode::Done)
 }

@@ -8,6 +8,7 @@ use syncytia_shards::ingest::h5ad_write::{self, AnnData};
 use syncytia_shards::ingest::synthetic::{SyntheticSpec, synthesize};
 
 use super::exit::UsageError;
+use super::out;
 
 /// Arguments of `synth`.
 #[derive(Debug, clap::Args)]
@@ -24,6 +25,9 @@ pub struct Args {
     /// Switch off the product of own and neighbours' factors: what only a nonlinear model can use.
     #[arg(long)]
     no_product: bool,
+    /// Print where it was written as JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 /// Runs the command.
@@ -40,6 +44,12 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     std::fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
     let path = args.out.join(format!("{library_id}.h5ad"));
     h5ad_write::write(&path, &AnnData::from_section(&synthetic.section))?;
-    println!("{}", path.display());
+    if args.json {
+        out::json(
+            &serde_json::json!({"path": path, "library_id": library_id, "spots": args.spots, "seed": args.seed}),
+        )?;
+    } else {
+        out::line(path.display())?;
+    }
     Ok(ExitCode::Done)
 }

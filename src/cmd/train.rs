@@ -12,6 +12,7 @@ use syncytia_shards::durable;
 use syncytia_shards::reader::Shards;
 
 use super::exit::UsageError;
+use super::out;
 use super::train_view::View;
 use crate::config;
 use crate::train::checkpoint::{self, CheckpointContents};
@@ -70,11 +71,11 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         End::Stopped { global_step } => (ExitCode::Stopped, global_step),
     };
     if args.json {
-        println!("{}", serde_json::json!({"run": args.run, "global_step": step, "finished": end == End::Finished}));
+        out::json(&serde_json::json!({"run": args.run, "global_step": step, "finished": end == End::Finished}))?;
     } else if end == End::Finished {
-        println!("finished {step} steps in {}", args.run.display());
+        out::line(format_args!("finished {step} steps in {}", args.run.display()))?;
     } else {
-        println!("stopped and saved at step {step}; run the same command again to go on");
+        out::line(format_args!("stopped and saved at step {step}; run the same command again to go on"))?;
     }
     Ok(code)
 }

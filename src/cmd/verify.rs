@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use syncytia_launch::ExitCode;
 use syncytia_shards::verify::verify;
 
+use super::out;
 use crate::train::checkpoint::{self, Which};
 
 /// Arguments of `verify`.
@@ -12,18 +13,34 @@ use crate::train::checkpoint::{self, Which};
 pub struct Args {
     /// A shard folder, a checkpoint, or a run folder.
     path: PathBuf,
+    /// Print what was looked at as JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 /// Runs the command.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if super::inspect::is_shards(&args.path) {
-        println!("{}", verify(&args.path)?);
+        let report = verify(&args.path)?;
+        if args.json {
+            out::json(&serde_json::json!({
+                "files": report.n_files, "row_groups": report.n_row_groups, "records": report.n_records,
+                "bytes": report.bytes,
+            }))?;
+        } else {
+            out::line(report)?;
+        }
         return Ok(ExitCode::Done);
     }
     let (checkpoint, damaged) = checkpoint::resolve(&args.path, Which::Last)?;
     for error in &damaged {
         eprintln!("{error}");
     }
-    println!("{}: every tensor and file is what was saved", checkpoint.dir.display());
+    if args.json {
+        let damaged: Vec<String> = damaged.iter().map(ToString::to_string).collect();
+        out::json(&serde_json::json!({"whole": checkpoint.dir, "damaged": damaged}))?;
+    } else {
+        out::line(format_args!("{}: every tensor and file is what was saved", checkpoint.dir.display()))?;
+    }
     Ok(if damaged.is_empty() { ExitCode::Done } else { ExitCode::Checkpoint })
 }

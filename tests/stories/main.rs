@@ -2,6 +2,8 @@
 
 /// What bad input gets.
 mod bad_input;
+/// What scripts rely on: help, JSON, pipes, full disks.
+mod cli;
 /// The directions of the house.
 mod house;
 /// Hidden values reach nothing.
