@@ -35,16 +35,16 @@ pub enum ConfigError {
         problem: String,
     },
     /// A key that does not exist, is missing or has another type.
-    #[error("{origin}: {}{message}{}", at(key), hint(suggestion))]
+    #[error("{origin}: {}{message}{}", at(key), hint(help))]
     Key {
-        /// File.
+        /// File and line, or the `--set`.
         origin: String,
         /// Dotted path.
         key: String,
         /// What is wrong.
         message: String,
-        /// Nearest known key.
-        suggestion: Option<String>,
+        /// What to do: the nearest known key.
+        help: Option<String>,
     },
 }
 
@@ -52,8 +52,8 @@ fn at(key: &str) -> String {
     if key == "." { String::new() } else { format!("{key}: ") }
 }
 
-fn hint(suggestion: &Option<String>) -> String {
-    suggestion.as_ref().map_or_else(String::new, |s| format!("\n  help: did you mean `{s}`?"))
+fn hint(help: &Option<String>) -> String {
+    help.as_ref().map_or_else(String::new, |help| format!("\n  help: {help}"))
 }
 
 /// Reads `path`, lays `sets` over it and makes a `T`.
@@ -75,8 +75,29 @@ pub fn parse<T: DeserializeOwned>(text: &str, origin: &str, sets: &[String]) -> 
         // A table whose only child is the choice (`[model.spackle]`), given two of them.
         let message = message
             .replace("wanted exactly 1 element, more than 1 element", "exactly one table, the choice, may stand here");
-        ConfigError::Key { origin: origin.to_owned(), key, suggestion: nearest(&message), message }
+        let help = nearest(&message).map(|known| format!("did you mean `{known}`?"));
+        ConfigError::Key { origin: place(text, origin, sets, &key), key, help, message }
     })
+}
+
+/// Where the value of a dotted key stands: the `--set` that gave it, else `origin` with the line of the key or of the
+/// nearest table around it.
+fn place(text: &str, origin: &str, sets: &[String], key: &str) -> String {
+    let of_set = |set: &&String| set.split_once('=').is_some_and(|(path, _)| path.trim() == key);
+    if let Some(set) = sets.iter().rev().find(of_set) {
+        return format!("--set {set}");
+    }
+    let Ok(document) = toml::de::DeTable::parse(text) else { return origin.to_owned() };
+    let (mut table, mut found) = (Some(document.get_ref()), None);
+    for name in key.split('.') {
+        let Some((key, value)) = table.and_then(|table| table.get_key_value(name)) else { break };
+        found = Some(key.span().start);
+        table = value.get_ref().as_table();
+    }
+    match found {
+        Some(at) => format!("{origin}:{}", 1 + text[..at].matches('\n').count()),
+        None => origin.to_owned(),
+    }
 }
 
 /// A resolved config as TOML.
@@ -160,6 +181,24 @@ mod tests {
                 assert!(error.contains(fragment), "{set}: no {fragment:?} in {error}");
             }
         }
+    }
+
+    #[test]
+    fn an_error_says_on_which_line_or_in_which_set_it_stands() {
+        let lines = |text: &str, sets: &[&str]| {
+            let sets: Vec<String> = sets.iter().map(|s| (*s).to_owned()).collect();
+            parse::<TrainConfig>(text, "f.toml", &sets).unwrap_err().to_string()
+        };
+        let line_of = |needle: &str| 1 + TINY.lines().position(|l| l.starts_with(needle)).unwrap();
+        let ill_typed = TINY.replace("\nlanes = 8", "\nlanes = \"many\"");
+        assert!(lines(&ill_typed, &[]).starts_with(&format!("f.toml:{}: train.lanes", line_of("lanes"))));
+        let unknown = TINY.replace("\nlanes = 8", "\nlaness = 8");
+        assert!(
+            lines(&unknown, &[]).starts_with(&format!("f.toml:{}: ", line_of("lanes"))),
+            "{}",
+            lines(&unknown, &[])
+        );
+        assert!(lines(TINY, &["train.lanes=many"]).starts_with("--set train.lanes=many: train.lanes"));
     }
 
     #[test]

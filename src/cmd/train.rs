@@ -14,7 +14,7 @@ use syncytia_shards::reader::Shards;
 use super::exit::UsageError;
 use super::out;
 use super::train_view::View;
-use crate::config;
+use crate::config::{self, ConfigError};
 use crate::train::checkpoint::{self, CheckpointContents};
 use crate::train::config::TrainConfig;
 use crate::train::error::TrainError;
@@ -64,7 +64,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if let Some(ranks) = &args.ranks {
         sets.push(format!("train.ranks={ranks}"));
     }
-    let config: TrainConfig = config::load(&args.config, &sets)?;
+    let config: TrainConfig = config::load(&args.config, &sets).map_err(not_of_the_shards)?;
     let end = train(&config, &args.shards, &args.run, args.resume)?;
     let (code, step) = match end {
         End::Finished => (ExitCode::Done, config.train.max_steps),
@@ -78,6 +78,18 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         out::line(format_args!("stopped and saved at step {step}; run the same command again to go on"))?;
     }
     Ok(code)
+}
+
+/// What entered the manifest is refused here, and the help says where it lives.
+fn not_of_the_shards(mut error: ConfigError) -> ConfigError {
+    if let ConfigError::Key { key, message, help, .. } = &mut error {
+        let of_shards = |table: &&str| message.starts_with(&format!("unknown field `{table}`"));
+        let is_data = key.as_str() == "data.row_group_records";
+        if is_data || ["input", "filter", "process", "split"].iter().any(|t| of_shards(&t)) {
+            *help = Some("this was fixed when the shards were written; `syncytia inspect SHARDS` shows it".into());
+        }
+    }
+    error
 }
 
 /// Trains in a locked run folder.

@@ -133,6 +133,7 @@ fn keys_that_do_not_exist_or_have_another_type() {
     let train = ["train", "configs/spackle/tiny.toml", "--shards", "none", "--run"];
     let run = s.path("run");
     let with = |set| [&train[..], &[run.as_str(), "--set", set]].concat();
+    refused(&with("process.normalize=tpm"), 2, &["process", "fixed when the shards were written"]);
     refused(&with("train.lane=8"), 2, &["did you mean `lanes`?"]);
     refused(&with("train.lanes"), 2, &["no `=`"]);
     refused(&with("train.ranks=9"), 2, &["train.lanes = 8"]);
