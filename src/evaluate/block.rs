@@ -39,9 +39,9 @@ pub struct Block {
     pub piece: Piece,
     /// What is to be found: the completed layer, `[n, G]`.
     pub target: Matrix<f32>,
-    /// Hop distances 1..=3 on the symmetrised 6-nearest-neighbour graph.
+    /// Hop distances 1..=4 on the symmetrised 6-nearest-neighbour graph: the rings and the median filter's windows.
     pub rings: syncytia_shards::process::HopWindows,
-    /// Windows of the median completion.
+    /// Windows of the pipeline's median completion (each spot's own six nearest).
     pub windows: syncytia_shards::process::HopWindows,
 }
 
@@ -60,7 +60,7 @@ impl Block {
     /// From stored records; `layer` is the completed layer that is the target.
     pub fn new(piece: Piece, layer: &str, pipeline: &Pipeline) -> Block {
         let target = piece.layers[layer].clone();
-        let rings = neighbours::symmetrised_hops(&piece.xy, 6, 3);
+        let rings = neighbours::symmetrised_hops(&piece.xy, 6, 4);
         let windows = neighbours::completion_hops(&piece.xy, pipeline.hops, pipeline.reverse_knn);
         Block { piece, target, rings, windows }
     }
