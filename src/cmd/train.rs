@@ -83,9 +83,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 /// What entered the manifest is refused here, and the help says where it lives.
 fn not_of_the_shards(mut error: ConfigError) -> ConfigError {
     if let ConfigError::Key { key, message, help, .. } = &mut error {
-        let of_shards = |table: &&str| message.starts_with(&format!("unknown field `{table}`"));
-        let is_data = key.as_str() == "data.row_group_records";
-        if is_data || ["input", "filter", "process", "split"].iter().any(|t| of_shards(&t)) {
+        let of_shards = |table: &str| message.starts_with(&format!("unknown field `{table}`"));
+        if key.as_str() == "data.row_group_records"
+            || ["input", "filter", "process", "split"].into_iter().any(of_shards)
+        {
             *help = Some("this was fixed when the shards were written; `syncytia inspect SHARDS` shows it".into());
         }
     }
