@@ -20,7 +20,7 @@ pub const SCHEMA_VERSION: u32 = 1;
 /// Version of how records are laid out in row groups: space-filling curve, own records, then halos.
 pub const ORDER_VERSION: u32 = 1;
 /// Version of `docs/step.md`.
-pub const STEP_VERSION: u32 = 1;
+pub use crate::draw::STEP_VERSION;
 /// Name of the manifest in its folder.
 pub const MANIFEST_FILE: &str = "manifest.json";
 
