@@ -17,3 +17,5 @@ mod same_bits;
 mod sbatch;
 /// What several stories stand on: a small data set from the shipped section, and a run of it.
 mod stage;
+/// What SpaCKLE finds on a tissue with known truth.
+mod synthetic;
