@@ -164,7 +164,7 @@ pub fn pipeline(panel: &Panel, config: &ShardConfig) -> anyhow::Result<Pipeline>
         lengths,
         selected: panel.selected.clone(),
         hops: config.process.hops as usize,
-        reverse_knn: config.process.reverse_knn,
+        completion_graph: config.process.completion_graph,
     })
 }
 

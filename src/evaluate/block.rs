@@ -1,9 +1,9 @@
 //! One section's spots of one split, as the evaluator holds them: the whole truth, which only it may see.
 
-use syncytia_shards::process::Normalize;
 use syncytia_shards::process::median;
 use syncytia_shards::process::neighbours;
 use syncytia_shards::process::tpm;
+use syncytia_shards::process::{CompletionGraph, Normalize};
 use syncytia_shards::processed::{Matrix, Piece};
 use syncytia_shards::section::Csr;
 
@@ -18,8 +18,8 @@ pub struct Pipeline {
     pub selected: Vec<u32>,
     /// Hops of the median completion.
     pub hops: usize,
-    /// Its windows follow reversed edges (parity).
-    pub reverse_knn: bool,
+    /// The graph its windows follow.
+    pub completion_graph: CompletionGraph,
 }
 
 impl Pipeline {
@@ -39,9 +39,9 @@ pub struct Block {
     pub piece: Piece,
     /// What is to be found: the completed layer, `[n, G]`.
     pub target: Matrix<f32>,
-    /// Hop distances 1..=4 on the symmetrised 6-nearest-neighbour graph: the rings and the median filter's windows.
+    /// Hop distances 1..=3 on the symmetrised 6-nearest-neighbour graph.
     pub rings: syncytia_shards::process::HopWindows,
-    /// Windows of the pipeline's median completion (each spot's own six nearest).
+    /// Windows of the pipeline's median completion.
     pub windows: syncytia_shards::process::HopWindows,
 }
 
@@ -60,8 +60,8 @@ impl Block {
     /// From stored records; `layer` is the completed layer that is the target.
     pub fn new(piece: Piece, layer: &str, pipeline: &Pipeline) -> Block {
         let target = piece.layers[layer].clone();
-        let rings = neighbours::symmetrised_hops(&piece.xy, 6, 4);
-        let windows = neighbours::completion_hops(&piece.xy, pipeline.hops, pipeline.reverse_knn);
+        let rings = neighbours::symmetrised_hops(&piece.xy, neighbours::BASE_NEIGHBOURS, 3);
+        let windows = neighbours::completion_hops(&piece.xy, pipeline.hops, pipeline.completion_graph);
         Block { piece, target, rings, windows }
     }
 

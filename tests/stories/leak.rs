@@ -21,7 +21,7 @@ fn piece() -> (Piece, Pipeline) {
         lengths: genes.iter().map(|g| g.length.unwrap()).collect(),
         selected,
         hops: 4,
-        reverse_knn: false,
+        completion_graph: syncytia_shards::process::CompletionGraph::Own,
     };
     (processed.pieces.into_iter().find(|p| p.split == Split::Val).unwrap(), pipeline)
 }

@@ -19,3 +19,5 @@ mod sbatch;
 mod stage;
 /// What SpaCKLE finds on a tissue with known truth.
 mod synthetic;
+/// The simple fills against their known values.
+mod yardsticks;

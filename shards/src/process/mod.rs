@@ -22,7 +22,9 @@ pub mod split;
 pub mod tpm;
 
 pub use align::{Aligned, align, strip_version};
-pub use config::{FilterConfig, Layer, Neighbourhood, Normalize, ProcessConfig, SplitConfig, SplitKind, TopMoran};
+pub use config::{
+    CompletionGraph, FilterConfig, Layer, Neighbourhood, Normalize, ProcessConfig, SplitConfig, SplitKind, TopMoran,
+};
 pub use error::ProcessError;
 pub use hops::HopWindows;
 

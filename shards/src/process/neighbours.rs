@@ -4,6 +4,7 @@
 
 use rayon::prelude::*;
 
+use super::config::CompletionGraph;
 pub use super::hops::{Graph, HopWindows};
 use crate::processed::Matrix;
 
@@ -34,11 +35,15 @@ pub fn symmetrised_hops(xy: &[[f64; 2]], k: usize, max_hops: usize) -> HopWindow
     HopWindows::new(&Graph::from_knn(&knn(xy, k)).symmetrised(), max_hops)
 }
 
-/// The windows of the median completion: hops along each spot's own six nearest, or, with `reverse_knn`, along the edges
-/// turned round (`spared.md` §4).
-pub fn completion_hops(xy: &[[f64; 2]], max_hops: usize, reverse_knn: bool) -> HopWindows {
+/// The windows of the median completion (`spared.md` §4): hops along `graph` of the six nearest.
+pub fn completion_hops(xy: &[[f64; 2]], max_hops: usize, graph: CompletionGraph) -> HopWindows {
     let own = Graph::from_knn(&knn(xy, BASE_NEIGHBOURS));
-    HopWindows::new(&if reverse_knn { own.transposed() } else { own }, max_hops)
+    let graph = match graph {
+        CompletionGraph::Own => own,
+        CompletionGraph::Reverse => own.transposed(),
+        CompletionGraph::Symmetrised => own.symmetrised(),
+    };
+    HopWindows::new(&graph, max_hops)
 }
 
 /// Observations within two steps on the lattice, `[n_obs, n]`, nearest first, ties by index, padded with [`NO_NEIGHBOUR`].

@@ -101,7 +101,7 @@ pub(super) fn complete(pieces: &[Piece], panel: &Panel, config: &ProcessConfig) 
                 Normalize::Tpm => tpm::tpm_log2(&piece.counts, &lengths, &all),
                 Normalize::Cp10k => tpm::cp10k_log2(&piece.counts, &all),
             };
-            let hops = neighbours::completion_hops(&piece.xy, config.hops as usize, config.reverse_knn);
+            let hops = neighbours::completion_hops(&piece.xy, config.hops as usize, config.completion_graph);
             let d_log1p = median::complete(&log1p, &hops);
             WholeLayers { log1p, d_log1p }
         })
