@@ -9,6 +9,9 @@ pub mod threads;
 
 pub use threads::ThreadsEngine;
 
+/// How sums of a segment become f32: (place of the first value, sums, out).
+pub type Convert<'a> = &'a dyn Fn(usize, &[i64], &mut [f32]);
+
 /// One rank's handle on the group.
 pub trait Engine: Send {
     /// This rank.
@@ -17,6 +20,17 @@ pub trait Engine: Send {
     fn world_size(&self) -> usize;
     /// Replaces `data` by the wrapping sum over ranks: associative, so the same bits in any order.
     fn all_reduce_i64(&mut self, operation: &'static str, data: &mut Vec<i64>) -> Result<(), EngineError>;
+    /// Sums `words` over ranks, wrapping. Its last `tail` words come back as sums; of those before, every rank gets what
+    /// `convert` makes of them in `out` (its length), each segment summed and converted by one rank and sent back as
+    /// f32, which is half the bytes. `convert` gets the place of its first value, the sums and where they go.
+    fn all_reduce_converted(
+        &mut self,
+        operation: &'static str,
+        words: &mut Vec<i64>,
+        tail: usize,
+        convert: Convert<'_>,
+        out: &mut [f32],
+    ) -> Result<(), EngineError>;
     /// Replaces `data` by the sum over ranks in rank order (`reduction = "fast"`: a tolerance, not a promise of bits).
     fn all_reduce_f32(&mut self, operation: &'static str, data: &mut Vec<f32>) -> Result<(), EngineError>;
     /// Returns when every rank has arrived.

@@ -61,6 +61,18 @@ pub fn overflows(max_bits: u32, shift: i32, lanes: usize) -> bool {
     q * lanes as f64 > 4_611_686_018_427_387_904.0
 }
 
+/// Sets the accumulator to round-to-nearest-even(g · 2^shift), element by element.
+pub fn quantise(gradient: &[f32], shift: i32, sum: &mut [i64]) {
+    quantise_scaled(gradient, exp2(shift), sum);
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512dq+avx512bw+avx512vl", "x86_64+avx2"))]
+fn quantise_scaled(gradient: &[f32], scale: f64, sum: &mut [i64]) {
+    for (s, &g) in sum.iter_mut().zip(gradient) {
+        *s = (f64::from(g) * scale).round_ties_even() as i64;
+    }
+}
+
 /// Adds round-to-nearest-even(g · 2^shift) to the accumulator, element by element.
 pub fn quantise_add(gradient: &[f32], shift: i32, sum: &mut [i64]) {
     quantise_add_scaled(gradient, exp2(shift), sum);
@@ -70,6 +82,25 @@ pub fn quantise_add(gradient: &[f32], shift: i32, sum: &mut [i64]) {
 fn quantise_add_scaled(gradient: &[f32], scale: f64, sum: &mut [i64]) {
     for (s, &g) in sum.iter_mut().zip(gradient) {
         *s = s.wrapping_add((f64::from(g) * scale).round_ties_even() as i64);
+    }
+}
+
+/// The flat gradient's values from `first` on: each by its tensor's shift, 0 where the tensor has none.
+pub fn dequantise_segment(
+    tensors: &[Range<usize>],
+    shifts: &[Option<i32>],
+    first: usize,
+    sums: &[i64],
+    out: &mut [f32],
+) {
+    let end = first + sums.len();
+    let start = tensors.partition_point(|range| range.end <= first);
+    for (range, shift) in tensors.iter().zip(shifts).skip(start).take_while(|(range, _)| range.start < end) {
+        let part = range.start.max(first) - first..range.end.min(end) - first;
+        match shift {
+            Some(shift) => dequantise(&sums[part.clone()], *shift, &mut out[part]),
+            None => out[part].fill(0.0),
+        }
     }
 }
 
@@ -102,6 +133,22 @@ mod tests {
             assert_eq!(binary_exponent(value.to_bits()), expected, "{value}");
         }
         assert_eq!(binary_exponent(3e-42f32.to_bits()), -138);
+    }
+
+    #[test]
+    fn segments_cut_anywhere_give_the_values_of_the_whole() {
+        let tensors = [0..3, 3..3, 3..4, 4..10];
+        let shifts = [Some(2), None, None, Some(-1)];
+        let sums: Vec<i64> = (1..=10).collect();
+        let mut whole = vec![f32::NAN; 10];
+        dequantise_segment(&tensors, &shifts, 0, &sums, &mut whole);
+        assert_eq!(whole, [0.25, 0.5, 0.75, 0.0, 10.0, 12.0, 14.0, 16.0, 18.0, 20.0]);
+        for cut in 0..=10 {
+            let mut out = vec![f32::NAN; 10];
+            dequantise_segment(&tensors, &shifts, 0, &sums[..cut], &mut out[..cut]);
+            dequantise_segment(&tensors, &shifts, cut, &sums[cut..], &mut out[cut..]);
+            assert_eq!(out, whole, "cut at {cut}");
+        }
     }
 
     #[test]

@@ -6,7 +6,10 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use super::{Engine, EngineError};
+use super::{Convert, Engine, EngineError};
+
+/// Values summed and converted at a time: what stays in the first cache.
+const BLOCK: usize = 2048;
 
 /// One thread-rank's handle.
 #[derive(Debug)]
@@ -150,6 +153,52 @@ impl Engine for ThreadsEngine {
         self.meet(operation, n, n * 8)
     }
 
+    fn all_reduce_converted(
+        &mut self,
+        operation: &'static str,
+        words: &mut Vec<i64>,
+        tail: usize,
+        convert: Convert<'_>,
+        out: &mut [f32],
+    ) -> Result<(), EngineError> {
+        self.sequence += 1;
+        let (n, w) = (out.len(), self.group.world_size);
+        assert_eq!(n + tail, words.len(), "words are values, then the tail");
+        if w == 1 {
+            convert(0, &words[..n], out);
+            return Ok(());
+        }
+        let (length, bytes) = (words.len(), words.len() * 8);
+        write(&self.group.slots[self.rank]).i64s = Arc::new(std::mem::take(words));
+        self.meet(operation, length, bytes)?;
+        let parts: Vec<Arc<Vec<i64>>> = self.group.slots.iter().map(|s| Arc::clone(&read(s).i64s)).collect();
+        let mine = self.segment(n, self.rank);
+        let mut sums = [0i64; BLOCK];
+        for first in mine.clone().step_by(BLOCK) {
+            let block = first..mine.end.min(first + BLOCK);
+            let sums = &mut sums[..block.len()];
+            sum_into(sums, &parts, block.clone());
+            convert(first, sums, &mut out[block]);
+        }
+        let mut tail_sums = vec![0; tail];
+        sum_into(&mut tail_sums, &parts, n..length);
+        drop(parts);
+        {
+            let mut slot = write(&self.group.slots[self.rank]);
+            slot.f32_segment.clear();
+            slot.f32_segment.extend_from_slice(&out[mine]);
+        }
+        self.meet(operation, length, bytes)?;
+        for (rank, slot) in self.group.slots.iter().enumerate().filter(|(rank, _)| *rank != self.rank) {
+            out[self.segment(n, rank)].copy_from_slice(&read(slot).f32_segment);
+        }
+        let own = std::mem::take(&mut write(&self.group.slots[self.rank]).i64s);
+        *words = Arc::try_unwrap(own).unwrap_or_else(|shared| shared.to_vec());
+        words[n..].copy_from_slice(&tail_sums);
+        // Nobody may overwrite a segment before all have gathered it.
+        self.meet(operation, length, bytes)
+    }
+
     fn all_reduce_f32(&mut self, operation: &'static str, data: &mut Vec<f32>) -> Result<(), EngineError> {
         self.sequence += 1;
         let (n, w) = (data.len(), self.group.world_size);
@@ -196,6 +245,16 @@ impl Drop for ThreadsEngine {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.abort("its thread panicked");
+        }
+    }
+}
+
+/// The wrapping sum of every rank's `range`.
+fn sum_into(sums: &mut [i64], parts: &[Arc<Vec<i64>>], range: std::ops::Range<usize>) {
+    sums.copy_from_slice(&parts[0][range.clone()]);
+    for part in &parts[1..] {
+        for (sum, &value) in sums.iter_mut().zip(&part[range.clone()]) {
+            *sum = sum.wrapping_add(value);
         }
     }
 }
@@ -250,6 +309,39 @@ mod tests {
                             (0..n as i64).map(|i| i * w * (w + 1) / 2 + w * round as i64).collect();
                         assert_eq!(data, expected, "W = {world_size}, n = {n}");
                     }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn converted_sums_are_those_of_the_plain_reduction() {
+        let tail = 5;
+        for world_size in [1, 2, 3, 8] {
+            for n in [0usize, 1, 7, BLOCK * 3 + 11] {
+                let sums = run(world_size, |mut engine| {
+                    let rank = engine.rank() as i64;
+                    let mine: Vec<i64> = (0..(n + tail) as i64).map(|i| (i - 40) * (rank + 3)).collect();
+                    let (mut plain, mut words, mut out) = (mine.clone(), mine, vec![f32::NAN; n]);
+                    engine.all_reduce_i64("plain", &mut plain).unwrap();
+                    // The place enters the conversion: a segment that is told the wrong place shows.
+                    let convert = |first: usize, sums: &[i64], out: &mut [f32]| {
+                        for (i, (o, &s)) in out.iter_mut().zip(sums).enumerate() {
+                            *o = s as f32 + 0.5 * (first + i) as f32;
+                        }
+                    };
+                    for _ in 0..2 {
+                        let mut again = words.clone();
+                        engine.all_reduce_converted("converted", &mut again, tail, &convert, &mut out).unwrap();
+                        assert_eq!(again[n..], plain[n..], "the tail");
+                    }
+                    words.clear();
+                    (plain, out)
+                });
+                for (plain, out) in &sums {
+                    let expected: Vec<f32> =
+                        plain[..n].iter().enumerate().map(|(i, &s)| s as f32 + 0.5 * i as f32).collect();
+                    assert_eq!(*out, expected, "W = {world_size}, n = {n}");
                 }
             }
         }

@@ -148,7 +148,7 @@ impl<'a> StepRunner<'a> {
             let rows = self.lanes(&leaves, state, batches, weights, next_weights, &exponents, vote_stop);
             *model = Some(leaves);
             let compute_s = started.elapsed().as_secs_f64();
-            let rows = self.reduce(engine, batches, rows, data_s, compute_s)?;
+            let rows = self.reduce(engine, batches, rows, &exponents, data_s, compute_s)?;
             let outcome = self.outcome(&rows, weights, rerun, engine.world_size());
             if rows.iter().any(|r| r.non_finite > 0) {
                 return self.not_finite(state, outcome);
@@ -169,7 +169,7 @@ impl<'a> StepRunner<'a> {
                     continue;
                 }
             }
-            return Ok(self.apply(state, outcome, &exponents, &seen));
+            return Ok(self.apply(state, outcome, &seen));
         }
     }
 
@@ -187,12 +187,13 @@ impl<'a> StepRunner<'a> {
     ) -> Vec<LaneRow> {
         let (n, lanes) = (self.gradient.len(), self.config.train.lanes);
         let exact = self.config.train.reduction == Reduction::Exact;
-        self.exact.clear();
-        self.exact.resize(if exact { n } else { 0 } + self.layout.len(), 0);
+        let tail_at = if exact { n } else { 0 };
+        self.exact.resize(tail_at + self.layout.len(), 0);
+        self.exact[tail_at..].fill(0); // the values before it are set by the first lane
         self.fast.clear();
         self.fast.resize(if exact { 0 } else { n }, 0.0);
         let mut rows = Vec::with_capacity(batches.len());
-        for (LaneBatch { lane, batch }, next) in batches.iter().zip(next_weights) {
+        for (at, (LaneBatch { lane, batch }, next)) in batches.iter().zip(next_weights).enumerate() {
             let first_slot = lane * self.config.train.micro_batch;
             let terms =
                 self.task.loss(model, batch, self.config.train.seed, state.global_step, first_slot, self.device);
@@ -210,11 +211,16 @@ impl<'a> StepRunner<'a> {
             let mut overflow = vec![false; self.tensors.len()];
             if exact {
                 for (t, range) in self.tensors.iter().enumerate() {
-                    let (Some(exponent), bits) = (exponents[t], scan.max_bits[t]) else { continue };
-                    let shift = reduce::shift(exponent, lanes);
-                    overflow[t] = bits < f32::INFINITY.to_bits() && reduce::overflows(bits, shift, lanes);
-                    if !overflow[t] && bits != 0 {
-                        reduce::quantise_add(&self.gradient[range.clone()], shift, &mut self.exact[range.clone()]);
+                    let (gradient, sum) = (&self.gradient[range.clone()], &mut self.exact[range.clone()]);
+                    let bits = scan.max_bits[t];
+                    let shift = exponents[t].map(|exponent| reduce::shift(exponent, lanes));
+                    overflow[t] = bits < f32::INFINITY.to_bits()
+                        && shift.is_some_and(|shift| reduce::overflows(bits, shift, lanes));
+                    match shift.filter(|_| bits != 0 && !overflow[t]) {
+                        Some(shift) if at == 0 => reduce::quantise(gradient, shift, sum),
+                        Some(shift) => reduce::quantise_add(gradient, shift, sum),
+                        None if at == 0 => sum.fill(0),
+                        None => {}
                     }
                 }
             } else {
@@ -237,12 +243,13 @@ impl<'a> StepRunner<'a> {
         rows
     }
 
-    /// Sums gradients and tails over ranks; gives all lanes' rows.
+    /// Sums gradients and tails over ranks: leaves the whole gradient in `self.gradient`, gives all lanes' rows.
     fn reduce(
         &mut self,
         engine: &mut dyn Engine,
         batches: &[LaneBatch],
         mut rows: Vec<LaneRow>,
+        exponents: &[Option<i16>],
         data_s: f64,
         compute_s: f64,
     ) -> Result<Vec<LaneRow>, TrainError> {
@@ -252,9 +259,18 @@ impl<'a> StepRunner<'a> {
             self.layout.write(&mut self.exact[tail_at..], *lane, row);
         }
         let started = Instant::now();
-        engine.all_reduce_i64("sum of gradients and tail", &mut self.exact)?;
-        if !self.fast.is_empty() {
+        if self.config.train.reduction == Reduction::Exact {
+            let (tensors, lanes) = (self.tensors, self.config.train.lanes);
+            let shifts: Vec<Option<i32>> = exponents.iter().map(|e| e.map(|e| reduce::shift(e, lanes))).collect();
+            let convert = |first: usize, sums: &[i64], out: &mut [f32]| {
+                reduce::dequantise_segment(tensors, &shifts, first, sums, out);
+            };
+            let (words, out) = (&mut self.exact, &mut self.gradient);
+            engine.all_reduce_converted("sum of gradients and tail", words, self.layout.len(), &convert, out)?;
+        } else {
+            engine.all_reduce_i64("tail", &mut self.exact)?;
             engine.all_reduce_f32("sum of gradients", &mut self.fast)?;
+            self.gradient.copy_from_slice(&self.fast);
         }
         let mut all = self.layout.read(&self.exact[tail_at..]);
         all[engine.rank()].seconds[2] = started.elapsed().as_secs_f64();
@@ -295,28 +311,7 @@ impl<'a> StepRunner<'a> {
     }
 
     /// Clip, Adam, EMA, on the same bits on every rank.
-    fn apply(
-        &mut self,
-        state: &mut StepState,
-        mut outcome: StepOutcome,
-        exponents: &[Option<i16>],
-        seen: &[Option<i16>],
-    ) -> StepOutcome {
-        match self.config.train.reduction {
-            Reduction::Fast => self.gradient.copy_from_slice(&self.fast),
-            Reduction::Exact => {
-                for (t, range) in self.tensors.iter().enumerate() {
-                    let out = &mut self.gradient[range.clone()];
-                    match exponents[t] {
-                        Some(exponent) => {
-                            let shift = reduce::shift(exponent, self.config.train.lanes);
-                            reduce::dequantise(&self.exact[range.clone()], shift, out);
-                        }
-                        None => out.fill(0.0),
-                    }
-                }
-            }
-        }
+    fn apply(&mut self, state: &mut StepState, mut outcome: StepOutcome, seen: &[Option<i16>]) -> StepOutcome {
         let optim = &self.config.optim;
         outcome.gradient_norm = clip::global_norm(&self.gradient, self.tensors);
         if let Some(limit) = optim.clip_norm {
