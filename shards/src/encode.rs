@@ -16,8 +16,8 @@ use parquet::arrow::ArrowWriter;
 use crate::error::StoreError;
 use crate::layout::{FilePlan, GroupPlan};
 use crate::manifest::{FileEntry, RowGroupEntry};
-use crate::processed::{Piece, Processed};
-use crate::schema::{RecordShape, element, record_schema, writer_properties};
+use crate::processed::{NO_NEIGHBOUR, Piece, Processed};
+use crate::schema::{NO_ROW, RecordShape, element, record_schema, writer_properties};
 
 /// A Parquet file in memory and what the manifest says about it.
 #[derive(Debug)]
@@ -155,11 +155,12 @@ fn record_batch(
     RecordBatch::try_new(schema.clone(), columns).expect("columns are made in the order and types of the schema")
 }
 
-/// Neighbours as rows of the row group: a position among the own rows, or behind them among the halo rows.
+/// Neighbours as rows of the row group: a position among the own rows, or behind them among the halo rows, or padding.
 fn neighbour_rows(group: &GroupPlan, piece: &Piece, n_neighbours: usize) -> Vec<i32> {
     let row_of = |position: &u32| -> i32 {
         match group.own.binary_search(position) {
             Ok(row) => row as i32,
+            Err(_) if *position == NO_NEIGHBOUR => NO_ROW,
             Err(_) => {
                 let row = group.halo.binary_search(position).expect("the halo holds every neighbour that is not own");
                 (group.own.len() + row) as i32
@@ -167,5 +168,5 @@ fn neighbour_rows(group: &GroupPlan, piece: &Piece, n_neighbours: usize) -> Vec<
         }
     };
     let own = group.own.iter().flat_map(|&i| piece.neighbours.row(i as usize)).map(row_of);
-    own.chain(std::iter::repeat_n(-1, group.halo.len() * n_neighbours)).collect()
+    own.chain(std::iter::repeat_n(NO_ROW, group.halo.len() * n_neighbours)).collect()
 }

@@ -4,7 +4,7 @@
 //! the piece that they name as neighbours and that are not among them, ascending (`step.md` §2).
 
 use crate::error::StoreError;
-use crate::processed::{Piece, Processed, Split};
+use crate::processed::{NO_NEIGHBOUR, Piece, Processed, Split};
 use crate::schema::RecordShape;
 
 /// One file to be.
@@ -57,7 +57,7 @@ fn row_groups(piece_index: usize, piece: &Piece, at_most: usize) -> Vec<GroupPla
                 .iter()
                 .flat_map(|&i| piece.neighbours.row(i as usize))
                 .copied()
-                .filter(|n| own.binary_search(n).is_err())
+                .filter(|&n| n != NO_NEIGHBOUR && own.binary_search(&n).is_err())
                 .collect();
             halo.sort_unstable();
             halo.dedup();
@@ -175,8 +175,12 @@ fn check_piece(piece: &Piece, processed: &Processed, shape: &RecordShape) -> Res
     if let Some(i) = piece.xy.iter().position(|p| !p[0].is_finite() || !p[1].is_finite()) {
         return Err(format!("observation {:?} has no finite place", piece.obs_ids[i]));
     }
-    if let Some(bad) = piece.neighbours.values.iter().find(|&&v| v as usize >= n) {
+    if let Some(bad) = piece.neighbours.values.iter().find(|&&v| v != NO_NEIGHBOUR && v as usize >= n) {
         return Err(format!("neighbour {bad} of {n} observations"));
+    }
+    let gap = |i: &usize| piece.neighbours.row(*i).windows(2).any(|w| w[0] == NO_NEIGHBOUR && w[1] != NO_NEIGHBOUR);
+    if let Some(i) = (0..n).find(gap) {
+        return Err(format!("observation {:?} has a neighbour after padding", piece.obs_ids[i]));
     }
     for i in 0..n {
         let (genes, counts) = piece.counts.row(i);

@@ -51,6 +51,9 @@ impl<T> Matrix<T> {
     }
 }
 
+/// Stands where an observation has fewer neighbours than columns; after the last of them.
+pub const NO_NEIGHBOUR: u32 = u32::MAX;
+
 /// The observations of one section in one split: the unit inside which neighbours, completion and baselines live.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Piece {

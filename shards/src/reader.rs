@@ -15,9 +15,9 @@ use rayon::prelude::*;
 use crate::durable::FileError;
 use crate::error::StoreError;
 use crate::manifest::{FileEntry, Manifest, RowGroupEntry};
-use crate::processed::{Matrix, Piece, Split};
+use crate::processed::{Matrix, NO_NEIGHBOUR, Piece, Split};
 use crate::row_group::{Columns, FilePart, RowGroup, Source};
-use crate::schema::RecordShape;
+use crate::schema::{NO_ROW, RecordShape};
 use crate::section::{Csr, ObsLabels};
 
 /// An open shard folder; share it between threads.
@@ -115,6 +115,10 @@ impl Shards {
         let mut neighbours = Vec::with_capacity(order.len() * self.shape.n_neighbours);
         for &(_, k, row) in &order {
             for &other in groups[k].neighbours.row(row) {
+                if other == NO_ROW {
+                    neighbours.push(NO_NEIGHBOUR);
+                    continue;
+                }
                 let id = groups[k].record_ids[other as usize];
                 let position = order.binary_search_by_key(&id, |o| o.0).map_err(|_| {
                     let file = &self.manifest.obs().files[entries[k].file as usize].name;

@@ -16,7 +16,7 @@ use parquet::file::reader::{ChunkReader, Length};
 use crate::error::StoreError;
 use crate::manifest::RowGroupEntry;
 use crate::processed::{Matrix, Split};
-use crate::schema::{RecordShape, label_column, layer_column};
+use crate::schema::{NO_ROW, RecordShape, label_column, layer_column};
 use crate::section::{Csr, ObsLabels};
 
 /// Which columns to decode; ids, places, `measured` and neighbours always are.
@@ -51,7 +51,7 @@ pub struct RowGroup {
     pub layers: BTreeMap<String, Matrix<f32>>,
     /// Count > 0, `[n_rows, G]`.
     pub measured: Matrix<bool>,
-    /// Rows of this row group, nearest first, `[n_own, n_neighbours]`.
+    /// Rows of this row group, nearest first, `[n_own, n_neighbours]`; [`NO_ROW`] is padding.
     pub neighbours: Matrix<i32>,
     /// Labels `[n_rows]`; empty unless asked for.
     pub labels: Vec<ObsLabels>,
@@ -173,7 +173,8 @@ impl Source<'_> {
         }
         let neighbours = self.fixed_numbers::<Int32Type>(&batch, "neighbours", shape.n_neighbours)?;
         let neighbours = neighbours[..n_own * shape.n_neighbours].to_vec();
-        if let Some(bad) = neighbours.iter().find(|&&row| row < 0 || row as usize >= self.entry.n_rows()) {
+        let is_a_row = |row: i32| usize::try_from(row).is_ok_and(|row| row < self.entry.n_rows());
+        if let Some(bad) = neighbours.iter().find(|&&row| row != NO_ROW && !is_a_row(row)) {
             return Err(self.damaged(format!("neighbour {bad} is no row of {} rows", self.entry.n_rows())));
         }
         let (mut obs_ids, mut labels) = (Vec::new(), Vec::new());

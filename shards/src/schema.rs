@@ -11,7 +11,7 @@
 //! | `gene_idx`, `count` | list\<uint32\>, list\<float\> | counts of all panel genes, ascending, no zeros |
 //! | `layer.<name>` | fixed-size list\<float, G\> | processed values of the selected genes |
 //! | `measured` | fixed-size list\<bool, G\> | count > 0 |
-//! | `neighbours` | fixed-size list\<int32, n\> | rows of this row group, nearest first; −1 in halo rows |
+//! | `neighbours` | fixed-size list\<int32, n\> | rows of this row group, nearest first; −1 is padding, and in halo rows |
 //! | `label.<name>` | string? | label columns as read |
 //! | `image` | struct? | reserved: bytes, channels, height, width, µm per pixel |
 //! | `niche` | int64? | reserved: niche of the record within its section |
@@ -25,6 +25,9 @@ use arrow_schema::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
 use parquet::schema::types::ColumnPath;
+
+/// Stands for [`crate::processed::NO_NEIGHBOUR`] in the column `neighbours`.
+pub const NO_ROW: i32 = -1;
 
 /// What differs between data sets.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -15,6 +15,7 @@ use crate::error::StoreError;
 use crate::manifest::{Manifest, RowGroupEntry};
 use crate::processed::Split;
 use crate::reader::Shards;
+use crate::schema::NO_ROW;
 
 /// What was looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,7 +147,11 @@ fn check_row_group<'a>(shards: &'a Shards, entry: &'a RowGroupEntry) -> Result<I
     }
     let n_neighbours = manifest.n_neighbours as usize;
     let neighbours = source.fixed_numbers::<Int32Type>(&batch, "neighbours", n_neighbours)?;
-    if neighbours[group.n_own * n_neighbours..].iter().any(|&row| row != -1) {
+    let gap = |row: &[i32]| row.windows(2).any(|w| w[0] == NO_ROW && w[1] != NO_ROW);
+    if let Some(row) = neighbours.chunks(n_neighbours).position(gap) {
+        return damaged(format!("row {row} has a neighbour after padding"));
+    }
+    if neighbours[group.n_own * n_neighbours..].iter().any(|&row| row != NO_ROW) {
         return damaged("a halo row has neighbours".to_owned());
     }
     Ok(Ids { entry, own: own.to_vec(), halo: halo.to_vec() })

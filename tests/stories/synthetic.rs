@@ -2,6 +2,16 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
+
+use syncytia::train::trainer::End;
+use syncytia_shards::ingest;
+use syncytia_shards::process::neighbours::NO_NEIGHBOUR;
+use syncytia_shards::process::{self, FilterConfig, ProcessConfig, SplitConfig};
+use syncytia_shards::reader::Shards;
+use syncytia_shards::writer::{self, WriteOptions};
+
+use crate::stage::{self, Theatre};
 
 /// Runs the binary; gives stdout.
 fn syncytia(args: &[&str]) -> String {
@@ -57,4 +67,41 @@ fn the_edge_over_a_ridge_is_the_product_of_own_and_neighbours() {
         let (edge, left) = (1.0 - model / ridge, 1.0 - without / ridge_without);
         assert!(left < 0.65 * edge, "seed {seed}: the edge is {edge:.3}, and {left:.3} without the product");
     }
+}
+
+/// Two synthetic sections as shards; with `neighbours` off every record sees its own row only.
+fn shards(dir: &std::path::Path, neighbours: bool) -> Arc<Shards> {
+    let tissue = dir.join("tissue");
+    let sections = ["1", "2"].map(|seed| {
+        syncytia(&["synth", "--spots", "1500", "--seed", seed, "--out", &tissue.to_string_lossy()]);
+        ingest::read_section(&tissue.join(format!("synthetic-{seed}.h5ad")), &Default::default()).unwrap()
+    });
+    let filter: FilterConfig = toml::from_str("top_moran = 32").unwrap();
+    let config: ProcessConfig = toml::from_str("normalize = \"cp10k\"").unwrap();
+    let mut processed = process::process(sections.into(), &filter, &config, &SplitConfig::default()).unwrap();
+    if !neighbours {
+        processed.pieces.iter_mut().for_each(|piece| piece.neighbours.values.fill(NO_NEIGHBOUR));
+    }
+    let out = dir.join(if neighbours { "with" } else { "without" });
+    writer::write(&processed, "", &out, &WriteOptions::default()).unwrap();
+    Arc::new(Shards::open(&out).unwrap())
+}
+
+/// The same model on the same spots: what it sees around a spot is worth at least a tenth of the error.
+#[test]
+fn seeing_neighbours_beats_seeing_the_centre_row_only() {
+    let config = stage::tiny(|c| {
+        c.train.max_steps = 300;
+        c.train.micro_batch = 12;
+        c.train.validate_every = 50;
+        c.checkpoint.every = 300;
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let [with, without] = [true, false].map(|neighbours| {
+        let (end, seen) = Theatre::new().run_on(shards(dir.path(), neighbours), &config, 2, None).unwrap();
+        assert_eq!(end, End::Finished);
+        seen.validations.iter().map(|v| v.1).fold(f64::INFINITY, f64::min)
+    });
+    println!("masked MSE {with:.4} with neighbours, {without:.4} without");
+    assert!(with < 0.9 * without, "{with} with neighbours, {without} without");
 }

@@ -7,9 +7,7 @@ use rayon::prelude::*;
 use super::config::CompletionGraph;
 pub use super::hops::{Graph, HopWindows};
 use crate::processed::Matrix;
-
-/// Stands where an observation has fewer neighbours than columns.
-pub const NO_NEIGHBOUR: u32 = u32::MAX;
+pub use crate::processed::NO_NEIGHBOUR;
 
 /// Neighbours of the base graph of completion, Moran's I, rings and guard bands: the six of a hexagonal lattice.
 pub const BASE_NEIGHBOURS: usize = 6;

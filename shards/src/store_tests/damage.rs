@@ -228,7 +228,8 @@ fn columns_that_break_a_rule_are_found_under_sound_checksums() {
         list_of(list, Arc::new(Int32Array::from_iter_values((0..n).map(of))))
     };
     check("neighbours", &|a| rows(a, &|_| 999), "neighbour 999 is no row of");
-    check("neighbours", &|a| rows(a, &|_| -1), "neighbour -1 is no row of");
+    check("neighbours", &|a| rows(a, &|_| -2), "neighbour -2 is no row of");
+    check("neighbours", &|a| rows(a, &|i| if i == 0 { -1 } else { 2 }), "a neighbour after padding");
     check("neighbours", &|a| rows(a, &|_| 0), "a halo row has neighbours");
     let nan = |list: &ArrayRef| -> ArrayRef {
         let n = list.as_fixed_size_list().values().len();

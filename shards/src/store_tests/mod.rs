@@ -10,7 +10,7 @@ use std::path::Path;
 
 use crate::manifest::Manifest;
 use crate::panel::{Ledger, LedgerEntry, Panel, PanelGene};
-use crate::processed::{Matrix, Piece, Processed, SectionFacts, Split};
+use crate::processed::{Matrix, NO_NEIGHBOUR, Piece, Processed, SectionFacts, Split};
 use crate::section::{Csr, ObsLabels, TissueImage};
 use crate::writer::{WriteOptions, write};
 
@@ -19,7 +19,8 @@ pub(super) const SELECTED: [u32; 7] = [4, 1, 19, 0, 7, 8, 12];
 pub(super) const G: usize = SELECTED.len();
 pub(super) const CONFIG: &str = "[data]\nrow_group_records = 16\n";
 
-/// Two sections: the first cut into train, val and test, the second train only; jittered lattices, six neighbours.
+/// Two sections: the first cut into train, val and test, the second train only; jittered lattices, six neighbours
+/// or, padded, four.
 pub(super) fn toy() -> Processed {
     let mut random = Random(7);
     let gene = |i: usize| PanelGene {
@@ -92,7 +93,9 @@ fn piece(section: u32, facts: &SectionFacts, split: Split, rows: &[u32], random:
             .map(|j| (((xy[i][0] - xy[j][0]).powi(2) + (xy[i][1] - xy[j][1]).powi(2)).to_bits(), j as u32))
             .collect();
         others.sort_unstable();
-        others.into_iter().take(6).map(|(_, j)| j)
+        // every fifth observation lies at a border and has four
+        let known = if i % 5 == 4 { 4 } else { 6 };
+        others.into_iter().take(known).map(|(_, j)| j).chain(std::iter::repeat(NO_NEIGHBOUR)).take(6)
     });
     let neighbours = Matrix { n_cols: 6, values: neighbours.collect() };
     let labels = [("layer", "L1"), ("cell_type", "nerve")].map(|(name, word)| ObsLabels {

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use super::{N_GENES, toy, written};
 use crate::error::StoreError;
 use crate::loader::Loader;
-use crate::processed::Split;
+use crate::processed::{NO_NEIGHBOUR, Split};
 use crate::reader::Shards;
 use crate::row_group::Columns;
+use crate::schema::NO_ROW;
 
 #[test]
 fn every_piece_comes_back_as_it_was() {
@@ -54,9 +55,10 @@ fn a_row_group_needs_no_other() {
             let piece = toy.pieces.iter().find(|p| p.section == entry.section && p.split == split).unwrap();
             for row in 0..group.n_own {
                 let position = piece.rows.binary_search(&(group.record_ids[row] as u32)).unwrap();
-                let found: Vec<u64> = group.neighbours.row(row).iter().map(|&r| group.record_ids[r as usize]).collect();
-                let expected: Vec<u64> =
-                    piece.neighbours.row(position).iter().map(|&p| piece.record_id(p as usize)).collect();
+                let id = |&r: &i32| (r != NO_ROW).then(|| group.record_ids[r as usize]);
+                let found: Vec<Option<u64>> = group.neighbours.row(row).iter().map(id).collect();
+                let id = |&p: &u32| (p != NO_NEIGHBOUR).then(|| piece.record_id(p as usize));
+                let expected: Vec<Option<u64>> = piece.neighbours.row(position).iter().map(id).collect();
                 assert_eq!(found, expected, "neighbours of record {}", group.record_ids[row]);
             }
             for row in 0..group.n_rows() {

@@ -10,7 +10,7 @@ use super::{CONFIG, options, snapshot, toy, written};
 use crate::durable::is_left_over;
 use crate::error::StoreError;
 use crate::manifest::MANIFEST_FILE;
-use crate::processed::Processed;
+use crate::processed::{NO_NEIGHBOUR, Processed};
 use crate::reader::Shards;
 use crate::verify::verify;
 use crate::writer::{WriteOptions, write, write_watched};
@@ -126,6 +126,7 @@ fn contradictions_are_refused_before_anything_is_written() {
         r#"layer log1p of observation "AAAC0085-1" is not finite"#,
     );
     check(&|d| d.pieces[0].neighbours.values[3] = 80, "neighbour 80 of 80 observations");
+    check(&|d| d.pieces[0].neighbours.values[3] = NO_NEIGHBOUR, r#""AAAC0000-1" has a neighbour after padding"#);
     check(&|d| d.pieces[1].rows[0] = 0, "row 0 is in two splits");
     check(&|d| d.pieces[2].rows.swap(0, 1), "rows do not ascend");
     check(&|d| d.pieces[0].xy[7][1] = f64::INFINITY, "no finite place");
