@@ -19,5 +19,7 @@ mod sbatch;
 mod stage;
 /// What SpaCKLE finds on a tissue with known truth.
 mod synthetic;
+/// The definition of a step against a second implementation.
+mod vectors;
 /// The simple fills against their known values.
 mod yardsticks;
