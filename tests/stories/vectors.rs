@@ -76,6 +76,9 @@ fn ids_of_twenty_one_steps_in_one_window_and_in_windows_of_row_groups() {
     let groups = ints::<u32>(&golden["groups"]);
     let by_record_id =
         (0u32..).zip(&groups).flat_map(|(row_group, &n)| (0..n).map(move |row| RowRef { row_group, row })).collect();
+    let mut stream = ShuffleStream::new(seed(&golden), Purpose::ShuffleWindow, &[1, 2, 3]);
+    let below: Vec<u32> = (0..20).map(|_| stream.below(3 << 30)).collect();
+    assert_eq!(below, ints::<u32>(&golden["below"]));
     assert_eq!(
         ShuffleStream::new(seed(&golden), Purpose::ShuffleEpoch, &[6]).permutation(40),
         ints::<u32>(&golden["permutation"])
