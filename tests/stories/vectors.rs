@@ -101,8 +101,7 @@ fn ids_of_twenty_one_steps_in_one_window_and_in_windows_of_row_groups() {
 fn sums_of_a_toy_gradient_with_an_overflow() {
     let golden = golden();
     let lanes: Vec<Vec<f32>> = golden["lanes"].as_array().unwrap().iter().map(floats).collect();
-    let tensors: Vec<_> =
-        golden["tensors"].as_array().unwrap().iter().map(|t| ints::<usize>(t)).map(|t| t[0]..t[1]).collect();
+    let tensors: Vec<_> = golden["tensors"].as_array().unwrap().iter().map(ints::<usize>).map(|t| t[0]..t[1]).collect();
     let shifts: Vec<Option<i32>> =
         ints::<i16>(&golden["exponents"]).iter().map(|&e| Some(reduce::shift(e, lanes.len()))).collect();
     let mut sums = vec![0i64; lanes[0].len()];
