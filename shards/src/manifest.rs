@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::durable::FileError;
 use crate::error::StoreError;
 use crate::panel::{Ledger, Panel};
-use crate::processed::Split;
+use crate::processed::{Split, Summary};
 
 /// Version of the record schema and of the manifest. Version 1 reserves the columns `image` and `niche` and the table
 /// kinds other than `obs`; filling them needs no new version.
@@ -52,6 +52,8 @@ pub struct Manifest {
     pub labels: Vec<String>,
     /// Genes, lengths, fractions.
     pub panel: Panel,
+    /// The data set in one line, as SpaRED's Table 1 has it.
+    pub summary: Summary,
     /// Sections in ordinal order.
     pub sections: Vec<SectionEntry>,
     /// The splits that have records, in the order train, val, test.
@@ -342,6 +344,7 @@ impl fmt::Display for Manifest {
         let panel = &self.panel;
         writeln!(f, "shards     schema {}, written by {}", self.schema_version, self.producer)?;
         writeln!(f, "identity   {}", self.data_hash())?;
+        writeln!(f, "summary    {}", self.summary)?;
         writeln!(
             f,
             "records    {n_records} in {} row groups of {} files, {:.1} MB; {n_halo} halo rows beside them",

@@ -1,6 +1,7 @@
 //! What processing hands to the writer: pieces of sections with layers, and the panel they share.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -116,6 +117,43 @@ pub struct SectionFacts {
     pub image: Option<TissueImage>,
 }
 
+/// A data set in one line, as SpaRED's Table 1 has it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Summary {
+    /// Sections.
+    pub sections: u32,
+    /// Donors, where every section names one.
+    pub donors: Option<u32>,
+    /// Observations kept.
+    pub observations: u64,
+    /// Genes of the layers.
+    pub genes: u32,
+    /// Share of zeros among all ingested observations and shared genes.
+    pub missing_before: f64,
+    /// Share of zeros among the kept observations and the genes of the layers.
+    pub missing_after: f64,
+    /// Share of kept observations with at least one missing value in the genes of the layers.
+    pub corrupt: f64,
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let donors = self.donors.map_or("donors unknown".to_owned(), |n| format!("{n} donors"));
+        let percent = |share: f64| format!("{:.0} %", 100.0 * share);
+        write!(
+            f,
+            "{} sections, {donors}, {} observations, {} genes; missing {} before, {} after; {} of observations corrupt",
+            self.sections,
+            self.observations,
+            self.genes,
+            percent(self.missing_before),
+            percent(self.missing_after),
+            percent(self.corrupt)
+        )
+    }
+}
+
 /// A processed data set, ready to be written.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Processed {
@@ -127,4 +165,6 @@ pub struct Processed {
     pub pieces: Vec<Piece>,
     /// What was dropped.
     pub ledger: Ledger,
+    /// The data set in one line.
+    pub summary: Summary,
 }

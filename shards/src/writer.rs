@@ -140,6 +140,7 @@ pub(crate) fn write_watched(
         layers: shape.layers.clone(),
         labels: shape.labels.clone(),
         panel: processed.panel.clone(),
+        summary: processed.summary,
         sections,
         splits: split_entries(&table),
         tables: vec![table],

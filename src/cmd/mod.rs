@@ -7,6 +7,7 @@ mod export;
 mod impute;
 mod inspect;
 mod out;
+mod process;
 mod shard;
 mod synth;
 mod train;
@@ -37,6 +38,11 @@ enum Command {
         before_help = "Example: syncytia shard a.h5ad outs/ --config configs/spackle/shard.toml --split val=b --out shards"
     )]
     Shard(shard::Args),
+    /// Process sections as the SpaRED package does and write one AnnData with its names for layers and columns.
+    #[command(
+        before_help = "Example: syncytia process a.h5ad b.h5ad --config configs/spackle/spared.toml --split val=b --out ab.h5ad"
+    )]
+    Process(process::Args),
     /// Train a model on shards; run the same command again to go on.
     #[command(before_help = "Example: syncytia train configs/spackle/best.toml --shards shards --run run --ranks 4")]
     Train(train::Args),
@@ -75,6 +81,7 @@ pub fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Shard(args) => shard::run(&args),
+        Command::Process(args) => process::run(&args),
         Command::Train(args) => train::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Demo(args) => demo::run(&args),

@@ -86,7 +86,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         None => config::parse("", "the default shard config", &args.set)?,
     };
     name_splits(&mut config.split, &args.split)?;
-    let sections = read(args, &config)?;
+    let sections = read(&args.inputs, &config)?;
     let processed = process::process(sections, &config.filter, &config.process, &config.split)?;
     describe(&processed);
     if args.dry_run {
@@ -127,9 +127,10 @@ pub fn write(
         .with_context(|| format!("cannot write shards to {}", out.display()))
 }
 
-fn read(args: &Args, config: &ShardConfig) -> anyhow::Result<Vec<Section>> {
+/// Reads the inputs in order, saying what each is.
+pub fn read(inputs: &[PathBuf], config: &ShardConfig) -> anyhow::Result<Vec<Section>> {
     let mut sections = Vec::new();
-    for input in &args.inputs {
+    for input in inputs {
         let section = ingest::read_section(input, &config.input)?;
         eprintln!(
             "read {}: section {}, {} observations × {} genes",
@@ -144,7 +145,7 @@ fn read(args: &Args, config: &ShardConfig) -> anyhow::Result<Vec<Section>> {
 }
 
 /// `--split val=NAME` into the config.
-fn name_splits(config: &mut SplitConfig, named: &[String]) -> Result<(), UsageError> {
+pub fn name_splits(config: &mut SplitConfig, named: &[String]) -> Result<(), UsageError> {
     for text in named {
         match text.split_once('=') {
             Some(("val", name)) if !name.is_empty() => config.val.push(name.to_owned()),
@@ -181,7 +182,7 @@ fn rule_in_words(config: &SplitConfig, processed: &Processed) -> String {
 }
 
 /// The ledger, before anything is written.
-fn describe(processed: &Processed) {
+pub fn describe(processed: &Processed) {
     for entry in &processed.ledger.entries {
         let section = entry.library_id.as_deref().map_or(String::new(), |l| format!("{l}: "));
         eprintln!("  {section}{} {}: {}", entry.n, entry.what, entry.reason);
@@ -190,4 +191,5 @@ fn describe(processed: &Processed) {
         eprintln!("{} {}: {} observations", piece.library_id, piece.split.as_str(), piece.n_obs());
     }
     eprintln!("{} genes passed, {} in the layers", processed.panel.genes.len(), processed.panel.n_selected());
+    eprintln!("{}", processed.summary);
 }

@@ -4,6 +4,7 @@
 
 mod card;
 mod layout;
+pub mod processed;
 
 use std::fs;
 use std::io;

@@ -11,7 +11,7 @@ use hdf5_pure::{AttrValue, EnumTypeBuilder, FileBuilder, FinishedGroup, GroupBui
 use super::error::IngestError;
 use super::visium::SPOT_DIAMETER_UM;
 use crate::processed::Matrix;
-use crate::section::{Csr, ObsLabels, Section};
+use crate::section::{Csr, ObsLabels, Section, TissueImage};
 
 /// Elements below which an array is stored plainly: a chunk index would cost more than it saves.
 const MIN_CHUNKED: usize = 512;
@@ -64,7 +64,8 @@ impl AnnData {
         obs.extend(labels.into_iter().map(|l| (l.name, Values::Categorical(l.values))));
         let symbols = section.genes.iter().map(|g| g.symbol.clone()).collect();
         let xy = section.xy.iter().flatten().copied().collect();
-        let slide = BTreeMap::from([(section.library_id.clone(), Uns::Dict(slide(section)))]);
+        let slide = slide(section.um_per_unit, section.image.as_ref());
+        let slide = BTreeMap::from([(section.library_id.clone(), slide)]);
         AnnData {
             obs_names: section.obs_ids.clone(),
             obs,
@@ -78,22 +79,22 @@ impl AnnData {
     }
 }
 
-/// `uns["spatial"][library_id]`.
-fn slide(section: &Section) -> BTreeMap<String, Uns> {
+/// `uns["spatial"][library_id]`: picture and scale factors.
+pub fn slide(um_per_unit: Option<f64>, image: Option<&TissueImage>) -> Uns {
     let mut factors = BTreeMap::new();
-    if let Some(um) = section.um_per_unit {
+    if let Some(um) = um_per_unit {
         factors.insert("microns_per_pixel".into(), Uns::F64(um));
         factors.insert("spot_diameter_fullres".into(), Uns::F64(SPOT_DIAMETER_UM / um));
     }
     let mut images = BTreeMap::new();
-    let decoded = section.image.as_ref().and_then(|i| Some((image::load_from_memory(&i.encoded).ok()?, i.scale)));
+    let decoded = image.and_then(|i| Some((image::load_from_memory(&i.encoded).ok()?, i.scale)));
     if let Some((picture, scale)) = decoded {
         let picture = picture.to_rgb8();
         let shape = vec![u64::from(picture.height()), u64::from(picture.width()), 3];
         images.insert("lowres".into(), Uns::Bytes { shape, values: picture.into_raw() });
         factors.insert("tissue_lowres_scalef".into(), Uns::F64(scale));
     }
-    BTreeMap::from([("images".into(), Uns::Dict(images)), ("scalefactors".into(), Uns::Dict(factors))])
+    Uns::Dict(BTreeMap::from([("images".into(), Uns::Dict(images)), ("scalefactors".into(), Uns::Dict(factors))]))
 }
 
 /// Sparse or dense.
@@ -103,6 +104,8 @@ pub enum X {
     Sparse(Csr),
     /// `array`.
     Dense(Matrix<f32>),
+    /// `array` of booleans.
+    Mask(Matrix<bool>),
 }
 
 impl X {
@@ -110,6 +113,7 @@ impl X {
         match self {
             X::Sparse(m) => (m.n_rows(), m.n_cols),
             X::Dense(m) => (m.n_rows(), m.n_cols),
+            X::Mask(m) => (m.n_rows(), m.n_cols),
         }
     }
 }
@@ -187,15 +191,14 @@ pub fn write(path: &Path, adata: &AnnData) -> Result<(), IngestError> {
     file.set_attr("encoding-type", text("anndata"));
     file.set_attr("encoding-version", text("0.1.0"));
     if let Some(x) = &adata.x {
+        let shape = [x.shape().0 as u64, x.shape().1 as u64];
         match x {
             X::Sparse(m) => {
                 let group = file.create_group("X");
                 file.add_group(sparse(group, m));
             }
-            X::Dense(m) => {
-                let shape = [m.n_rows() as u64, m.n_cols as u64];
-                array(file.create_dataset("X").with_f32_data(&m.values), &shape);
-            }
+            X::Dense(m) => array(file.create_dataset("X").with_f32_data(&m.values), &shape),
+            X::Mask(m) => bools(file.create_dataset("X"), &m.values, &shape),
         }
     }
     let (obs, var) = (file.create_group("obs"), file.create_group("var"));
@@ -317,9 +320,9 @@ fn strings(dataset: &mut Dataset, values: &[String]) {
     dataset.set_attr("encoding-type", text("string-array")).set_attr("encoding-version", text("0.2.0"));
 }
 
-fn bools(dataset: &mut Dataset, values: &[bool]) {
+fn bools(dataset: &mut Dataset, values: &[bool], shape: &[u64]) {
     let bytes: Vec<u8> = values.iter().map(|&b| u8::from(b)).collect();
-    array(dataset.with_enum_u8_data(bool_type(), &bytes), &[values.len() as u64]);
+    array(dataset.with_enum_u8_data(bool_type(), &bytes), shape);
 }
 
 /// h5py's boolean.
@@ -337,6 +340,7 @@ fn matrix(group: &mut GroupBuilder, name: &str, x: &X) {
         X::Dense(m) => {
             array(group.create_dataset(name).with_f32_data(&m.values), &[m.n_rows() as u64, m.n_cols as u64]);
         }
+        X::Mask(m) => bools(group.create_dataset(name), &m.values, &[m.n_rows() as u64, m.n_cols as u64]),
     }
 }
 
@@ -380,7 +384,7 @@ fn column(group: &mut GroupBuilder, name: &str, values: &Values) {
         Values::Text(v) => strings(group.create_dataset(name), v),
         Values::F64(v) => array(group.create_dataset(name).with_f64_data(v), &[n]),
         Values::I64(v) => array(group.create_dataset(name).with_i64_data(v), &[n]),
-        Values::Bool(v) => bools(group.create_dataset(name), v),
+        Values::Bool(v) => bools(group.create_dataset(name), v, &[n]),
         Values::Categorical(v) => {
             let mut categories: Vec<String> = v.iter().flatten().cloned().collect();
             categories.sort();

@@ -33,10 +33,12 @@ pub use error::ProcessError;
 pub use hops::HopWindows;
 pub use layers::batch_name;
 
+use std::collections::BTreeSet;
+
 use lengths::Species;
 
 use crate::panel::{Ledger, Panel, PanelGene};
-use crate::processed::{Piece, Processed, SectionFacts};
+use crate::processed::{Piece, Processed, SectionFacts, Summary};
 use crate::section::{Csr, Gene, Section};
 
 /// Runs the whole pipeline on the sections of a data set, in their order (the ordinal of a section is its position).
@@ -58,6 +60,7 @@ pub fn process(
         section.notes.iter().for_each(|note| ledger::note(&mut ledger, &section.library_id, note));
     }
     let aligned = align(&sections, filter.max_genes_lost, &mut ledger)?;
+    let missing_before = share_of_zeros(&aligned.counts);
     let mut kept = Kept::all(&sections, aligned);
     kept.drop_obs_by_total(&sections, filter, &mut ledger)?;
     let fractions = fractions::expressed(&kept.counts);
@@ -83,7 +86,33 @@ pub fn process(
         pieces = pieces.len(),
         "processed"
     );
-    Ok(Processed { panel, sections: sections.into_iter().map(facts).collect(), pieces, ledger })
+    let summary = summary(&sections, &pieces, missing_before);
+    tracing::info!(%summary);
+    Ok(Processed { panel, sections: sections.into_iter().map(facts).collect(), pieces, ledger, summary })
+}
+
+fn share_of_zeros(counts: &[Csr]) -> f64 {
+    let (nonzero, all) = counts.iter().fold((0, 0), |(nonzero, all), c| {
+        (nonzero + c.values.iter().filter(|v| **v != 0.0).count(), all + c.n_rows() * c.n_cols)
+    });
+    1.0 - nonzero as f64 / all.max(1) as f64
+}
+
+fn summary(sections: &[Section], pieces: &[Piece], missing_before: f64) -> Summary {
+    let donors: Option<BTreeSet<&str>> = sections.iter().map(|s| s.donor_id.as_deref()).collect();
+    let n_obs: usize = pieces.iter().map(Piece::n_obs).sum();
+    let rows = || pieces.iter().flat_map(|p| (0..p.n_obs()).map(|i| p.measured.row(i)));
+    let missing = rows().flatten().filter(|m| !**m).count();
+    let genes = pieces.first().map_or(0, |p| p.measured.n_cols);
+    Summary {
+        sections: sections.len() as u32,
+        donors: donors.map(|d| d.len() as u32),
+        observations: n_obs as u64,
+        genes: genes as u32,
+        missing_before,
+        missing_after: missing as f64 / (n_obs * genes).max(1) as f64,
+        corrupt: rows().filter(|row| row.contains(&false)).count() as f64 / n_obs.max(1) as f64,
+    }
 }
 
 /// Refuses sections whose tables disagree, whose names repeat or whose positions are not finite.
@@ -169,9 +198,8 @@ impl Kept {
 
     /// Genes that pass the totals, have a length where TPM needs one, and lie in the expressed-fraction prefix; ascending.
     ///
-    /// Lengths come before the prefix (`spared.md` §0 drops at TPM, after it): mitochondrial genes are expressed everywhere
-    /// and would lift the running mean for genes that then stay without them (muscle Vis5A: 566 chosen and 551 left, of a
-    /// mean below `real_data_percentage`, against 533).
+    /// Lengths come before the prefix unless asked otherwise (`spared.md` §0 drops at TPM, after it): mitochondrial genes are
+    /// expressed everywhere and would lift the running mean for genes that then stay without them.
     fn choose_genes(
         &self,
         filter: &FilterConfig,
@@ -184,18 +212,22 @@ impl Kept {
         let mut passing = filter::genes_between(&self.counts, filter.gene_min, filter.gene_max);
         let rule = format!("total count not between {} and {} (strict)", filter.gene_min, filter.gene_max);
         self.record_genes(&all, &passing, rule, ledger)?;
-        if normalize == Normalize::Tpm {
-            let with_length = self.with_length(&passing, species)?;
+        let drop_without_length = |genes: Vec<u32>, ledger: &mut Ledger| -> Result<Vec<u32>, ProcessError> {
+            let with_length = self.with_length(&genes, species)?;
             let rule = format!("no length in {}", species.map_or("any annotation", Species::annotation));
-            self.record_genes(&passing, &with_length, rule, ledger)?;
-            passing = with_length;
+            self.record_genes(&genes, &with_length, rule, ledger)?;
+            Ok(with_length)
+        };
+        let needs_length = normalize == Normalize::Tpm;
+        if needs_length && filter.lengths_before_prefix {
+            passing = drop_without_length(passing, ledger)?;
         }
         let chosen = fractions::select_prefix(&passing, fractions, filter.real_data_percentage);
         let share = filter.real_data_percentage;
         let rule =
             format!("outside the prefix with a mean expressed fraction of filter.real_data_percentage = {share}");
         self.record_genes(&passing, &chosen, rule, ledger)?;
-        Ok(chosen)
+        if needs_length && !filter.lengths_before_prefix { drop_without_length(chosen, ledger) } else { Ok(chosen) }
     }
 
     /// Those of `genes` with a merged exon length; an error where none has one.

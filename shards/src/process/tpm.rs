@@ -17,12 +17,29 @@ pub fn tpm_log2(counts: &Csr, lengths: &[f64], selected: &[u32]) -> Matrix<f32> 
     log2_of_share(counts, 1e6, selected, |gene| lengths[gene])
 }
 
+/// TPM of the selected genes, `[n_obs, selected]`, not logged.
+pub fn tpm(counts: &Csr, lengths: &[f64], selected: &[u32]) -> Matrix<f32> {
+    assert_eq!(lengths.len(), counts.n_cols, "one length per gene of the panel");
+    of_share(counts, selected, |gene| lengths[gene], |share| 1e6 * share)
+}
+
 /// log2(counts per 10⁴ + 1) of the selected genes, `[n_obs, selected]`; the sum runs over all columns of `counts`.
 pub fn cp10k_log2(counts: &Csr, selected: &[u32]) -> Matrix<f32> {
     log2_of_share(counts, 1e4, selected, |_| 1.0)
 }
 
 fn log2_of_share(counts: &Csr, scale: f64, selected: &[u32], length: impl Fn(usize) -> f64 + Sync) -> Matrix<f32> {
+    // libm: the same bits on every host
+    of_share(counts, selected, length, |share| libm::log2(scale * share + 1.0))
+}
+
+/// `value` of each selected gene's share q / Σ q, q = count / length.
+fn of_share(
+    counts: &Csr,
+    selected: &[u32],
+    length: impl Fn(usize) -> f64 + Sync,
+    value_of: impl Fn(f64) -> f64 + Sync,
+) -> Matrix<f32> {
     const NOT_SELECTED: u32 = u32::MAX;
     let n_cols = selected.len();
     let mut layer_column = vec![NOT_SELECTED; counts.n_cols];
@@ -41,8 +58,7 @@ fn log2_of_share(counts: &Csr, scale: f64, selected: &[u32], length: impl Fn(usi
                 let column = layer_column[gene as usize];
                 if column != NOT_SELECTED {
                     let share = f64::from(value) / length(gene as usize) / total;
-                    // libm: the same bits on every host
-                    out[column as usize] = libm::log2(scale * share + 1.0) as f32;
+                    out[column as usize] = value_of(share) as f32;
                 }
             }
         });

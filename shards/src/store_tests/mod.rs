@@ -10,7 +10,7 @@ use std::path::Path;
 
 use crate::manifest::Manifest;
 use crate::panel::{Ledger, LedgerEntry, Panel, PanelGene};
-use crate::processed::{Matrix, NO_NEIGHBOUR, Piece, Processed, SectionFacts, Split};
+use crate::processed::{Matrix, NO_NEIGHBOUR, Piece, Processed, SectionFacts, Split, Summary};
 use crate::section::{Csr, ObsLabels, TissueImage};
 use crate::writer::{WriteOptions, write};
 
@@ -57,6 +57,15 @@ pub(super) fn toy() -> Processed {
         piece(0, &sections[0], Split::Test, &all[100..], &mut random),
         piece(1, &sections[1], Split::Train, &all[..50], &mut random),
     ];
+    let summary = Summary {
+        sections: 2,
+        donors: None,
+        observations: 190,
+        genes: G as u32,
+        missing_before: 0.75,
+        missing_after: 0.5,
+        corrupt: 1.0,
+    };
     let dropped = LedgerEntry {
         what: "gene".to_owned(),
         library_id: None,
@@ -64,7 +73,7 @@ pub(super) fn toy() -> Processed {
         n: 1,
         names: vec!["MT-X".to_owned()],
     };
-    Processed { panel, sections, pieces, ledger: Ledger { entries: vec![dropped] } }
+    Processed { panel, sections, pieces, ledger: Ledger { entries: vec![dropped] }, summary }
 }
 
 fn piece(section: u32, facts: &SectionFacts, split: Split, rows: &[u32], random: &mut Random) -> Piece {
