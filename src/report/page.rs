@@ -83,8 +83,8 @@ pub fn render(data: &Evaluation) -> String {
 /// What a protocol does, for the note above its table.
 pub fn what(protocol: Protocol) -> &'static str {
     match protocol {
-        Protocol::Paper => "values normalised and completed before hiding, as published",
-        Protocol::Strict => "hidden in the raw counts, then normalised and completed from what is visible",
+        Protocol::Paper => "Values normalised and completed before hiding, as published",
+        Protocol::Strict => "Hidden in the raw counts, then normalised and completed from what is visible",
     }
 }
 

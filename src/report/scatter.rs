@@ -20,8 +20,8 @@ pub struct Scatter {
     pub counts: BTreeMap<(i32, i32), u64>,
 }
 
-/// Cells along the longer axis, at most; at least half as many.
-const CELLS: f64 = 128.0;
+/// Cells along the axes, at most and at least half as many: few entries in small cells would be specks.
+const CELLS: [f64; 2] = [32.0, 128.0];
 const SIDE: f64 = 400.0;
 const LEFT: f64 = 46.0;
 const TOP: f64 = 8.0;
@@ -44,7 +44,8 @@ impl Scatter {
             .flat_map(|&(m, p)| [f64::from(m), f64::from(p)])
             .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
         let range = if high > low { high - low } else { 1.0 };
-        let cell = (range / CELLS).log2().ceil().exp2();
+        let cells = (pairs.len() as f64).sqrt().clamp(CELLS[0], CELLS[1]);
+        let cell = (range / cells).log2().ceil().exp2();
         let mut counts = BTreeMap::new();
         let index = |v: f32| (f64::from(v) / cell).floor() as i32;
         for &(measured, predicted) in finite() {
@@ -120,9 +121,9 @@ mod tests {
 
     #[test]
     fn every_entry_is_in_its_cell_and_a_value_that_is_no_number_in_none() {
-        let scatter = Scatter::of(&[(0.0, 0.3), (0.0, 0.26), (127.9, -0.1), (1.0, f32::NAN)]);
-        assert_eq!(scatter.cell, 1.0);
-        assert_eq!(scatter.counts, BTreeMap::from([((0, 0), 2), ((127, -1), 1)]));
+        let scatter = Scatter::of(&[(0.0, 0.3), (0.0, 0.26), (31.9, -0.1), (1.0, f32::NAN)]);
+        assert_eq!(scatter.cell, 1.0, "32 over 32 cells");
+        assert_eq!(scatter.counts, BTreeMap::from([((0, 0), 2), ((31, -1), 1)]));
         assert_eq!((scatter.n_entries(), scatter.fullest()), (3, 2));
     }
 
@@ -137,11 +138,12 @@ mod tests {
     #[test]
     fn high_predictions_are_at_the_top_and_high_measurements_at_the_right() {
         let scatter = Scatter::of(&[(0.0, 0.0), (100.0, 100.0), (100.0, 100.0), (0.0, 100.0)]);
-        let image = image::load_from_memory(&scatter.png(0, 100)).unwrap().to_rgb8();
+        assert_eq!(scatter.cell, 4.0);
+        let image = image::load_from_memory(&scatter.png(0, 25)).unwrap().to_rgb8();
         let white = Rgb([255, 255, 255]);
-        assert_ne!(*image.get_pixel(0, 100), white, "low measured, low predicted");
+        assert_ne!(*image.get_pixel(0, 25), white, "low measured, low predicted");
         assert_ne!(*image.get_pixel(0, 0), white, "low measured, high predicted");
-        assert_eq!(*image.get_pixel(100, 100), white, "high measured, low predicted");
-        assert_eq!(*image.get_pixel(100, 0), scatter.scale().colour(2.0), "the fullest cell");
+        assert_eq!(*image.get_pixel(25, 25), white, "high measured, low predicted");
+        assert_eq!(*image.get_pixel(25, 0), scatter.scale().colour(2.0), "the fullest cell");
     }
 }

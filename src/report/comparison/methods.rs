@@ -8,7 +8,7 @@ use super::{DataSet, Judged};
 use crate::evaluate::completion::{Protocol, Scores};
 
 /// Trained or not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// Trained.
@@ -28,9 +28,9 @@ pub struct Method {
     pub on: Vec<OnDataSet>,
     /// Mean over data sets.
     pub mean_mse: f64,
-    /// Mean over data sets of MSE ÷ lowest MSE of any method there; 1 is best everywhere.
+    /// Mean over its data sets of MSE ÷ lowest MSE of any method there; 1 is best everywhere.
     pub relative_mse: f64,
-    /// Lowest `relative_mse` of those judged on the most data sets.
+    /// Lowest `relative_mse` of all.
     pub best: bool,
 }
 
@@ -50,7 +50,7 @@ pub struct OnDataSet {
 /// A method's scores by position of the data set.
 type Pooled<'a> = BTreeMap<usize, &'a Scores>;
 
-/// All methods under a protocol, best first.
+/// All methods under a protocol: models, then fills, each best first.
 pub fn of(judged: &[Judged], data_sets: &[DataSet], of_run: &[usize], protocol: Protocol) -> Vec<Method> {
     let mut pooled: Vec<(String, Kind, Pooled<'_>)> = Vec::new();
     for (name, members) in models(judged, of_run) {
@@ -70,11 +70,12 @@ pub fn of(judged: &[Judged], data_sets: &[DataSet], of_run: &[usize], protocol: 
         .collect();
     let mut methods: Vec<Method> =
         pooled.into_iter().map(|(name, kind, scores)| method(name, kind, &scores, data_sets, &lowest)).collect();
-    methods.sort_by(|a, b| a.relative_mse.total_cmp(&b.relative_mse).then_with(|| a.method.cmp(&b.method)));
-    let most = methods.iter().map(|m| m.on.len()).max().unwrap_or(0);
-    if let Some(best) = methods.iter_mut().find(|m| m.on.len() == most) {
-        best.best = true;
-    }
+    methods.sort_by(|a, b| {
+        let order = a.kind.cmp(&b.kind).then(a.relative_mse.total_cmp(&b.relative_mse));
+        order.then_with(|| a.method.cmp(&b.method))
+    });
+    let lowest = methods.iter().map(|m| m.relative_mse).fold(f64::INFINITY, f64::min);
+    methods.iter_mut().for_each(|m| m.best = m.relative_mse == lowest);
     methods
 }
 

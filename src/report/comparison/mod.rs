@@ -80,7 +80,7 @@ pub struct UnderProtocol {
     pub sentence: String,
     /// One per run, in the order given.
     pub runs: Vec<RunFigures>,
-    /// Models and fills, best first.
+    /// Models, then fills, each best first.
     pub methods: Vec<Method>,
 }
 
@@ -230,21 +230,17 @@ fn under(judged: &[Judged], data_sets: &[DataSet], of_run: &[usize], protocol: P
         }
     };
     let runs: Vec<RunFigures> = judged.iter().zip(of_run).map(figures).collect();
-    UnderProtocol { sentence: sentence(&runs, &methods, protocol), runs, methods }
+    UnderProtocol { sentence: sentence(&runs, &methods, data_sets.len(), protocol), runs, methods }
 }
 
-fn sentence(runs: &[RunFigures], methods: &[Method], protocol: Protocol) -> String {
+fn sentence(runs: &[RunFigures], methods: &[Method], n_data_sets: usize, protocol: Protocol) -> String {
     let n_won = runs.iter().filter(|r| r.verdict == Verdict::BeatsEveryFill).count();
     let beat = if n_won == 1 { "beats" } else { "beat" };
     let mut said =
         format!("Under the {} protocol {n_won} of {} runs {beat} every simple fill.", protocol.name(), runs.len());
-    if let Some(best) = methods.iter().find(|m| m.best) {
-        let next = methods.iter().find(|m| !m.best);
-        let next = next.map_or_else(String::new, |m| format!(", then {} ({:.2} ×)", m.method, m.relative_mse));
-        said += &format!(
-            " Relative to the lowest MSE on each data set, {} is best ({:.2} ×){next}.",
-            best.method, best.relative_mse
-        );
+    said += &winners(methods, n_data_sets);
+    if n_data_sets > 1 {
+        said += &relative(methods);
     }
     let changes: Vec<f64> = runs.iter().filter_map(|r| r.change_to_median_percent).collect();
     if !changes.is_empty() {
@@ -256,6 +252,33 @@ fn sentence(runs: &[RunFigures], methods: &[Method], protocol: Protocol) -> Stri
         );
     }
     said
+}
+
+/// Who has the lowest MSE: by name of the data set where there are few, counted where there are many.
+fn winners(methods: &[Method], n_data_sets: usize) -> String {
+    let won = |m: &Method| -> Vec<String> { m.on.iter().filter(|o| o.best).map(|o| o.data_set.clone()).collect() };
+    let mut won: Vec<(&str, Vec<String>)> =
+        methods.iter().map(|m| (m.method.as_str(), won(m))).filter(|(_, sets)| !sets.is_empty()).collect();
+    won.sort_by_key(|(_, sets)| std::cmp::Reverse(sets.len()));
+    let in_words = |(method, sets): &(&str, Vec<String>)| match n_data_sets {
+        1 => (*method).to_owned(),
+        2 | 3 => format!("{method} on {}", sets.join(" and ")),
+        n => format!("{method} on {} of {n} data sets", sets.len()),
+    };
+    format!(" Lowest MSE: {}.", won.iter().map(in_words).collect::<Vec<_>>().join(", "))
+}
+
+/// The best model and the best fill, each relative to the lowest MSE on its data sets; the better one first.
+fn relative(methods: &[Method]) -> String {
+    let mut best: Vec<&Method> =
+        [Kind::Model, Kind::Fill].iter().filter_map(|kind| methods.iter().find(|m| m.kind == *kind)).collect();
+    best.sort_by(|a, b| a.relative_mse.total_cmp(&b.relative_mse));
+    let in_words = |m: &&Method| {
+        let kind = if m.kind == Kind::Model { "model" } else { "simple fill" };
+        format!("the best {kind}, {}, is at {:.2} ×", m.method, m.relative_mse)
+    };
+    let words: Vec<String> = best.iter().map(in_words).collect();
+    format!(" Relative to the lowest MSE on each data set, on average, {}.", words.join(" and "))
 }
 
 /// Runs on one data set that were not asked the same question: the fills, which see only the visible values, tell.
@@ -274,14 +297,4 @@ fn notes(judged: &[Judged], data_sets: &[DataSet], of_run: &[usize]) -> Vec<Stri
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_is_as_short_as_tells_the_runs_apart() {
-        let of = |paths: &[&str]| names(&paths.iter().map(Path::new).collect::<Vec<_>>());
-        assert_eq!(of(&["/a/best", "/a/paper"]), ["best", "paper"]);
-        assert_eq!(of(&["/x/one/run", "/x/two/run"]), ["one/run", "two/run"]);
-        assert_eq!(of(&["/x/one/run", "/x/two/run", "/x/other"]), ["one/run", "two/run", "x/other"]);
-    }
-}
+mod tests;

@@ -52,7 +52,7 @@ pub fn render(comparison: &Comparison) -> String {
 }
 
 fn section<'a>(comparison: &'a Comparison, protocol: Protocol, under: &'a UnderProtocol) -> Section<'a> {
-    let rows: Vec<Violin> = under.methods.iter().map(violin).collect();
+    let rows: Vec<Violin> = under.methods.iter().map(|m| violin(m, comparison.data_sets.len())).collect();
     let on =
         |method: &Method, data_set: &str| method.on.iter().find(|o| o.data_set == data_set).map(|o| (o.mse, o.best));
     let cell =
@@ -86,10 +86,12 @@ fn run_row(figures: &RunFigures) -> RunRow<'_> {
     }
 }
 
-fn violin(method: &Method) -> Violin {
+fn violin(method: &Method, n_data_sets: usize) -> Violin {
+    let judged_on = method.on.len();
+    let part = if judged_on == n_data_sets { String::new() } else { format!(" ({judged_on} of {n_data_sets})") };
     Violin {
         name: method.method.clone(),
-        figure: format!("{:.2} ×", method.relative_mse),
+        figure: format!("{:.2} ×{part}", method.relative_mse),
         is_model: method.kind == Kind::Model,
         best: method.best,
         values: method.on.iter().flat_map(|o| o.assays.iter().copied()).collect(),
