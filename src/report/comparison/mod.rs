@@ -1,18 +1,22 @@
 //! Several evaluations beside one another: which model, on which data, against which fill. Plain numbers in, plain numbers
 //! out; `page` and `files` write them.
 
+mod data_set;
 mod files;
 mod methods;
 mod page;
+mod sentence;
 
 use std::path::Path;
 
 use serde::Serialize;
 
+pub use self::data_set::DataSet;
+use self::data_set::all_differ;
 pub use self::files::write;
 pub use self::methods::{Kind, Method, OnDataSet};
 use super::evaluation::Evaluation;
-use super::verdict::{self, change_percent, percent};
+use super::verdict::{self, change_percent};
 use crate::evaluate::completion::Protocol;
 
 /// An evaluation under the name its run has among those compared.
@@ -41,21 +45,6 @@ pub struct Comparison {
     pub paper_reports_percent: f64,
     /// What a reader must know before comparing.
     pub notes: Vec<String>,
-}
-
-/// One split of one shard folder.
-#[derive(Debug, Clone, Serialize)]
-pub struct DataSet {
-    /// Its sections, and as much more as tells it from the others.
-    pub name: String,
-    /// Evaluated split.
-    pub split: String,
-    /// Identity of the shards.
-    pub data_hash: String,
-    /// Evaluated spots.
-    pub n_spots: u64,
-    /// Genes.
-    pub n_genes: u64,
 }
 
 /// One run.
@@ -146,7 +135,7 @@ pub fn names(runs: &[&Path]) -> Vec<String> {
 
 /// Compares runs, each evaluated once.
 pub fn compare(judged: &[Judged]) -> Comparison {
-    let (data_sets, of_run) = data_sets(judged);
+    let (data_sets, of_run) = data_set::of(judged);
     let facts = |(one, &set): (&Judged, &usize)| RunFacts {
         run: one.run.clone(),
         model: one.evaluation.facts.model.clone(),
@@ -160,46 +149,9 @@ pub fn compare(judged: &[Judged]) -> Comparison {
         paper: under(judged, &data_sets, &of_run, Protocol::Paper),
         strict: under(judged, &data_sets, &of_run, Protocol::Strict),
         paper_reports_percent: verdict::PAPER_CHANGE_TO_MEDIAN_PERCENT,
-        notes: notes(judged, &data_sets, &of_run),
+        notes: sentence::notes(judged, &data_sets, &of_run),
         data_sets,
     }
-}
-
-/// The data sets in the order of their first run, and each run's.
-fn data_sets(judged: &[Judged]) -> (Vec<DataSet>, Vec<usize>) {
-    let mut sets: Vec<(DataSet, &[String])> = Vec::new();
-    let mut of_run = Vec::new();
-    for one in judged {
-        let facts = &one.evaluation.facts;
-        let known = sets.iter().position(|(s, _)| s.data_hash == facts.data_hash && s.split == facts.split);
-        of_run.push(known.unwrap_or(sets.len()));
-        if known.is_none() {
-            let set = DataSet {
-                name: String::new(),
-                split: facts.split.clone(),
-                data_hash: facts.data_hash.clone(),
-                n_spots: facts.n_spots,
-                n_genes: facts.n_genes,
-            };
-            sets.push((set, &facts.sections));
-        }
-    }
-    let short = |sections: &[String]| match sections {
-        [a, b, c, more @ ..] if !more.is_empty() => format!("{a}, {b}, {c} and {} more", more.len()),
-        few => few.join(", "),
-    };
-    let ways: [&dyn Fn(&DataSet, &[String]) -> String; 3] = [
-        &|_, sections| short(sections),
-        &|s, sections| format!("{} ({}, {} genes)", short(sections), s.split, s.n_genes),
-        &|s, sections| format!("{} ({}, shards {:.12})", short(sections), s.split, s.data_hash),
-    ];
-    let names = |way: &dyn Fn(&DataSet, &[String]) -> String| sets.iter().map(|(s, x)| way(s, x)).collect::<Vec<_>>();
-    let chosen = ways.iter().map(|way| names(way)).find(|n| all_differ(n)).unwrap_or_else(|| names(ways[2]));
-    (sets.into_iter().zip(chosen).map(|((set, _), name)| DataSet { name, ..set }).collect(), of_run)
-}
-
-fn all_differ(names: &[String]) -> bool {
-    names.iter().enumerate().all(|(i, name)| !names[..i].contains(name))
 }
 
 fn under(judged: &[Judged], data_sets: &[DataSet], of_run: &[usize], protocol: Protocol) -> UnderProtocol {
@@ -230,70 +182,7 @@ fn under(judged: &[Judged], data_sets: &[DataSet], of_run: &[usize], protocol: P
         }
     };
     let runs: Vec<RunFigures> = judged.iter().zip(of_run).map(figures).collect();
-    UnderProtocol { sentence: sentence(&runs, &methods, data_sets.len(), protocol), runs, methods }
-}
-
-fn sentence(runs: &[RunFigures], methods: &[Method], n_data_sets: usize, protocol: Protocol) -> String {
-    let n_won = runs.iter().filter(|r| r.verdict == Verdict::BeatsEveryFill).count();
-    let beat = if n_won == 1 { "beats" } else { "beat" };
-    let mut said =
-        format!("Under the {} protocol {n_won} of {} runs {beat} every simple fill.", protocol.name(), runs.len());
-    said += &winners(methods, n_data_sets);
-    if n_data_sets > 1 {
-        said += &relative(methods);
-    }
-    let changes: Vec<f64> = runs.iter().filter_map(|r| r.change_to_median_percent).collect();
-    if !changes.is_empty() {
-        said += &format!(
-            " Against median completion the MSE changes by {}, mean over {} runs; the SpaCKLE paper reports {} as a mean over 26 data sets.",
-            percent(changes.iter().sum::<f64>() / changes.len() as f64),
-            changes.len(),
-            percent(verdict::PAPER_CHANGE_TO_MEDIAN_PERCENT)
-        );
-    }
-    said
-}
-
-/// Who has the lowest MSE: by name of the data set where there are few, counted where there are many.
-fn winners(methods: &[Method], n_data_sets: usize) -> String {
-    let won = |m: &Method| -> Vec<String> { m.on.iter().filter(|o| o.best).map(|o| o.data_set.clone()).collect() };
-    let mut won: Vec<(&str, Vec<String>)> =
-        methods.iter().map(|m| (m.method.as_str(), won(m))).filter(|(_, sets)| !sets.is_empty()).collect();
-    won.sort_by_key(|(_, sets)| std::cmp::Reverse(sets.len()));
-    let in_words = |(method, sets): &(&str, Vec<String>)| match n_data_sets {
-        1 => (*method).to_owned(),
-        2 | 3 => format!("{method} on {}", sets.join(" and ")),
-        n => format!("{method} on {} of {n} data sets", sets.len()),
-    };
-    format!(" Lowest MSE: {}.", won.iter().map(in_words).collect::<Vec<_>>().join(", "))
-}
-
-/// The best model and the best fill, each relative to the lowest MSE on its data sets; the better one first.
-fn relative(methods: &[Method]) -> String {
-    let mut best: Vec<&Method> =
-        [Kind::Model, Kind::Fill].iter().filter_map(|kind| methods.iter().find(|m| m.kind == *kind)).collect();
-    best.sort_by(|a, b| a.relative_mse.total_cmp(&b.relative_mse));
-    let in_words = |m: &&Method| {
-        let kind = if m.kind == Kind::Model { "model" } else { "simple fill" };
-        format!("the best {kind}, {}, is at {:.2} ×", m.method, m.relative_mse)
-    };
-    let words: Vec<String> = best.iter().map(in_words).collect();
-    format!(" Relative to the lowest MSE on each data set, on average, {}.", words.join(" and "))
-}
-
-/// Runs on one data set that were not asked the same question: the fills, which see only the visible values, tell.
-fn notes(judged: &[Judged], data_sets: &[DataSet], of_run: &[usize]) -> Vec<String> {
-    let fills = |i: usize| &judged[i].evaluation.paper.baselines;
-    let differs = |i: usize| {
-        let first = of_run.iter().position(|s| *s == of_run[i])?;
-        (fills(first) != fills(i)).then(|| {
-            format!(
-                "{} and {} were judged on {} with different hidden entries (another seed, hidden fraction or mask rule, or another version): their MSE do not answer the same question. Fills of this data set are those of {}.",
-                judged[first].run, judged[i].run, data_sets[of_run[i]].name, judged[first].run
-            )
-        })
-    };
-    (0..judged.len()).filter_map(differs).collect()
+    UnderProtocol { sentence: sentence::of(&runs, &methods, data_sets.len(), protocol), runs, methods }
 }
 
 #[cfg(test)]
