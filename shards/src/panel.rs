@@ -30,6 +30,35 @@ pub struct Panel {
     pub genes: Vec<PanelGene>,
     /// The genes of the layers, Moran-descending: indices into `genes`.
     pub selected: Vec<u32>,
+    /// Batch correction of the layers, where there is one: what further sections are corrected with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub combat: Option<PanelCombat>,
+}
+
+/// ComBat of a data set: one correction per layer it was applied to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PanelCombat {
+    /// Names of the batches (sections or donors), in the order of the parameters.
+    pub batches: Vec<String>,
+    /// Of `log1p` → `c_log1p`.
+    pub log1p: CombatParameters,
+    /// Of `d_log1p` → `c_d_log1p`.
+    pub d_log1p: CombatParameters,
+}
+
+/// What a ComBat correction is made of (`spared.md` §6).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CombatParameters {
+    /// Grand mean per gene, `[G]`.
+    pub mean: Vec<f64>,
+    /// Pooled standard deviation per gene, `[G]`; 0 for a gene that never varies inside a batch: it is left as it is.
+    pub deviation: Vec<f64>,
+    /// Shift of each batch, in units of `deviation`, `[batches][G]`.
+    pub shift: Vec<Vec<f64>>,
+    /// Variance of each batch, in units of the pooled one, `[batches][G]`.
+    pub scale: Vec<Vec<f64>>,
 }
 
 impl Panel {

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::anyhow;
 use syncytia_launch::ExitCode;
 use syncytia_shards::panel::Panel;
-use syncytia_shards::process::Normalize;
-use syncytia_shards::processed::{Matrix, Split};
+use syncytia_shards::process::{Layer, Normalize};
+use syncytia_shards::processed::{Matrix, Piece, Split};
 use syncytia_shards::reader::Shards;
 
 use super::exit::UsageError;
@@ -16,6 +16,7 @@ use super::train_view::new_events;
 use crate::config;
 use crate::evaluate::block::{Block, Pipeline, Seen};
 use crate::evaluate::completion::{self, Protocol, Setting};
+use crate::evaluate::correction::Correction;
 use crate::model::Model;
 use crate::report::curves::Curves;
 use crate::report::evaluation::{Evaluation, Facts, MethodScores};
@@ -97,7 +98,11 @@ pub fn evaluate(path: &Path, which: Which, shards: &Path, split: Option<Split>) 
     let fractions: Vec<f64> = shards.manifest().panel.selected_genes().map(|g| g.glob_exp_frac).collect();
     let Task::Completion(task) = Task::new(&run.config.task, &fractions, run.config.train.seed);
     let shard_config: ShardConfig = config::parse(&shards.manifest().config, "the manifest's config", &[])?;
-    let pipeline = pipeline(&shards.manifest().panel, &shard_config)?;
+    let mut pipeline = pipeline(&shards.manifest().panel, &shard_config)?;
+    if task_config.layer == Layer::CDLog1p.as_str() {
+        let (combat, key) = (shard_config.process.combat, shard_config.process.combat_key);
+        pipeline.correction = Some(Correction::new(combat, key, &pieces_of(&shards, Split::Train)?, &pipeline)?);
+    }
     let blocks = blocks_of(&shards, split, &task_config.layer, &pipeline)?;
     if blocks.is_empty() {
         return Err(UsageError(format!("the shards have no {} split", split.as_str())).into());
@@ -169,13 +174,18 @@ pub fn pipeline(panel: &Panel, config: &ShardConfig) -> anyhow::Result<Pipeline>
         selected: panel.selected.clone(),
         hops: config.process.hops as usize,
         completion_graph: config.process.completion_graph,
+        correction: None,
     })
 }
 
-fn blocks_of(shards: &Shards, split: Split, layer: &str, pipeline: &Pipeline) -> anyhow::Result<Vec<Block>> {
+fn pieces_of(shards: &Shards, split: Split) -> anyhow::Result<Vec<Piece>> {
     let mut sections: Vec<u32> = shards.row_groups(split).iter().map(|g| g.section).collect();
     sections.dedup();
-    sections.into_iter().map(|section| Ok(Block::new(shards.read_piece(section, split)?, layer, pipeline))).collect()
+    sections.into_iter().map(|section| Ok(shards.read_piece(section, split)?)).collect()
+}
+
+fn blocks_of(shards: &Shards, split: Split, layer: &str, pipeline: &Pipeline) -> anyhow::Result<Vec<Block>> {
+    Ok(pieces_of(shards, split)?.into_iter().map(|piece| Block::new(piece, layer, pipeline)).collect())
 }
 
 fn check_panel(run: &RunState, shards: &Shards) -> anyhow::Result<()> {

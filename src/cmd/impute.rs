@@ -9,7 +9,7 @@ use anyhow::anyhow;
 use syncytia_launch::ExitCode;
 use syncytia_shards::ingest::h5ad_write::{self, AnnData, Raw, Uns, Values, X};
 use syncytia_shards::ingest::{self, IngestOptions};
-use syncytia_shards::process::{neighbours, strip_version};
+use syncytia_shards::process::{Layer, Neighbourhood, batch_name, combat, median, neighbours, strip_version};
 use syncytia_shards::processed::Matrix;
 use syncytia_shards::section::{Csr, Section};
 
@@ -55,9 +55,12 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let shard_config: ShardConfig = config::parse(&run.shard_config, "the checkpoint's shard config", &[])?;
     let section = ingest::read_section(&args.input, &IngestOptions { library_id: None, ..shard_config.input.clone() })?;
     let counts = aligned(&section, &run, args.max_genes_lost)?;
-    let values = pipeline(&run.panel, &shard_config)?.log1p(&counts);
+    let mut values = pipeline(&run.panel, &shard_config)?.log1p(&counts);
     let measured =
         Matrix { n_cols: values.n_cols, values: values.values.iter().map(|&v| v != 0.0).collect::<Vec<bool>>() };
+    if run.config.task.layer() == Layer::CDLog1p.as_str() {
+        values = corrected(&section, &run, &shard_config, values, &measured)?;
+    }
     let k = run.shape.spots - 1;
     if section.n_obs() <= k {
         return Err(syncytia_shards::process::ProcessError::Config {
@@ -66,7 +69,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
         .into());
     }
-    let neighbours = neighbours::knn(&section.xy, k);
+    let neighbours = match shard_config.process.neighbourhood {
+        Neighbourhood::Knn => neighbours::knn(&section.xy, k),
+        Neighbourhood::HexHops => neighbours::hex_hops(&section.xy, k),
+    };
     let seen = Visible { values: &values, visible: &measured, neighbours: &neighbours };
     let mut completed = inference::complete(&model, &seen, &cpu());
     let n_missing = measured.values.iter().filter(|m| !**m).count();
@@ -90,6 +96,32 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         ))?;
     }
     Ok(ExitCode::Done)
+}
+
+/// Measured values as the model was trained on them: by the correction of the section's batch, or, for a section that was not
+/// there, by one of its own under the mean and deviation of the others.
+fn corrected(
+    section: &Section,
+    run: &RunState,
+    config: &ShardConfig,
+    values: Matrix<f32>,
+    measured: &Matrix<bool>,
+) -> anyhow::Result<Matrix<f32>> {
+    let Some(combat) = &run.panel.combat else { return Ok(values) }; // of one batch: nothing was corrected
+    let process = &config.process;
+    let windows = neighbours::completion_hops(&section.xy, process.hops as usize, process.completion_graph);
+    let completed = median::complete(&values, &windows);
+    let name = batch_name(&section.library_id, section.donor_id.as_deref(), process.combat_key)?;
+    let mut corrected = match combat.batches.iter().position(|b| b == name) {
+        Some(batch) => combat::apply(&combat.d_log1p, &completed, batch),
+        None => combat::apply_to_new_batch(&combat.d_log1p, &completed, process.combat),
+    };
+    for (value, &measured) in corrected.values.iter_mut().zip(&measured.values) {
+        if !measured {
+            *value = 0.0;
+        }
+    }
+    Ok(corrected)
 }
 
 /// The section's counts in the columns of the model's whole panel, with a ledger of what it lacks.
@@ -129,10 +161,18 @@ fn aligned(section: &Section, run: &RunState, max_lost: f64) -> anyhow::Result<C
     Ok(padded.select_columns(&columns))
 }
 
+/// What the numbers are, in words.
+fn scale(run: &RunState) -> &'static str {
+    match run.config.task.layer() == Layer::CDLog1p.as_str() && run.panel.combat.is_some() {
+        true => "log2(normalised count + 1), batch-corrected (ComBat)",
+        false => "log2(normalised count + 1)",
+    }
+}
+
 fn ann_data(section: &Section, run: &RunState, values: Matrix<f32>, completed: Matrix<f32>) -> AnnData {
     let whole = AnnData::from_section(section);
     let provenance = BTreeMap::from([
-        ("scale".to_owned(), Uns::Text("log2(normalised count + 1)".into())),
+        ("scale".to_owned(), Uns::Text(scale(run).into())),
         ("model".to_owned(), Uns::Text(run.config.model.name().into())),
         ("global_step".to_owned(), Uns::I64(run.global_step as i64)),
         ("data_hash".to_owned(), Uns::Text(run.data_hash.clone())),

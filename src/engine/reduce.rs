@@ -50,6 +50,13 @@ pub fn binary_exponent(bits: u32) -> i16 {
     }
 }
 
+/// The exponents that the next step starts from: those just seen, and where a gradient was all zero the ones known.
+pub fn carry_exponents(known: &mut [Option<i16>], seen: &[Option<i16>]) {
+    for (known, seen) in known.iter_mut().zip(seen) {
+        *known = seen.or(*known);
+    }
+}
+
 /// e of a tensor whose last exponent is E: 62 − ⌈log2 lanes⌉ − 6 − E.
 pub fn shift(exponent: i16, lanes: usize) -> i32 {
     62 - lanes.next_power_of_two().trailing_zeros() as i32 - HEADROOM - i32::from(exponent)
@@ -149,6 +156,13 @@ mod tests {
             dequantise_segment(&tensors, &shifts, cut, &sums[cut..], &mut out[cut..]);
             assert_eq!(out, whole, "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn a_gradient_of_zeros_keeps_its_exponent() {
+        let mut known = [Some(3), Some(-2), None, None];
+        carry_exponents(&mut known, &[Some(5), None, Some(0), None]);
+        assert_eq!(known, [Some(5), Some(-2), Some(0), None]);
     }
 
     #[test]

@@ -7,6 +7,8 @@ use syncytia_shards::process::{CompletionGraph, Normalize};
 use syncytia_shards::processed::{Matrix, Piece};
 use syncytia_shards::section::Csr;
 
+use super::correction::Correction;
+
 /// How counts became layers: what the strict protocol does again from what is visible.
 #[derive(Debug, Clone)]
 pub struct Pipeline {
@@ -20,6 +22,8 @@ pub struct Pipeline {
     pub hops: usize,
     /// The graph its windows follow.
     pub completion_graph: CompletionGraph,
+    /// How completed layers were batch-corrected, where the task's layer is.
+    pub correction: Option<Correction>,
 }
 
 impl Pipeline {
@@ -104,10 +108,16 @@ impl Block {
     /// The `strict` protocol: hidden in the raw counts, then normalised and completed from what is visible.
     pub fn seen_strictly(&self, hidden: &Matrix<bool>, pipeline: &Pipeline) -> Seen {
         let counts = without(&self.piece.counts, hidden, &pipeline.selected);
-        let values = pipeline.log1p(&counts);
+        let mut values = pipeline.log1p(&counts);
         let visible: Vec<bool> =
             self.piece.measured.values.iter().zip(&hidden.values).map(|(&m, &h)| m && !h).collect();
         let mut input = median::complete(&values, &self.windows);
+        if let Some(correction) = &pipeline.correction {
+            input = correction.apply(&self.piece, input);
+            for (i, value) in values.values.iter_mut().enumerate() {
+                *value = if visible[i] { input.values[i] } else { 0.0 };
+            }
+        }
         input.values.iter_mut().zip(&hidden.values).for_each(|(v, &h)| {
             if h {
                 *v = 0.0;

@@ -6,4 +6,5 @@
 pub mod baselines;
 pub mod block;
 pub mod completion;
+pub mod correction;
 pub mod metrics;

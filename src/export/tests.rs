@@ -52,7 +52,7 @@ fn panel_of(genes: usize) -> Panel {
         moran: Some(0.5),
     };
     let selected = (0..genes as u32).rev().collect();
-    Panel { species: "mouse".into(), annotation: None, genes: (0..=genes).map(gene).collect(), selected }
+    Panel { species: "mouse".into(), annotation: None, genes: (0..=genes).map(gene).collect(), selected, combat: None }
 }
 
 struct Stage {

@@ -22,6 +22,15 @@ pub enum TaskConfig {
     Completion(completion::CompletionConfig),
 }
 
+impl TaskConfig {
+    /// The layer it needs.
+    pub fn layer(&self) -> &str {
+        match self {
+            TaskConfig::Completion(config) => &config.layer,
+        }
+    }
+}
+
 /// Where a micro-batch's draws are keyed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DrawsAt {

@@ -246,6 +246,13 @@ impl TrainConfig {
         must(optim.lr > 0.0, format!("optim.lr = {}: must be positive", optim.lr));
         must(optim.ema.is_none_or(|d| (0.0..1.0).contains(&d)), "optim.ema: must be in [0, 1)".into());
         let TaskConfig::Completion(task) = &self.task;
+        must(
+            ["d_log1p", "c_d_log1p"].contains(&task.layer.as_str()),
+            format!(
+                "task.layer = \"{}\": completion learns completed layers, \"d_log1p\" or \"c_d_log1p\"",
+                task.layer
+            ),
+        );
         must((0.0..=1.0).contains(&task.rho), format!("task.rho = {}: must be in [0, 1]", task.rho));
         let ModelConfig::Spackle(model) = &self.model;
         must(

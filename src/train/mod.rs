@@ -7,6 +7,7 @@ pub mod config;
 pub mod data;
 pub mod error;
 pub mod lock;
+pub mod replicas;
 pub mod run_folder;
 pub mod saver;
 pub mod state;

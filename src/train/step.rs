@@ -162,9 +162,7 @@ impl<'a> StepRunner<'a> {
                     if rerun {
                         return Err(TrainError::SecondOverflow { global_step: state.global_step });
                     }
-                    for (exponent, seen) in exponents.iter_mut().zip(&seen) {
-                        *exponent = seen.or(*exponent);
-                    }
+                    reduce::carry_exponents(&mut exponents, &seen);
                     rerun = true;
                     continue;
                 }
@@ -330,9 +328,7 @@ impl<'a> StepRunner<'a> {
         if let (Some(average), Some(decay)) = (&mut state.ema, optim.ema) {
             ema::update(average, &state.parameters, decay);
         }
-        for (exponent, seen) in state.exponents.iter_mut().zip(seen) {
-            *exponent = seen.or(*exponent);
-        }
+        reduce::carry_exponents(&mut state.exponents, seen);
         state.skipped_in_a_row = 0;
         state.optim_step += 1;
         state.global_step += 1;

@@ -17,11 +17,12 @@ use super::config::TrainConfig;
 use super::data::{TrainData, ValData};
 use super::error::TrainError;
 use super::lock::RunLock;
+use super::replicas;
 use super::run_folder::RunFolder;
 use super::saver::{Place, Saver};
 use super::state::{self, Best, RunState};
 use super::step::{LaneBatch, StepOutcome, StepRunner, StepState};
-use super::validate::validate;
+use super::validate::{is_better, validate};
 use crate::engine::{Engine, ThreadsEngine};
 use crate::model::params::ParamSpec;
 use crate::model::{DataShape, Model};
@@ -261,7 +262,7 @@ fn rank(shared: &Shared<'_>, engine: &mut dyn Engine) -> Result<End, TrainError>
         model: Some(shared.model.clone()),
     };
     let first = rank.state.global_step;
-    rank.agree(engine)?;
+    replicas::agree(engine, &rank.state)?;
     if engine.rank() == 0 {
         observe(shared, |o| {
             o.start(&Start {
@@ -356,7 +357,7 @@ impl Rank<'_> {
         }
         let save = last || stop || step.is_multiple_of(config.checkpoint.every);
         if save || step.is_multiple_of(config.train.digest_every) {
-            self.agree(engine)?;
+            replicas::agree(engine, &self.state)?;
         }
         if save && engine.rank() == 0 {
             self.save()?;
@@ -377,8 +378,7 @@ impl Rank<'_> {
         let model = self.model.as_ref().expect("a model is always put back");
         let value = validate(engine, model, &self.state, val, &self.shared.task, self.shared.run.config)?;
         let step = self.state.global_step;
-        // Strictly lower wins; ties and NaN leave the earlier one.
-        let best = self.run_state.best.is_none_or(|b| value < b.value);
+        let best = is_better(value, self.run_state.best.map(|b| b.value));
         if best {
             self.run_state.best = Some(Best { global_step: step, value });
         }
@@ -404,23 +404,6 @@ impl Rank<'_> {
         saver.submit(place, self.state.global_step, contents)?;
         report_saves(self.shared.run, saver.outcomes());
         Ok(())
-    }
-
-    /// Compares a digest of the parameters over ranks.
-    fn agree(&self, engine: &mut dyn Engine) -> Result<(), TrainError> {
-        let mut hasher = blake3::Hasher::new();
-        for value in &self.state.parameters {
-            hasher.update(&value.to_le_bytes());
-        }
-        let digest = u64::from_le_bytes(hasher.finalize().as_bytes()[..8].try_into().expect("eight bytes"));
-        let mut words = vec![0i64; engine.world_size()];
-        words[engine.rank()] = digest as i64;
-        engine.all_reduce_i64("digest of the parameters", &mut words)?;
-        let ranks: Vec<usize> = (1..words.len()).filter(|&r| words[r] != words[0]).collect();
-        if ranks.is_empty() {
-            return Ok(());
-        }
-        Err(TrainError::ReplicasDiffer { global_step: self.state.global_step, ranks })
     }
 
     fn log_ids(&self, engine: &dyn Engine, batches: &[LaneBatch]) {

@@ -9,6 +9,11 @@ use crate::model::Model;
 use crate::task::Task;
 use crate::tensor::cpu;
 
+/// Strictly lower wins; ties and NaN leave the earlier one.
+pub fn is_better(value: f64, best: Option<f64>) -> bool {
+    best.is_none_or(|best| value < best)
+}
+
 /// The selection metric on the validation split with the weights that evaluation uses.
 ///
 /// Batch b goes to lane b mod lanes; each lane sums in f64 in batch order, the lanes' sums are added in lane order.
@@ -40,4 +45,15 @@ pub fn validate(
     let total = |offset| words.iter().skip(offset).step_by(2).map(|&w| f64::from_bits(w as u64)).sum::<f64>();
     let (sum, weight): (f64, f64) = (total(0), total(1));
     Ok(if weight == 0.0 { 0.0 } else { sum / weight })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_better;
+
+    #[test]
+    fn strictly_lower_wins() {
+        assert!(is_better(2.0, None) && is_better(1.0, Some(2.0)));
+        assert!(!is_better(2.0, Some(2.0)) && !is_better(3.0, Some(2.0)) && !is_better(f64::NAN, Some(2.0)));
+    }
 }

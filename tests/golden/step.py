@@ -65,7 +65,8 @@ class ChaCha8:
         return self.words.pop(0)
 
 
-def permutation(seed, purpose, words, n):
+def shuffle_stream(seed, purpose, words):
+    """A function below(bound) on the stream of `words`."""
     stream = ChaCha8(hashed(seed, purpose, b"".join(struct.pack("<Q", w) for w in words)))
 
     def below(bound):
@@ -74,6 +75,11 @@ def permutation(seed, purpose, words, n):
             if product & M32 >= ((1 << 32) - bound) % bound:
                 return product >> 32
 
+    return below
+
+
+def permutation(seed, purpose, words, n):
+    below = shuffle_stream(seed, purpose, words)
     items = list(range(n))
     for i in range(n - 1, 0, -1):
         j = below(i + 1)
@@ -205,6 +211,7 @@ json.dump(
         "step_mask": [word(key_of(SEED, "TrainMask"), i, [11, 4, 0]) < int([0.3, 0.5, 1.0][i % 3] * 2**32) for i in range(12)],
         "assay_mask": [word(key_of(SEED, "AssayMask"), i, [17, 2, 5]) < int(0.4 * 2**32) for i in range(12)],
         "dropout": bits(dropout(SEED, 11, 4, 2, 0.1, 150)),
+        "below": list(map(shuffle_stream(SEED, "ShuffleWindow", [1, 2, 3]), [3 << 30] * 20)),  # a quarter is rejected
         "permutation": permutation(SEED, "ShuffleEpoch", [6], 40),
         "groups": GROUPS,
         "order_whole": order_whole(SEED, GROUPS, 2, 3, 21),

@@ -3,12 +3,13 @@
 
 use syncytia::evaluate::baselines::{Baseline, Fit, RidgeLocal};
 use syncytia::evaluate::block::{Block, Pipeline, Seen};
+use syncytia::evaluate::correction::{Correction, TrainPiece};
 use syncytia::model::{DataShape, Model};
 use syncytia::task::inference::{self, Visible};
 use syncytia::tensor::cpu;
 use syncytia_shards::draw::{self, DrawKey, Purpose};
 use syncytia_shards::panel::Panel;
-use syncytia_shards::process::Normalize;
+use syncytia_shards::process::{Combat, CombatKey, Normalize};
 use syncytia_shards::processed::{Matrix, Piece, Split};
 
 use crate::stage;
@@ -22,8 +23,18 @@ fn piece() -> (Piece, Pipeline) {
         selected,
         hops: 4,
         completion_graph: syncytia_shards::process::CompletionGraph::Own,
+        correction: None,
     };
     (processed.pieces.into_iter().find(|p| p.split == Split::Val).unwrap(), pipeline)
+}
+
+/// A batch correction against a training section that lies half a unit higher and wider.
+fn correction() -> Correction {
+    let train = stage::processed().pieces.into_iter().find(|p| p.split == Split::Train).unwrap();
+    let mut completed = train.layers["d_log1p"].clone();
+    completed.values.iter_mut().for_each(|v| *v = 1.2 * *v + 0.5);
+    let train = vec![TrainPiece { section: 9, batch: "another section".into(), completed }];
+    Correction { combat: Combat::Standard, key: CombatKey::Section, train }
 }
 
 /// An untrained model, every weight moved: a zero-initialised head would hide a leak.
@@ -58,6 +69,7 @@ fn predictions(block: &Block, seen: &Seen, hidden: &Matrix<bool>, ridge: &RidgeL
 #[test]
 fn changing_any_hidden_value_changes_no_prediction_bit() {
     let (piece, pipeline) = piece();
+    let corrected = Pipeline { correction: Some(correction()), ..pipeline.clone() };
     let block = Block::new(piece.clone(), "d_log1p", &pipeline);
     let hidden = hidden(&block);
     // The targets and the raw counts of every hidden entry, changed.
@@ -86,12 +98,29 @@ fn changing_any_hidden_value_changes_no_prediction_bit() {
     for (protocol, a, b) in [
         ("paper", block.seen_as_in_the_paper(&hidden), other.seen_as_in_the_paper(&hidden)),
         ("strict", block.seen_strictly(&hidden, &pipeline), other.seen_strictly(&hidden, &pipeline)),
+        ("strict with ComBat", block.seen_strictly(&hidden, &corrected), other.seen_strictly(&hidden, &corrected)),
     ] {
         let (before, after) = (predictions(&block, &a, &hidden, &ridge), predictions(&other, &b, &hidden, &ridge));
         for ((name, x), (_, y)) in before.iter().zip(&after) {
             assert!(x == y, "{name} under {protocol} sees hidden values");
         }
     }
+}
+
+#[test]
+fn a_corrected_block_is_judged_in_corrected_values() {
+    let (piece, pipeline) = piece();
+    let corrected = Pipeline { correction: Some(correction()), ..pipeline.clone() };
+    let block = Block::new(piece, "d_log1p", &pipeline);
+    let hidden = hidden(&block);
+    let (plain, seen) = (block.seen_strictly(&hidden, &pipeline), block.seen_strictly(&hidden, &corrected));
+    let mut moved = 0;
+    for (i, &visible) in seen.visible.values.iter().enumerate() {
+        assert_eq!(seen.values.values[i], if visible { seen.input.values[i] } else { 0.0 });
+        moved += usize::from(visible && (seen.values.values[i] - plain.values.values[i]).abs() > 0.1);
+        assert!(!hidden.values[i] || seen.input.values[i] == 0.0);
+    }
+    assert!(moved > 100, "{moved} visible values moved");
 }
 
 #[test]

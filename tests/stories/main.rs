@@ -19,6 +19,8 @@ mod same_bits;
 mod sbatch;
 /// What several stories stand on: a small data set from the shipped section, and a run of it.
 mod stage;
+/// What a step does on a bad day.
+mod steps;
 /// What SpaCKLE finds on a tissue with known truth.
 mod synthetic;
 /// The definition of a step against a second implementation.

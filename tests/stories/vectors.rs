@@ -76,6 +76,9 @@ fn ids_of_twenty_one_steps_in_one_window_and_in_windows_of_row_groups() {
     let groups = ints::<u32>(&golden["groups"]);
     let by_record_id =
         (0u32..).zip(&groups).flat_map(|(row_group, &n)| (0..n).map(move |row| RowRef { row_group, row })).collect();
+    let mut stream = ShuffleStream::new(seed(&golden), Purpose::ShuffleWindow, &[1, 2, 3]);
+    let below: Vec<u32> = (0..20).map(|_| stream.below(3 << 30)).collect();
+    assert_eq!(below, ints::<u32>(&golden["below"]));
     assert_eq!(
         ShuffleStream::new(seed(&golden), Purpose::ShuffleEpoch, &[6]).permutation(40),
         ints::<u32>(&golden["permutation"])
@@ -98,8 +101,7 @@ fn ids_of_twenty_one_steps_in_one_window_and_in_windows_of_row_groups() {
 fn sums_of_a_toy_gradient_with_an_overflow() {
     let golden = golden();
     let lanes: Vec<Vec<f32>> = golden["lanes"].as_array().unwrap().iter().map(floats).collect();
-    let tensors: Vec<_> =
-        golden["tensors"].as_array().unwrap().iter().map(|t| ints::<usize>(t)).map(|t| t[0]..t[1]).collect();
+    let tensors: Vec<_> = golden["tensors"].as_array().unwrap().iter().map(ints::<usize>).map(|t| t[0]..t[1]).collect();
     let shifts: Vec<Option<i32>> =
         ints::<i16>(&golden["exponents"]).iter().map(|&e| Some(reduce::shift(e, lanes.len()))).collect();
     let mut sums = vec![0i64; lanes[0].len()];

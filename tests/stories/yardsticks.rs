@@ -37,21 +37,25 @@ fn data(folder: &str) -> Option<PathBuf> {
 
 /// Ten assays of every simple fill; the model's place is taken by what is visible.
 fn fills(inputs: &[PathBuf], split: &str, scored: Split) -> Outcome {
+    fills_of("d_log1p", &ProcessConfig::default(), inputs, split, scored)
+}
+
+fn fills_of(layer: &str, config: &ProcessConfig, inputs: &[PathBuf], split: &str, scored: Split) -> Outcome {
     let sections = inputs.iter().map(|p| ingest::read_section(p, &IngestOptions::default()).unwrap()).collect();
     let split: SplitConfig = toml::from_str(split).unwrap();
-    let config = ProcessConfig::default();
-    let processed = process::process(sections, &FilterConfig::default(), &config, &split).unwrap();
+    let processed = process::process(sections, &FilterConfig::default(), config, &split).unwrap();
     let pipeline = Pipeline {
         normalize: config.normalize,
         lengths: processed.panel.genes.iter().map(|g| g.length.unwrap()).collect(),
         selected: processed.panel.selected.clone(),
         hops: config.hops as usize,
         completion_graph: config.completion_graph,
+        correction: None,
     };
     let p: Vec<f64> = processed.panel.selected_genes().map(|g| (0.3 / g.glob_exp_frac).min(1.0)).collect();
     let blocks = |of: Split| -> Vec<Block> {
         let pieces = processed.pieces.iter().filter(|piece| piece.split == of);
-        pieces.map(|piece| Block::new(piece.clone(), "d_log1p", &pipeline)).collect()
+        pieces.map(|piece| Block::new(piece.clone(), layer, &pipeline)).collect()
     };
     let (train, blocks) = (blocks(Split::Train), blocks(scored));
     let key = DrawKey::new(42, Purpose::AssayMask);
@@ -79,13 +83,32 @@ fn agrees(outcome: &Outcome, known: &Known, stronger: f64) {
     assert!(off.is_empty(), "{off:#?}");
 }
 
+fn dlpfc() -> Option<Vec<PathBuf>> {
+    let of = |id| data(&format!("visium-human-dlpfc-{id}/{id}_counts_5000genes.h5ad"));
+    ["151673", "151674"].map(of).into_iter().collect()
+}
+
+#[test]
+fn on_dlpfc_151674_after_combat() {
+    let Some(inputs) = dlpfc() else { return };
+    let config: ProcessConfig = toml::from_str("combat = \"standard\"\nlayers = [\"c_d_log1p\"]").unwrap();
+    agrees(
+        &fills_of("c_d_log1p", &config, &inputs, "val = [\"151674\"]", Split::Val),
+        &[
+            ("median_completion", 2.47, None),
+            ("gene_median", 1.62, None),
+            ("ring1_mean", 0.895, None),
+            ("ring3_mean", 0.681, None),
+            ("soft_impute", 0.72, None),
+            ("ridge_local", 0.611, None),
+        ],
+        0.0,
+    );
+}
+
 #[test]
 fn on_dlpfc_151674() {
-    let inputs = ["151673", "151674"]
-        .map(|id| data(&format!("visium-human-dlpfc-{id}/{id}_counts_5000genes.h5ad")))
-        .into_iter()
-        .collect::<Option<Vec<_>>>();
-    let Some(inputs) = inputs else { return };
+    let Some(inputs) = dlpfc() else { return };
     agrees(
         &fills(&inputs, "val = [\"151674\"]", Split::Val),
         &[

@@ -7,6 +7,7 @@ use std::fmt;
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::combat::Combat;
 use super::error::ProcessError;
 
 /// `[filter]`: which observations and genes stay (`spared.md` §1, §2, §5).
@@ -116,6 +117,10 @@ pub struct ProcessConfig {
     pub hops: u32,
     /// Whose hops make the windows of the median completion. Default `"symmetrised"`.
     pub completion_graph: CompletionGraph,
+    /// Batch correction: `"none"`, `"standard"` or `"combat_0_3_3"`, for the layers that begin with `c_`. Default `"none"`.
+    pub combat: Combat,
+    /// What a batch is: `"section"` or `"donor"`. Default `"section"`.
+    pub combat_key: CombatKey,
     /// Neighbours stored per observation. Default 18.
     pub n_neighbours: u32,
     /// `"knn"`: the nearest ones; `"hex_hops"`: those within two lattice steps, padded. Default `"knn"`.
@@ -130,6 +135,8 @@ impl Default for ProcessConfig {
             normalize: Normalize::Tpm,
             hops: 4,
             completion_graph: CompletionGraph::Symmetrised,
+            combat: Combat::None,
+            combat_key: CombatKey::Section,
             n_neighbours: 18,
             neighbourhood: Neighbourhood::Knn,
             layers: vec![Layer::Log1p, Layer::DLog1p],
@@ -161,6 +168,16 @@ pub enum CompletionGraph {
     Symmetrised,
 }
 
+/// What ComBat takes for a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CombatKey {
+    /// A section.
+    Section,
+    /// A donor.
+    Donor,
+}
+
 /// Which observations are stored as neighbours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -181,13 +198,40 @@ pub enum Layer {
     /// The same after median completion.
     #[serde(rename = "d_log1p")]
     DLog1p,
+    /// `log1p`, batch-corrected.
+    #[serde(rename = "c_log1p")]
+    CLog1p,
+    /// `d_log1p`, batch-corrected.
+    #[serde(rename = "c_d_log1p")]
+    CDLog1p,
     /// `log1p` less its mean over the training observations.
     Deltas,
     /// `d_log1p` less its mean over the training observations.
     DDeltas,
+    /// `c_log1p` less its mean over the training observations.
+    CDeltas,
+    /// `c_d_log1p` less its mean over the training observations.
+    CDDeltas,
 }
 
 impl Layer {
+    /// All, in the order of the pipeline.
+    pub const ALL: [Layer; 8] = [
+        Layer::Log1p,
+        Layer::DLog1p,
+        Layer::CLog1p,
+        Layer::CDLog1p,
+        Layer::Deltas,
+        Layer::DDeltas,
+        Layer::CDeltas,
+        Layer::CDDeltas,
+    ];
+
+    /// Whether it exists only with a batch correction.
+    pub fn is_corrected(self) -> bool {
+        matches!(self, Layer::CLog1p | Layer::CDLog1p | Layer::CDeltas | Layer::CDDeltas)
+    }
+
     /// Name in `Piece::layers` and in the shards.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -195,6 +239,10 @@ impl Layer {
             Layer::DLog1p => "d_log1p",
             Layer::Deltas => "deltas",
             Layer::DDeltas => "d_deltas",
+            Layer::CLog1p => "c_log1p",
+            Layer::CDLog1p => "c_d_log1p",
+            Layer::CDeltas => "c_deltas",
+            Layer::CDDeltas => "c_d_deltas",
         }
     }
 }
@@ -262,6 +310,10 @@ pub(super) fn check(filter: &FilterConfig, config: &ProcessConfig, split: &Split
     }
     if config.layers.is_empty() {
         return refuse("process.layers", "name at least one of log1p, d_log1p, deltas, d_deltas".to_string());
+    }
+    if let Some(layer) = config.layers.iter().find(|layer| layer.is_corrected() && config.combat == Combat::None) {
+        let problem = format!("{} needs process.combat = \"standard\" or \"combat_0_3_3\"", layer.as_str());
+        return refuse("process.layers", problem);
     }
     let [train_end, val_end] = split.cuts;
     if !(0.0 < train_end && train_end < val_end && val_end <= 1.0) {

@@ -135,9 +135,11 @@ pub enum ProcessError {
     },
     /// A donor split without donors.
     #[error(
-        "split.kind = \"donor\", but section `{library_id}` has no donor_id; name it at ingest or split by section"
+        "{key} = \"donor\", but section `{library_id}` has no donor_id; name it at ingest or write {key} = \"section\""
     )]
     NoDonor {
+        /// `split.kind` or `process.combat_key`.
+        key: &'static str,
         /// Section.
         library_id: String,
     },

@@ -1,9 +1,10 @@
 //! Sections → processed pieces: filters, fractions, TPM, log2, median completion, Moran's I, layers, neighbours.
 //!
 //! Knows no file and no tensor; every step is a pure function in the file of its name, and [`process`] runs them in the order
-//! of `spared.md` §0 (no batch correction), lengths before the prefix. What a step drops is in the ledger with its reason and all names.
+//! of `spared.md` §0, lengths before the prefix. What a step drops is in the ledger with its reason and all names.
 
 mod align;
+pub mod combat;
 mod config;
 pub mod deltas;
 mod error;
@@ -12,6 +13,7 @@ pub mod filter;
 pub(crate) mod fixture;
 pub mod fractions;
 mod hops;
+mod layers;
 mod ledger;
 pub mod lengths;
 pub mod median;
@@ -22,11 +24,14 @@ pub mod split;
 pub mod tpm;
 
 pub use align::{Aligned, align, strip_version};
+pub use combat::Combat;
 pub use config::{
-    CompletionGraph, FilterConfig, Layer, Neighbourhood, Normalize, ProcessConfig, SplitConfig, SplitKind, TopMoran,
+    CombatKey, CompletionGraph, FilterConfig, Layer, Neighbourhood, Normalize, ProcessConfig, SplitConfig, SplitKind,
+    TopMoran,
 };
 pub use error::ProcessError;
 pub use hops::HopWindows;
+pub use layers::batch_name;
 
 use lengths::Species;
 
@@ -64,13 +69,13 @@ pub fn process(
 
     let mut pieces = pieces::cut(&sections, &kept, &rule, split, &mut ledger);
     pieces::check_sizes(&pieces, config)?;
-    let layers = pieces::complete(&pieces, &panel, config);
-    let scores = pieces::moran_scores(&pieces, &layers);
+    let layers = layers::complete(&pieces, &panel, config);
+    let scores = layers::moran_scores(&pieces, &layers);
     for (gene, score) in panel.genes.iter_mut().zip(scores.iter()) {
         gene.moran = *score;
     }
     panel.selected = moran::top(&scores, filter.top_moran.resolve(scores.len()));
-    pieces::attach(&mut pieces, layers, &panel.selected, config);
+    panel.combat = layers::attach(&mut pieces, layers, &panel.selected, config, &mut ledger)?;
     tracing::info!(
         genes = panel.genes.len(),
         selected = panel.selected.len(),
@@ -251,6 +256,7 @@ fn panel_of(
         annotation: species.filter(|_| normalize == Normalize::Tpm).map(|s| s.annotation().to_string()),
         genes: genes.collect(),
         selected: Vec::new(),
+        combat: None,
     }
 }
 

@@ -1,19 +1,13 @@
-//! Cuts what the filters left into pieces and gives each its layers and neighbours: nothing here crosses a piece.
+//! Cuts what the filters left into pieces.
 
-use super::config::{Layer, Neighbourhood, Normalize, ProcessConfig, SplitConfig};
+use super::config::{Neighbourhood, ProcessConfig, SplitConfig};
 use super::error::ProcessError;
-use super::neighbours::{self, BASE_NEIGHBOURS, Graph};
+use super::neighbours::BASE_NEIGHBOURS;
 use super::split::{self, Rule};
-use super::{Kept, deltas, ledger, median, moran, tpm};
-use crate::panel::{Ledger, Panel};
+use super::{Kept, ledger};
+use crate::panel::Ledger;
 use crate::processed::{Matrix, Piece, Split};
 use crate::section::{ObsLabels, Section};
-
-/// `log1p` and `d_log1p` of a piece over all genes of the panel, `[n_obs, n_genes]`.
-pub(super) struct WholeLayers {
-    log1p: Matrix<f32>,
-    d_log1p: Matrix<f32>,
-}
 
 /// Pieces ordered by (section, split), without layers and neighbours; guard bands go to the ledger.
 pub(super) fn cut(
@@ -88,72 +82,4 @@ pub(super) fn check_sizes(pieces: &[Piece], config: &ProcessConfig) -> Result<()
             n_neighbours,
         }),
     }
-}
-
-/// Normalises and completes every piece over the whole panel: Moran's I chooses among all genes.
-pub(super) fn complete(pieces: &[Piece], panel: &Panel, config: &ProcessConfig) -> Vec<WholeLayers> {
-    let all: Vec<u32> = (0..panel.genes.len() as u32).collect();
-    let lengths: Vec<f64> = panel.genes.iter().filter_map(|gene| gene.length).collect();
-    pieces
-        .iter()
-        .map(|piece| {
-            let log1p = match config.normalize {
-                Normalize::Tpm => tpm::tpm_log2(&piece.counts, &lengths, &all),
-                Normalize::Cp10k => tpm::cp10k_log2(&piece.counts, &all),
-            };
-            let hops = neighbours::completion_hops(&piece.xy, config.hops as usize, config.completion_graph);
-            let d_log1p = median::complete(&log1p, &hops);
-            WholeLayers { log1p, d_log1p }
-        })
-        .collect()
-}
-
-/// Moran's I of every gene on `d_log1p`, mean over pieces; own six nearest, no edge crosses a cut.
-pub(super) fn moran_scores(pieces: &[Piece], layers: &[WholeLayers]) -> Vec<Option<f64>> {
-    let of_pieces: Vec<_> = std::iter::zip(pieces, layers)
-        .map(|(piece, layers)| {
-            let own = Graph::from_knn(&neighbours::knn(&piece.xy, BASE_NEIGHBOURS));
-            moran::per_gene(&layers.d_log1p, &own)
-        })
-        .collect();
-    moran::mean_over_pieces(&of_pieces)
-}
-
-/// Cuts the layers to the selected genes and adds what the configuration asks for, `measured` and the neighbours.
-pub(super) fn attach(pieces: &mut [Piece], whole: Vec<WholeLayers>, selected: &[u32], config: &ProcessConfig) {
-    let layers: Vec<WholeLayers> = whole
-        .into_iter()
-        .map(|layer| WholeLayers {
-            log1p: select_columns(&layer.log1p, selected),
-            d_log1p: select_columns(&layer.d_log1p, selected),
-        })
-        .collect();
-    let train_means = |of: fn(&WholeLayers) -> &Matrix<f32>| {
-        let train = std::iter::zip(pieces.iter(), &layers).filter(|(piece, _)| piece.split == Split::Train);
-        deltas::train_means(&train.map(|(_, layers)| of(layers)).collect::<Vec<_>>())
-    };
-    let (log1p_means, d_log1p_means) = (train_means(|l| &l.log1p), train_means(|l| &l.d_log1p));
-    for (piece, own) in pieces.iter_mut().zip(layers) {
-        let n = config.n_neighbours as usize;
-        piece.neighbours = match config.neighbourhood {
-            Neighbourhood::Knn => neighbours::knn(&piece.xy, n),
-            Neighbourhood::HexHops => neighbours::hex_hops(&piece.xy, n),
-        };
-        piece.measured =
-            Matrix { n_cols: selected.len(), values: own.log1p.values.iter().map(|&v| v != 0.0).collect() };
-        for &layer in &config.layers {
-            let values = match layer {
-                Layer::Log1p => own.log1p.clone(),
-                Layer::DLog1p => own.d_log1p.clone(),
-                Layer::Deltas => deltas::subtract(&own.log1p, &log1p_means),
-                Layer::DDeltas => deltas::subtract(&own.d_log1p, &d_log1p_means),
-            };
-            piece.layers.insert(layer.as_str().to_string(), values);
-        }
-    }
-}
-
-fn select_columns(x: &Matrix<f32>, columns: &[u32]) -> Matrix<f32> {
-    let rows = (0..x.n_rows()).flat_map(|i| columns.iter().map(move |&c| x.row(i)[c as usize]));
-    Matrix { n_cols: columns.len(), values: rows.collect() }
 }

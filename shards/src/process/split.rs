@@ -56,7 +56,10 @@ pub fn resolve(sections: &[Section], config: &SplitConfig) -> Result<Rule, Proce
 }
 
 fn donor(section: &Section) -> Result<&str, ProcessError> {
-    section.donor_id.as_deref().ok_or_else(|| ProcessError::NoDonor { library_id: section.library_id.clone() })
+    section
+        .donor_id
+        .as_deref()
+        .ok_or_else(|| ProcessError::NoDonor { key: "split.kind", library_id: section.library_id.clone() })
 }
 
 /// Cuts a section into three slabs along its longer side (x on a tie), at the `cuts` shares of its observations in order of

@@ -1,8 +1,10 @@
 //! The pipeline as a whole, on small sections.
 
+use serde_json::json;
+
 use super::fixture::{csr, hexagonal, section};
 use super::*;
-use crate::processed::Split;
+use crate::processed::{Matrix, Split};
 
 /// Four genes with a length and one mitochondrial, all expressed nearly everywhere; gene `k` has counts smooth in x with
 /// period `k + 3`, and every seventh entry is missing.
@@ -185,4 +187,60 @@ fn config_tables_round_trip_and_refuse_unknown_keys() {
 #[test]
 fn automatic_gene_number_follows_what_remains() {
     assert_eq!([10, 320, 321].map(|n| TopMoran::Auto.resolve(n)), [10, 32, 128]);
+}
+
+/// Two sections of which the second has thrice the counts of gene 1.
+fn shifted() -> Vec<Section> {
+    let (a, mut b) = (tissue("a", 12, 30), tissue("b", 12, 30));
+    for (&gene, value) in b.counts.indices.iter().zip(&mut b.counts.values) {
+        if gene == 1 {
+            *value *= 3.0;
+        }
+    }
+    vec![a, b]
+}
+
+fn with_combat(words: serde_json::Value) -> Result<Processed, ProcessError> {
+    let config: ProcessConfig = serde_json::from_value(words).unwrap();
+    process(shifted(), &FilterConfig::default(), &config, &SplitConfig::default())
+}
+
+#[test]
+fn batches_are_brought_together_and_the_correction_is_kept() {
+    let processed = with_combat(
+        json!({"combat": "standard", "layers": ["log1p", "d_log1p", "c_log1p", "c_d_log1p", "c_d_deltas"]}),
+    )
+    .unwrap();
+    let mean = |layer: &Matrix<f32>, gene: usize| {
+        (0..layer.n_rows()).map(|i| f64::from(layer.row(i)[gene])).sum::<f64>() / layer.n_rows() as f64
+    };
+    let gap = |layer: &str| -> f64 {
+        let [a, b] = [0, 1].map(|piece: usize| &processed.pieces[piece].layers[layer]);
+        (0..a.n_cols).map(|gene| (mean(a, gene) - mean(b, gene)).abs()).sum()
+    };
+    assert!(gap("d_log1p") > 1.0, "{}", gap("d_log1p"));
+    assert!(gap("c_d_log1p") < 0.1 * gap("d_log1p"), "{} against {}", gap("c_d_log1p"), gap("d_log1p"));
+    let kept = processed.panel.combat.as_ref().unwrap();
+    assert_eq!(kept.batches, ["a", "b"]);
+    for (batch, piece) in processed.pieces.iter().enumerate() {
+        assert_eq!(combat::apply(&kept.d_log1p, &piece.layers["d_log1p"], batch), piece.layers["c_d_log1p"]);
+        assert_eq!(combat::apply(&kept.log1p, &piece.layers["log1p"], batch), piece.layers["c_log1p"]);
+    }
+    let (train, deltas) = (&processed.pieces[0].layers["c_d_log1p"], &processed.pieces[0].layers["c_d_deltas"]);
+    assert!((f64::from(train.row(3)[1]) - mean(train, 1) - f64::from(deltas.row(3)[1])).abs() < 1e-5);
+}
+
+#[test]
+fn corrected_layers_need_a_correction_and_one_batch_has_none() {
+    let error = with_combat(json!({"layers": ["c_log1p"]})).unwrap_err().to_string();
+    assert!(error.contains("c_log1p needs process.combat"), "{error}");
+    let error = with_combat(json!({"combat": "standard", "combat_key": "donor"})).unwrap_err().to_string();
+    assert!(error.contains("process.combat_key = \"donor\", but section `a` has no donor_id"), "{error}");
+    let config: ProcessConfig =
+        serde_json::from_value(json!({"combat": "standard", "layers": ["d_log1p", "c_d_log1p"]})).unwrap();
+    let one = vec![tissue("a", 12, 60)];
+    let processed = process(one, &FilterConfig::default(), &config, &SplitConfig::default()).unwrap();
+    assert_eq!(processed.panel.combat, None);
+    assert_eq!(processed.pieces[0].layers["c_d_log1p"], processed.pieces[0].layers["d_log1p"]);
+    assert!(processed.ledger.entries.iter().any(|e| e.reason.contains("ComBat: one batch (a)")));
 }

@@ -36,6 +36,7 @@ pub(super) fn toy() -> Processed {
         annotation: Some("GENCODE v43 basic (merged exons)".to_owned()),
         genes: (0..N_GENES).map(gene).collect(),
         selected: SELECTED.to_vec(),
+        combat: None,
     };
     let facts = |name: &str, um_per_unit| SectionFacts {
         library_id: name.to_owned(),
