@@ -1,9 +1,8 @@
 //! `syncytia evaluate`: a trained model beside every simple fill, under both protocols, and the report.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use syncytia_launch::ExitCode;
 use syncytia_shards::panel::Panel;
 use syncytia_shards::process::{Layer, Normalize};
@@ -16,11 +15,14 @@ use super::shard::ShardConfig;
 use super::train_view::new_events;
 use crate::config;
 use crate::evaluate::block::{Block, Pipeline, Seen};
-use crate::evaluate::completion::{self, Outcome, Protocol, Setting};
+use crate::evaluate::completion::{self, Protocol, Setting};
 use crate::evaluate::correction::Correction;
-use crate::evaluate::metrics::Figure;
 use crate::model::Model;
-use crate::report::{self, Facts, GeneMap, MethodScores, PageData};
+use crate::report::curves::Curves;
+use crate::report::evaluation::{Evaluation, Facts, MethodScores};
+use crate::report::gene_map::{self, GeneMap};
+use crate::report::scatter::Scatter;
+use crate::report::{self, verdict};
 use crate::task::inference::{self, Visible};
 use crate::task::{Task, TaskConfig};
 use crate::tensor::cpu;
@@ -113,19 +115,21 @@ pub fn evaluate(path: &Path, which: Which, shards: &Path, split: Option<Split>) 
     let paper = completion::run(&setting, Protocol::Paper);
     let strict = completion::run(&setting, Protocol::Strict);
     let folder = report_folder(path, &checkpoint.dir, split, &shards);
-    let page = PageData {
+    let evaluation = Evaluation {
         facts: facts(&run, &shards, split, &blocks, &checkpoint.dir),
-        paper: scores(&paper),
-        strict: scores(&strict),
+        paper: MethodScores::of(&paper),
+        strict: MethodScores::of(&strict),
         genes: run.symbols.iter().cloned().zip(paper.pcc_per_gene.iter().copied()).collect(),
-        maps: report::maps_of(&blocks, &paper, &run.symbols),
-        metrics: metrics_beside(path),
+        scatter: Scatter::of_first_assay(&blocks, &paper),
+        maps: gene_map::maps_of(&blocks, &paper, &run.symbols),
+        curves: Curves::of(&metrics_beside(path)),
     };
-    let written = report::write(&page, &folder).with_context(|| format!("cannot write {}", folder.display()))?;
-    if let Err(error) = show_maps(path, run.global_step, &page.maps) {
+    let written = report::write(&evaluation, &folder)?;
+    if let Err(error) = show_maps(path, run.global_step, &evaluation.maps) {
         eprintln!("warning: no maps for TensorBoard in {}: {error}", path.display());
     }
-    Ok(Evaluated { json: written.json, table: written.table, verdict: written.verdict, page: written.page })
+    let (table, verdict) = (report::text_table(&evaluation), verdict::verdict(&evaluation));
+    Ok(Evaluated { json: written.json, table, verdict, page: written.page })
 }
 
 /// The completed maps as TensorBoard images of the run; a checkpoint outside a run has none.
@@ -236,21 +240,6 @@ fn metrics_beside(path: &Path) -> Vec<serde_json::Value> {
 
 fn n_obs(blocks: &[Block]) -> usize {
     blocks.iter().map(Block::n_obs).sum()
-}
-
-fn scores(outcome: &Outcome) -> MethodScores {
-    let mut methods: BTreeMap<String, BTreeMap<&'static str, Figure>> = BTreeMap::new();
-    let mut sd = BTreeMap::new();
-    for (name, scores) in &outcome.baselines {
-        methods.insert((*name).to_owned(), scores.mean());
-        sd.insert((*name).to_owned(), scores.mse_sd());
-    }
-    MethodScores {
-        model: outcome.model.mean(),
-        model_mse_sd: outcome.model.mse_sd(),
-        baselines: methods,
-        baseline_mse_sd: sd,
-    }
 }
 
 fn facts(run: &RunState, shards: &Shards, split: Split, blocks: &[Block], checkpoint: &Path) -> Facts {

@@ -8,6 +8,7 @@ use syncytia_shards::ingest::IngestError;
 use syncytia_shards::process::ProcessError;
 
 use crate::config::ConfigError;
+use crate::report::ReportError;
 use crate::train::checkpoint::CheckpointError;
 use crate::train::error::TrainError;
 use crate::train::lock::LockError;
@@ -45,7 +46,7 @@ fn of_type(cause: &(dyn std::error::Error + 'static)) -> Option<ExitCode> {
             _ => ExitCode::Data,
         });
     }
-    if cause.is::<IngestError>() || cause.is::<StoreError>() {
+    if cause.is::<IngestError>() || cause.is::<StoreError>() || cause.is::<ReportError>() {
         return Some(ExitCode::Data);
     }
     cause.downcast_ref::<TrainError>().map(|error| match error {

@@ -8,6 +8,7 @@ mod impute;
 mod inspect;
 mod out;
 mod process;
+mod report;
 mod shard;
 mod synth;
 mod train;
@@ -49,6 +50,9 @@ enum Command {
     /// Score a trained model beside every simple fill and write the report.
     #[command(before_help = "Example: syncytia evaluate run --split val")]
     Evaluate(evaluate::Args),
+    /// Render the page of an evaluated run again, or compare several runs on one page.
+    #[command(before_help = "Example: syncytia report run-a run-b --out comparison")]
+    Report(report::Args),
     /// Complete the missing values of a section: predictions in layers["spackle"].
     #[command(before_help = "Example: syncytia impute run --input a.h5ad --output completed.h5ad")]
     Impute(impute::Args),
@@ -84,6 +88,7 @@ pub fn main() -> ExitCode {
         Command::Process(args) => process::run(&args),
         Command::Train(args) => train::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Synth(args) => synth::run(&args),
         Command::Impute(args) => impute::run(&args),

@@ -20,6 +20,19 @@ pub enum Protocol {
     Strict,
 }
 
+impl Protocol {
+    /// Both, in the order of the report.
+    pub const ALL: [Protocol; 2] = [Protocol::Paper, Protocol::Strict];
+
+    /// Stable name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Protocol::Paper => "paper",
+            Protocol::Strict => "strict",
+        }
+    }
+}
+
 /// Assays of the report; validation is assay 0.
 pub const ASSAYS: std::ops::RangeInclusive<u32> = 1..=10;
 /// Assay whose mask the ridge is fitted with, on the training sections.
@@ -51,10 +64,15 @@ impl Scores {
         sums.into_iter().map(|(name, sum)| (name, mean(sum))).collect()
     }
 
+    /// Mean over assays of the MSE.
+    pub fn mse(&self) -> f64 {
+        self.assays.iter().map(|a| a.mse.value).sum::<f64>() / self.assays.len().max(1) as f64
+    }
+
     /// Standard deviation of the MSE over assays.
     pub fn mse_sd(&self) -> f64 {
         let n = self.assays.len() as f64;
-        let mean = self.assays.iter().map(|a| a.mse.value).sum::<f64>() / n;
+        let mean = self.mse();
         let squares: f64 = self.assays.iter().map(|a| (a.mse.value - mean).powi(2)).sum();
         (squares / (n - 1.0).max(1.0)).sqrt()
     }

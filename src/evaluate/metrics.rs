@@ -42,6 +42,19 @@ impl Metrics {
     }
 }
 
+impl Metrics {
+    /// The inverse of [`Metrics::named`]: `figure` gives the figure of a name, `None` where one is missing.
+    pub fn from_named(figure: impl Fn(&str) -> Option<Figure>) -> Option<Metrics> {
+        Some(Metrics {
+            mse: figure("mse")?,
+            mae: figure("mae")?,
+            pcc_gene: figure("pcc_gene")?,
+            pcc_spot: figure("pcc_spot")?,
+            r2_gene: figure("r2_gene")?,
+        })
+    }
+}
+
 /// The release's guard against a zero norm.
 const EPSILON: f64 = 1e-8;
 

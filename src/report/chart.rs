@@ -11,11 +11,12 @@ pub struct Line {
     pub points: Vec<(f64, f64)>,
 }
 
-const WIDTH: f64 = 640.0;
-const HEIGHT: f64 = 260.0;
-const LEFT: f64 = 56.0;
-const BOTTOM: f64 = 36.0;
-const TOP: f64 = 12.0;
+/// As large as the scatter that it stands beside.
+const WIDTH: f64 = 458.0;
+const HEIGHT: f64 = 448.0;
+const LEFT: f64 = 46.0;
+const BOTTOM: f64 = 40.0;
+const TOP: f64 = 8.0;
 
 /// SVG of the lines; empty when there is nothing to draw.
 pub fn lines(lines: &[Line], x_label: &str) -> String {
@@ -60,20 +61,33 @@ pub fn lines(lines: &[Line], x_label: &str) -> String {
     svg + "</svg>"
 }
 
-/// Four or so round numbers between low and high.
-fn ticks(low: f64, high: f64) -> Vec<f64> {
-    let raw = (high - low) / 4.0;
-    let magnitude = 10f64.powf(raw.log10().floor());
-    let step = [1.0, 2.0, 5.0, 10.0].iter().map(|m| m * magnitude).find(|&s| s >= raw).unwrap_or(raw);
-    let first = (low / step).ceil() as i64;
-    (first..=(high / step).floor() as i64).map(|i| i as f64 * step).collect()
+/// Text as it stands in SVG.
+pub fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+/// Some five round numbers between low and high.
+pub fn ticks(low: f64, high: f64) -> Vec<f64> {
+    let raw = (high - low) / 7.0;
+    let digit = raw.log10().floor() as i32;
+    let unit = [1.0, 2.0, 5.0].into_iter().find(|m| times_ten_to(*m, digit) >= raw).unwrap_or(10.0);
+    let step = times_ten_to(unit, digit);
+    let (first, last) = ((low / step).ceil() as i64, (high / step).floor() as i64);
+    (first..=last).map(|i| times_ten_to(i as f64 * unit, digit)).collect()
+}
+
+/// `number * 10^digit` as the nearest float: 3 × 10⁻¹ is .3 and not .30000000000000004.
+pub fn times_ten_to(number: f64, digit: i32) -> f64 {
+    if digit < 0 { number / 10f64.powi(-digit) } else { number * 10f64.powi(digit) }
 }
 
 #[cfg(test)]
 mod tests {
     #[test]
     fn ticks_are_round_and_inside() {
-        assert_eq!(super::ticks(0.0, 1000.0), [0.0, 500.0, 1000.0]);
-        assert_eq!(super::ticks(0.55, 0.95).len(), 4);
+        assert_eq!(super::ticks(0.0, 1000.0), [0.0, 200.0, 400.0, 600.0, 800.0, 1000.0]);
+        assert_eq!(super::ticks(0.55, 0.95), [0.6, 0.7, 0.8, 0.9]);
+        assert_eq!(super::ticks(5.25, 17.6), [6.0, 8.0, 10.0, 12.0, 14.0, 16.0]);
+        assert!(super::ticks(2e-7, 3e-7).len() > 4);
     }
 }

@@ -1,14 +1,14 @@
-//! The tables as CSV.
+//! The tables as CSV, for readers of the report; nothing reads them back.
 
-use super::{PageData, methods};
+use super::Evaluation;
 
 /// One line per protocol, method and metric.
-pub fn table(data: &PageData) -> String {
+pub fn table(evaluation: &Evaluation) -> String {
     let mut out = String::from("protocol,method,metric,value,n_used,n_skipped\n");
-    for (protocol, scores) in [("paper", &data.paper), ("strict", &data.strict)] {
-        for (name, row, _) in methods(data, scores) {
-            for (metric, f) in row {
-                out += &format!("{protocol},{name},{metric},{},{},{}\n", f.value, f.n_used, f.n_skipped);
+    for (protocol, scores) in evaluation.protocols() {
+        for (name, method) in scores.methods(&evaluation.facts.model) {
+            for (metric, f) in method.mean() {
+                out += &format!("{},{name},{metric},{},{},{}\n", protocol.name(), f.value, f.n_used, f.n_skipped);
             }
         }
     }
@@ -16,9 +16,9 @@ pub fn table(data: &PageData) -> String {
 }
 
 /// One line per gene.
-pub fn genes(data: &PageData) -> String {
+pub fn genes(evaluation: &Evaluation) -> String {
     let mut out = String::from("gene,pcc\n");
-    for (gene, r) in &data.genes {
+    for (gene, r) in &evaluation.genes {
         out += &format!("\"{}\",{}\n", gene.replace('"', "\"\""), r.map_or(String::new(), |r| r.to_string()));
     }
     out

@@ -11,6 +11,8 @@ pub enum Scale {
     Sequential(f32, f32),
     /// Blue, white, orange over [−limit, limit].
     Diverging(f32),
+    /// Light to dark over the logarithm of counts 1 to the given one.
+    Density(f32),
 }
 
 const WIDTH: f64 = 320.0;
@@ -47,10 +49,21 @@ pub fn png(xy: &[[f64; 2]], values: &[Option<f32>], scale: Scale) -> Vec<u8> {
 }
 
 impl Scale {
-    fn colour(self, value: f32) -> Rgb<u8> {
+    /// The colour of a value.
+    pub fn colour(self, value: f32) -> Rgb<u8> {
         match self {
             Scale::Sequential(low, high) => ramp(&SEQUENTIAL, (value - low) / (high - low).max(1e-6)),
             Scale::Diverging(limit) => ramp(&DIVERGING, 0.5 + 0.5 * value / limit.max(1e-6)),
+            Scale::Density(fullest) => ramp(&DENSITY, value.ln() / fullest.ln().max(1e-6)),
+        }
+    }
+
+    /// The values at the ends of the colour bar.
+    pub fn ends(self) -> [f32; 2] {
+        match self {
+            Scale::Sequential(low, high) => [low, high],
+            Scale::Diverging(limit) => [-limit, limit],
+            Scale::Density(fullest) => [1.0, fullest],
         }
     }
 
@@ -59,6 +72,7 @@ impl Scale {
         let stops: &[[f32; 3]] = match self {
             Scale::Sequential(..) => &SEQUENTIAL,
             Scale::Diverging(_) => &DIVERGING,
+            Scale::Density(_) => &DENSITY,
         };
         let colours: Vec<String> = stops.iter().map(|[r, g, b]| format!("rgb({r:.0},{g:.0},{b:.0})")).collect();
         format!("linear-gradient(to right,{})", colours.join(","))
@@ -68,6 +82,9 @@ impl Scale {
 /// Lightness rises evenly from near black over blue-green to pale yellow.
 const SEQUENTIAL: [[f32; 3]; 6] =
     [[20., 20., 60.], [40., 60., 120.], [30., 110., 140.], [50., 160., 120.], [150., 205., 80.], [250., 235., 120.]];
+/// Against white paper one entry is pale and many are dark.
+const DENSITY: [[f32; 3]; 5] =
+    [[205., 225., 235.], [130., 190., 200.], [50., 140., 150.], [40., 80., 130.], [20., 20., 60.]];
 const DIVERGING: [[f32; 3]; 3] = [[30., 90., 170.], [247., 247., 247.], [220., 110., 20.]];
 
 fn ramp(stops: &[[f32; 3]], at: f32) -> Rgb<u8> {

@@ -3,20 +3,25 @@
 use askama::Template;
 use base64::Engine;
 
-use super::chart::{self, Line};
+use super::evaluation::{Evaluation, MethodScores};
+use super::gene_map::GeneMap;
 use super::map::{self, Scale};
-use super::{GeneMap, MethodScores, PageData, methods};
+use super::verdict;
+use crate::evaluate::completion::Protocol;
 
 #[derive(Template)]
 #[template(path = "report.html")]
 struct Page<'a> {
-    data: &'a PageData,
-    verdict: &'a str,
+    data: &'a Evaluation,
+    verdict: String,
+    ratio: Option<String>,
     protocols: Vec<Table>,
     curves: String,
+    scatter: String,
+    scatter_bar: Bar,
+    n_scattered: u64,
     maps: Vec<MapRow>,
     sections: String,
-    first_loss: bool,
 }
 
 struct Table {
@@ -45,6 +50,10 @@ struct MapRow {
 struct Picture {
     title: &'static str,
     src: String,
+    bar: Bar,
+}
+
+struct Bar {
     gradient: String,
     low: String,
     high: String,
@@ -55,99 +64,82 @@ const COLUMNS: [(&str, bool); 5] =
     [("mse", true), ("mae", true), ("pcc_gene", false), ("pcc_spot", false), ("r2_gene", false)];
 
 /// The page.
-pub fn render(data: &PageData, verdict: &str) -> std::io::Result<String> {
-    let curves = curves(data);
+pub fn render(data: &Evaluation) -> String {
     let page = Page {
         data,
-        verdict,
-        protocols: vec![
-            table(data, "paper", "values normalised and completed before hiding, as published", &data.paper),
-            table(
-                data,
-                "strict",
-                "hidden in the raw counts, then normalised and completed from what is visible",
-                &data.strict,
-            ),
-        ],
-        first_loss: !curves.is_empty(),
-        curves,
+        verdict: verdict::verdict(data),
+        ratio: verdict::ratio_to_median(data),
+        protocols: data.protocols().map(|(protocol, scores)| table(data, protocol, scores)).collect(),
+        curves: data.curves.svg(),
+        scatter: data.scatter.svg(),
+        scatter_bar: bar(data.scatter.scale(), 0),
+        n_scattered: data.scatter.n_entries(),
         maps: data.maps.iter().map(map_row).collect(),
         sections: data.facts.sections.join(", "),
     };
-    page.render().map_err(std::io::Error::other)
+    page.render().expect("a template of plain fields is written to memory")
 }
 
-fn table(data: &PageData, name: &'static str, what: &'static str, scores: &MethodScores) -> Table {
-    let methods = methods(data, scores);
+/// What a protocol does, for the note above its table.
+pub fn what(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Paper => "Values normalised and completed before hiding, as published",
+        Protocol::Strict => "Hidden in the raw counts, then normalised and completed from what is visible",
+    }
+}
+
+fn table(data: &Evaluation, protocol: Protocol, scores: &MethodScores) -> Table {
+    let methods = scores.methods(&data.facts.model);
+    let means: Vec<_> = methods.iter().map(|(_, scores)| scores.mean()).collect();
     let best = |metric: &str, lower: bool| {
-        let values = methods.iter().map(|m| m.1[metric].value);
+        let values = means.iter().map(|row| row[metric].value);
         if lower { values.fold(f64::INFINITY, f64::min) } else { values.fold(f64::NEG_INFINITY, f64::max) }
     };
     let rows = methods
         .iter()
+        .zip(&means)
         .enumerate()
-        .map(|(i, (name, row, sd))| TableRow {
+        .map(|(i, ((name, scores), row))| TableRow {
             name: (*name).to_owned(),
             is_model: i == 0,
             cells: COLUMNS
                 .iter()
                 .map(|&(metric, lower)| {
                     let value = row[metric].value;
-                    let text = if metric == "mse" { format!("{value:.3} ± {sd:.3}") } else { format!("{value:.3}") };
+                    let text = if metric == "mse" {
+                        format!("{value:.3} ± {:.3}", scores.mse_sd())
+                    } else {
+                        format!("{value:.3}")
+                    };
                     Cell { text, best: value == best(metric, lower) }
                 })
                 .collect(),
         })
         .collect();
-    Table { name, what, rows }
+    Table { name: protocol.name(), what: what(protocol), rows }
 }
 
-fn curves(data: &PageData) -> String {
-    let points = |kind: &str, key: &str| -> Vec<(f64, f64)> {
-        let of_kind = data.metrics.iter().filter(|line| line["kind"] == kind);
-        of_kind.filter_map(|line| Some((line["global_step"].as_f64()?, line[key].as_f64()?))).collect()
-    };
-    let train = smoothed(points("train", "loss"));
-    chart::lines(
-        &[
-            Line { name: "training loss", colour: "#777", points: train },
-            Line { name: "validation MSE (hidden entries)", colour: "#0b6", points: points("val", "mse") },
-        ],
-        "step",
-    )
-}
-
-/// Means of consecutive points, so that at most 300 are drawn.
-fn smoothed(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
-    let per = points.len().div_ceil(300).max(1);
-    points.chunks(per).map(|c| (c[c.len() - 1].0, c.iter().map(|p| p.1).sum::<f64>() / c.len() as f64)).collect()
+fn bar(scale: Scale, decimals: usize) -> Bar {
+    let [low, high] = scale.ends();
+    Bar { gradient: scale.gradient(), low: format!("{low:.decimals$}"), high: format!("{high:.decimals$}") }
 }
 
 fn map_row(map: &GeneMap) -> MapRow {
     let same = map.value_scale();
-    let limit = map.error.iter().flatten().fold(0.0f32, |m, e| m.max(e.abs()));
+    let error = map.error();
+    let limit = error.iter().flatten().fold(0.0f32, |m, e| m.max(e.abs()));
     let picture = |title, values: &[Option<f32>], scale: Scale| {
-        let (low, high) = match scale {
-            Scale::Sequential(low, high) => (low, high),
-            Scale::Diverging(limit) => (-limit, limit),
-        };
         let png = map::png(&map.xy, values, scale);
-        Picture {
-            title,
-            src: base64::engine::general_purpose::STANDARD.encode(png),
-            gradient: scale.gradient(),
-            low: format!("{low:.1}"),
-            high: format!("{high:.1}"),
-        }
+        Picture { title, src: base64::engine::general_purpose::STANDARD.encode(png), bar: bar(scale, 1) }
     };
     MapRow {
         gene: map.gene.clone(),
         section: map.section.clone(),
         pictures: vec![
             picture("measured", &map.measured, same),
-            picture("visible to the model", &map.visible, same),
-            picture("completed", &map.completed, same),
-            picture("error where hidden", &map.error, Scale::Diverging(limit)),
+            picture("visible to the model", &map.visible(), same),
+            picture("completed", &map.completed(), same),
+            picture("error where hidden", &error, Scale::Diverging(limit)),
         ],
     }
 }

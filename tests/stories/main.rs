@@ -10,6 +10,8 @@ mod house;
 mod leak;
 /// The README's commands.
 mod readme;
+/// The page of a run again, and several runs on one page.
+mod report;
 /// The same bits for any number of ranks and kernel threads, through stops and resumes.
 mod same_bits;
 /// The batch script under a fake Slurm.

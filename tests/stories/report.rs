@@ -1,0 +1,180 @@
+//! `report`: the page again from what `evaluate` stored, refusals in words, several runs on one page. Drives the real binary.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+use serde_json::Value;
+
+fn syncytia(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_syncytia")).args(args).current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap()
+}
+
+/// Runs, expects success, gives stdout.
+#[track_caller]
+fn done(args: &[&str]) -> String {
+    let output = syncytia(args);
+    assert_eq!(output.status.code(), Some(0), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Runs, expects the code and every fragment in stderr.
+#[track_caller]
+fn refused(args: &[&str], code: i32, fragments: &[&str]) {
+    let output = syncytia(args);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
+    for fragment in fragments {
+        assert!(said.contains(fragment), "{args:?}: no {fragment:?} in {said}");
+    }
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn json(path: &Path) -> Value {
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+/// Folders `shards`, `short` (2 steps) and `long` (60 steps), evaluated, and `fresh`, not evaluated. Tests copy what they change.
+fn stage() -> &'static Path {
+    static STAGE: OnceLock<tempfile::TempDir> = OnceLock::new();
+    let dir = STAGE.get_or_init(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let shards = at("shards");
+        done(&["shard", "shards/data/vis5a_cut.h5ad", "--set", "filter.top_moran=16", "--out", text(&shards)]);
+        for (run, steps) in [("short", 2), ("long", 60), ("fresh", 2)] {
+            let steps = format!("train.max_steps={steps}");
+            let (shards, run) = (text(&shards), at(run));
+            done(&["train", "configs/spackle/tiny.toml", "--shards", shards, "--run", text(&run), "--set", &steps]);
+        }
+        for run in ["short", "long"] {
+            done(&["evaluate", text(&at(run))]);
+        }
+        dir
+    });
+    dir.path()
+}
+
+/// A copy of an evaluated run that has nothing but its report.
+fn only_the_report(run: &str, scratch: &Path) -> PathBuf {
+    let copy = scratch.join(run);
+    fs::create_dir_all(copy.join("report")).unwrap();
+    for entry in fs::read_dir(stage().join(run).join("report")).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), copy.join("report").join(entry.file_name())).unwrap();
+    }
+    copy
+}
+
+#[test]
+fn the_page_is_the_same_again_without_model_shards_or_metrics() {
+    let scratch = tempfile::tempdir().unwrap();
+    let run = only_the_report("long", scratch.path());
+    let page = run.join("report/report.html");
+    let written = fs::read_to_string(&page).unwrap();
+    fs::remove_file(&page).unwrap();
+    let said = done(&["report", text(&run)]);
+    assert!(fs::read_to_string(&page).unwrap() == written, "the page differs from the one that evaluate wrote");
+    assert!(said.contains("report.html") && said.contains("the SpaCKLE paper reports −82.5 %"), "{said}");
+    let numbers: Value = serde_json::from_str(&done(&["report", text(&run), "--json"])).unwrap();
+    assert_eq!(numbers, json(&run.join("report/report.json")));
+    for part in
+        ["Predicted against measured", "Learning curves", "On the tissue", "−82.5 % as a mean over 26 data sets"]
+    {
+        assert!(written.contains(part), "no {part} on the page");
+    }
+    let change = numbers["change_to_median_percent"]["paper"].as_f64().unwrap();
+    assert!(written.contains(&format!("−{:.1} % under paper", -change)), "{change}");
+    for outside in ["http://", "https://", "src=\"/", "<script", "<link"] {
+        assert!(!written.contains(outside), "the page is not alone: {outside}");
+    }
+    let elsewhere = scratch.path().join("elsewhere");
+    done(&["report", text(&run), "--out", text(&elsewhere)]);
+    assert!(fs::read_to_string(elsewhere.join("report.html")).unwrap() == written);
+}
+
+#[test]
+fn a_run_that_was_not_evaluated_is_refused_in_words() {
+    let fresh = stage().join("fresh");
+    let evaluate = format!("run `syncytia evaluate {}` first", text(&fresh));
+    refused(&["report", text(&fresh)], 3, &["has not been evaluated", &evaluate]);
+    let long = stage().join("long");
+    let evaluate = format!("run `syncytia evaluate {} --split val` first", text(&long));
+    refused(&["report", text(&long), "--split", "val"], 3, &["has not been evaluated on val", &evaluate]);
+    done(&["report", text(&long), "--split", "test", "--json"]);
+    let out = stage().join("refused");
+    refused(&["report", text(&long), text(&fresh), "--out", text(&out)], 3, &["has not been evaluated", text(&fresh)]);
+    refused(&["report", text(&stage().join("nowhere"))], 2, &["nowhere is no folder"]);
+    refused(&["report", text(&long), text(&stage().join("short"))], 2, &["--out DIR"]);
+    refused(&["report", text(&long), text(&long), "--out", text(&out)], 2, &["is given twice"]);
+    assert!(!out.exists(), "a refusal leaves nothing");
+}
+
+#[test]
+fn stored_files_that_do_not_belong_together_are_refused_by_name() {
+    for name in ["assays.csv", "curves.csv", "scatter.csv", "maps.parquet"] {
+        let scratch = tempfile::tempdir().unwrap();
+        let run = only_the_report("long", scratch.path());
+        let file = run.join("report").join(name);
+        fs::copy(stage().join("short/report").join(name), &file).unwrap();
+        refused(
+            &["report", text(&run)],
+            3,
+            &[name, "not what report.json beside it names", "`syncytia evaluate` again"],
+        );
+        fs::remove_file(&file).unwrap();
+        refused(&["report", text(&run)], 3, &[name, "missing"]);
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let run = only_the_report("long", scratch.path());
+    fs::write(run.join("report/report.json"), "{\"model\": {}}").unwrap();
+    refused(&["report", text(&run)], 3, &["report.json", "another version of syncytia"]);
+}
+
+#[test]
+fn a_comparison_names_its_runs_and_marks_the_best() {
+    let scratch = tempfile::tempdir().unwrap();
+    let out = scratch.path().join("compared");
+    let run = |name: &str| stage().join(name);
+    let said = done(&["report", text(&run("short")), text(&run("long")), "--out", text(&out), "--json"]);
+    let compared: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(compared, json(&out.join("comparison.json")));
+    assert_eq!(compared["data_sets"].as_array().unwrap().len(), 1);
+    let page = fs::read_to_string(out.join("comparison.html")).unwrap();
+    assert!(page.contains("<td>short</td>") && page.contains("<td>long</td>") && page.contains("spackle (long)"));
+    assert!(page.contains("violin model") && page.contains("violin fill") && !page.contains("http"));
+    for protocol in ["paper", "strict"] {
+        // The lowest MSE, from the reports themselves.
+        let mut methods: Vec<(String, f64)> = Vec::new();
+        for name in ["short", "long"] {
+            let report = json(&run(name).join("report/report.json"));
+            let under = if protocol == "paper" { &report } else { &report["strict"] };
+            methods.push((name.to_owned(), under["model"]["mse"]["value"].as_f64().unwrap()));
+            for (fill, row) in under["baselines"].as_object().unwrap() {
+                methods.push((fill.clone(), row["mse"]["value"].as_f64().unwrap()));
+            }
+        }
+        let (best, mse) = methods.iter().min_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
+        let under = &compared[protocol];
+        for row in under["runs"].as_array().unwrap() {
+            assert_eq!(row["best_on_data_set"], row["run"] == best.as_str(), "{protocol}: {best} is best, not {row}");
+            assert_eq!(row["fill_is_best_on_data_set"], row["best_fill"] == best.as_str(), "{protocol}: {best}, {row}");
+        }
+        let marked: Vec<&str> = under["methods"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|m| m["best"] == true)
+            .map(|m| m["method"].as_str().unwrap())
+            .collect();
+        let named = if ["short", "long"].contains(&best.as_str()) { format!("spackle ({best})") } else { best.clone() };
+        assert_eq!(marked, [named], "{protocol}");
+        assert!(page.contains(&format!("best\">{mse:.3}")), "{protocol}: {mse:.3} is not in bold");
+    }
+    let csv = fs::read_to_string(out.join("comparison.csv")).unwrap();
+    assert_eq!(csv.lines().count(), 5, "a header, two runs under two protocols: {csv}");
+}
