@@ -46,6 +46,7 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    out::check_file(&args.output, std::slice::from_ref(&args.input))?;
     let (checkpoint, damaged) = checkpoint::resolve(&args.path, args.checkpoint.unwrap_or_default())?;
     for error in &damaged {
         eprintln!("warning: {error}");

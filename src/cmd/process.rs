@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::anyhow;
 use syncytia_launch::ExitCode;
 use syncytia_shards::ingest::h5ad_write;
-use syncytia_shards::process::{self, Layer};
+use syncytia_shards::process::{self, Layer, SplitKind};
 use syncytia_shards::processed::{Matrix, Piece, Processed};
 
 use super::evaluate::load_model;
@@ -48,11 +48,13 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    out::check_file(&args.out, &args.inputs)?;
     let mut config: ShardConfig = match &args.config {
         Some(path) => config::load(path, &args.set)?,
         None => config::parse("", "the default shard config", &args.set)?,
     };
     shard::name_splits(&mut config.split, &args.split)?;
+    config.split.kind.get_or_insert(SplitKind::Section); // blocks would leave the guard bands out
     let possible = |layer: &Layer| !layer.is_corrected() || config.process.combat != process::Combat::None;
     config.process.layers = Layer::ALL.into_iter().filter(possible).collect();
     let sections = shard::read(&args.inputs, &config)?;
@@ -81,20 +83,20 @@ fn complete(path: &std::path::Path, processed: &Processed) -> anyhow::Result<Com
         eprintln!("warning: {error}");
     }
     let run = state::run_state(&checkpoint.contents).map_err(|e| anyhow!("{}: {e}", checkpoint.dir.display()))?;
+    let layer = run.config.task.layer();
+    if !processed.pieces.iter().all(|p| p.layers.contains_key(layer)) {
+        return Err(UsageError(format!(
+            "--model {}: it learned {layer}, which needs the batch correction it was trained with: set process.combat",
+            path.display()
+        ))
+        .into());
+    }
     let genes: Vec<&str> = processed.panel.selected_genes().map(|g| g.id.as_str()).collect();
     if genes != run.genes.iter().map(String::as_str).collect::<Vec<_>>() {
         let (ours, its) = (genes.len(), run.genes.len());
         return Err(UsageError(format!(
             "--model {}: it knows {its} genes, these sections give {ours} others, or in another order; process the inputs \
              it was trained on with the same config, or use `syncytia impute`",
-            path.display()
-        ))
-        .into());
-    }
-    let layer = run.config.task.layer();
-    if !processed.pieces.iter().all(|p| p.layers.contains_key(layer)) {
-        return Err(UsageError(format!(
-            "--model {}: it learned {layer}, which needs the batch correction it was trained with: set process.combat",
             path.display()
         ))
         .into());

@@ -179,13 +179,16 @@ fn spot_columns(
     };
     let whole =
         |f: &dyn Fn(&[f32]) -> f64| Values::F64(order.iter().map(|&(p, row)| f(piece(p).counts.row(row).1)).collect());
+    let n_expressed =
+        |&(p, row): &(usize, usize)| piece(p).counts.row(row).1.iter().filter(|v| **v > 0.0).count() as i64;
+    let expressed = Values::I64(order.iter().map(n_expressed).collect());
     let mut columns = vec![
         ("slide_id".to_owned(), category(&|p, _| Some(piece(p).library_id.clone()))),
         ("split".to_owned(), category(&|p, _| Some(piece(p).split.as_str().to_owned()))),
         ("patient".to_owned(), category(&|p, _| piece(p).donor_id.clone().or_else(|| Some("unique".to_owned())))),
         ("unique_id".to_owned(), Values::Text(names.to_vec())),
         ("in_tissue".to_owned(), Values::I64(vec![1; order.len()])),
-        ("n_genes_by_counts".to_owned(), whole(&|counts| counts.iter().filter(|v| **v > 0.0).count() as f64)),
+        ("n_genes_by_counts".to_owned(), expressed),
         ("total_counts".to_owned(), whole(&|counts| counts.iter().map(|&v| f64::from(v)).sum())),
     ];
     if places.iter().all(Option::is_some) {

@@ -8,6 +8,8 @@ mod cli;
 mod house;
 /// Hidden values reach nothing.
 mod leak;
+/// One processed AnnData, and what it refuses.
+mod process;
 /// The README's commands.
 mod readme;
 /// The page of a run again, and several runs on one page.
