@@ -2,6 +2,7 @@
 //!
 //! The sections lie beside the repository; without them the tests say so, and fail under `SYNCYTIA_REQUIRE_ALL=1`.
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use syncytia_shards::ingest::{IngestOptions, read_section};
@@ -15,7 +16,7 @@ fn data(path: &str) -> Option<PathBuf> {
     }
     let required = std::env::var("SYNCYTIA_REQUIRE_ALL").is_ok_and(|v| v == "1");
     assert!(!required, "{} is absent and SYNCYTIA_REQUIRE_ALL=1", path.display());
-    eprintln!("SKIPPED: {} is absent", path.display());
+    let _ = writeln!(std::io::stderr(), "\nSKIPPED: {} is absent", path.display());
     None
 }
 

@@ -23,7 +23,7 @@ use crate::train::state::{self, RunState};
 /// Arguments of `process`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// `.h5ad` files and Space Ranger `outs` folders.
+    /// `.h5ad` files and Space Ranger `outs` folders; NAME=PATH names a section.
     #[arg(required = true)]
     inputs: Vec<PathBuf>,
     /// Shard config; its defaults without one. Every layer that its batch correction allows is written.
@@ -48,7 +48,8 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    out::check_file(&args.out, &args.inputs)?;
+    let inputs: Vec<PathBuf> = args.inputs.iter().map(|given| shard::named(given).1).collect();
+    out::check_file(&args.out, &inputs)?;
     let mut config: ShardConfig = match &args.config {
         Some(path) => config::load(path, &args.set)?,
         None => config::parse("", "the default shard config", &args.set)?,

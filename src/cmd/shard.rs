@@ -1,6 +1,6 @@
 //! `syncytia shard`: instrument files → sections → processed pieces → Parquet.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Context;
@@ -19,7 +19,7 @@ use crate::config;
 /// Arguments of `shard`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// `.h5ad` files and Space Ranger `outs` folders, in the order of their ordinals.
+    /// `.h5ad` files and Space Ranger `outs` folders, in the order of their ordinals; NAME=PATH names a section.
     #[arg(required = true)]
     inputs: Vec<PathBuf>,
     /// Shard config; its defaults without one.
@@ -130,8 +130,11 @@ pub fn write(
 /// Reads the inputs in order, saying what each is.
 pub fn read(inputs: &[PathBuf], config: &ShardConfig) -> anyhow::Result<Vec<Section>> {
     let mut sections = Vec::new();
-    for input in inputs {
-        let section = ingest::read_section(input, &config.input)?;
+    for given in inputs {
+        let (name, input) = named(given);
+        let options =
+            IngestOptions { library_id: name.or_else(|| config.input.library_id.clone()), ..config.input.clone() };
+        let section = ingest::read_section(&input, &options)?;
         eprintln!(
             "read {}: section {}, {} observations × {} genes",
             input.display(),
@@ -142,6 +145,16 @@ pub fn read(inputs: &[PathBuf], config: &ShardConfig) -> anyhow::Result<Vec<Sect
         sections.push(section);
     }
     Ok(sections)
+}
+
+/// `NAME=PATH` where no file is called that.
+pub fn named(given: &Path) -> (Option<String>, PathBuf) {
+    match given.to_str().and_then(|text| text.split_once('=')) {
+        Some((name, path)) if !name.is_empty() && !name.contains('/') && !given.exists() => {
+            (Some(name.into()), path.into())
+        }
+        _ => (None, given.to_owned()),
+    }
 }
 
 /// `--split val=NAME` into the config.

@@ -19,6 +19,7 @@ use crate::train::checkpoint::{self, CheckpointContents};
 use crate::train::config::TrainConfig;
 use crate::train::error::TrainError;
 use crate::train::lock::{RunLock, Timing};
+use crate::train::ready::Ready;
 use crate::train::run_folder::RunFolder;
 use crate::train::trainer::{self, End, Run};
 
@@ -95,10 +96,7 @@ fn not_of_the_shards(mut error: ConfigError) -> ConfigError {
 
 /// Trains in a locked run folder.
 pub fn train(config: &TrainConfig, shards: &Path, run: &Path, resume: Resume) -> anyhow::Result<End> {
-    let problems = config.problems();
-    if !problems.is_empty() {
-        return Err(TrainError::Config(problems).into());
-    }
+    config.check()?;
     // First of all: a USR1 that comes while data is loaded must become a vote, not the end.
     let stop = StopVote::on_signals().context("cannot listen to signals")?;
     let vars = |name: &str| std::env::var(name).ok();
@@ -106,12 +104,14 @@ pub fn train(config: &TrainConfig, shards: &Path, run: &Path, resume: Resume) ->
     world.require_single().map_err(|e| UsageError(e.to_string()))?;
     let job = Job::from_env(vars).map_err(|e| UsageError(e.to_string()))?;
     let shards = Arc::new(Shards::open(shards)?);
+    let ready = Ready::new(config, &shards)?;
     let folder = RunFolder::create(run).with_context(|| format!("cannot make the run folder {}", run.display()))?;
     let lock = Arc::new(RunLock::acquire(&folder, job, Timing::default())?);
     for healed in checkpoint::recover(&folder)? {
         eprintln!("after an interrupted save: {healed}");
     }
     let resumed = checkpoint_to_go_on_from(&folder, resume)?;
+    let state = ready.state(resumed.as_ref(), folder.root())?; // the last that may refuse: what follows writes
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let world_size = config.train.ranks.resolve(cores, config.train.lanes);
     let path = folder.config();
@@ -119,7 +119,8 @@ pub fn train(config: &TrainConfig, shards: &Path, run: &Path, resume: Resume) ->
     write_world(&folder, config, world_size, cores, shards.dir())?;
     let view: Mutex<View> = Mutex::new(View::open(&folder, config, resumed.as_ref())?);
     let vote = || stop.is_cast();
-    let run = Run { config, shards, lock, world_size, resume: resumed, stop: &vote, observer: &view };
+    let resumed_from = resumed.map(|(name, _)| name);
+    let run = Run { ready: &ready, state, resumed_from, lock, world_size, stop: &vote, observer: &view };
     Ok(trainer::train(&run)?)
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use syncytia_launch::ExitCode;
 use syncytia_shards::verify::verify;
 
+use super::exit::UsageError;
 use super::out;
 use crate::train::checkpoint::{self, Which};
 
@@ -31,6 +32,15 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             out::line(report)?;
         }
         return Ok(ExitCode::Done);
+    }
+    if !args.path.is_dir() {
+        let what = if args.path.exists() { "a file" } else { "not there" };
+        return Err(UsageError(format!(
+            "{} is {what}: verify looks at a shard folder, a checkpoint or a run folder; an instrument file is read with \
+             `syncytia inspect`",
+            args.path.display()
+        ))
+        .into());
     }
     let (checkpoint, damaged) = checkpoint::resolve(&args.path, Which::Last)?;
     for error in &damaged {

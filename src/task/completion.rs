@@ -23,6 +23,10 @@ pub struct CompletionConfig {
     pub rho: f64,
     /// Which entries the loss is taken over.
     pub loss: LossOn,
+    /// λ of a second term, the squared error over the centre's visible entries (`loss = "centre_hidden"` only). Default 0: no
+    /// such term.
+    #[serde(default)]
+    pub visible_weight: f64,
     /// Missing entries enter training as 0 instead of their completed value (paper: false).
     pub zero_missing_in_training: bool,
     /// `fixed`: the same mask at every validation; `afresh`: another each time (release).
@@ -145,7 +149,16 @@ impl Completion {
 
     /// Names of the loss terms, in order.
     pub fn terms(&self) -> &'static [&'static str] {
-        &["mse"]
+        if self.has_visible_term() { &["hidden", "visible"] } else { &["mse"] }
+    }
+
+    /// λ_k of the loss terms, in order.
+    pub fn lambdas(&self) -> Vec<f64> {
+        if self.has_visible_term() { vec![1.0, self.config.visible_weight] } else { vec![1.0] }
+    }
+
+    fn has_visible_term(&self) -> bool {
+        self.config.visible_weight > 0.0
     }
 
     /// Mean of visible values per section and gene over `slots` (all records of a split).
@@ -243,6 +256,9 @@ impl Completion {
             LossOn::All => (n - n_absent * genes) as f64,
             LossOn::CentreHidden => out.scored.iter().map(|&s| f64::from(s)).sum(),
         }];
+        if self.has_visible_term() {
+            out.weights.push(out.visible_at_centre().map(f64::from).sum());
+        }
         out.absent = (n_absent > 0).then_some(absent);
         out
     }
@@ -273,19 +289,24 @@ impl Completion {
         };
         let error = prediction - target;
         let squared = error.clone() * error;
-        let squared = match weight {
-            Some(weight) => squared * weight,
-            None => squared,
-        };
-        // Per row, then per record: a full sum over ≥ 4 Mi elements would depend on the kernel threads.
-        let per_record = squared.sum_dim(2).sum_dim(1).reshape([b]);
-        let values: Vec<f32> = per_record.clone().inner().into_data().try_to_vec().expect("losses are f32");
-        Terms {
-            first_bad: values.iter().position(|v| !v.is_finite()).map(|i| batch.ids[i]),
-            values: vec![values.iter().map(|&v| f64::from(v)).sum()],
-            sums: vec![per_record.sum()],
-            lambdas: vec![1.0],
+        let mut over = vec![match weight {
+            Some(weight) => squared.clone() * weight,
+            None => squared.clone(),
+        }];
+        if self.has_visible_term() {
+            over.push(squared * tensor(batch.visible_at_centre().collect(), [b, 1, g]));
         }
+        let mut terms = Terms { sums: Vec::new(), first_bad: None, values: Vec::new() };
+        for squared in over {
+            // Per row, then per record: a full sum over ≥ 4 Mi elements would depend on the kernel threads.
+            let per_record = squared.sum_dim(2).sum_dim(1).reshape([b]);
+            let values: Vec<f32> = per_record.clone().inner().into_data().try_to_vec().expect("losses are f32");
+            let bad = values.iter().position(|v| !v.is_finite()).map(|i| batch.ids[i]);
+            terms.first_bad = terms.first_bad.or(bad);
+            terms.values.push(values.iter().map(|&v| f64::from(v)).sum());
+            terms.sums.push(per_record.sum());
+        }
+        terms
     }
 
     /// Squared error over the centre's hidden entries, and their number: what selects the model.
@@ -307,6 +328,11 @@ impl Completion {
 }
 
 impl Prepared {
+    /// 1 where the centre's entry is visible, `[b, G]` flat.
+    fn visible_at_centre(&self) -> impl Iterator<Item = f32> {
+        self.visible.chunks(self.spots * self.genes).flat_map(|record| record[..self.genes].iter().copied())
+    }
+
     /// The model's input on `device`.
     pub fn input(&self, device: &Device) -> SpackleInput {
         let (b, s, g) = (self.ids.len(), self.spots, self.genes);

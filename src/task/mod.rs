@@ -50,8 +50,6 @@ pub enum DrawsAt {
 pub struct Terms {
     /// S_k: sums on the device, `[1]` each.
     pub sums: Vec<Tensor<1>>,
-    /// λ_k.
-    pub lambdas: Vec<f64>,
     /// First record of the lane whose loss is not finite, if any.
     pub first_bad: Option<u64>,
     /// S_k in f64, summed per record and then in record order.
@@ -107,6 +105,13 @@ impl Task {
     pub fn terms(&self) -> &'static [&'static str] {
         match self {
             Task::Completion(task) => task.terms(),
+        }
+    }
+
+    /// λ_k of the loss terms, in order.
+    pub fn lambdas(&self) -> Vec<f64> {
+        match self {
+            Task::Completion(task) => task.lambdas(),
         }
     }
 

@@ -2,11 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::error::TrainError;
 use crate::model::ModelConfig;
 use crate::model::layers::AttentionAxis;
 use crate::optim::OptimConfig;
 use crate::optim::schedule::Schedule;
 use crate::task::TaskConfig;
+use crate::task::completion::LossOn;
 
 /// A train config file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -243,7 +245,22 @@ impl TrainConfig {
             "optim.schedule_steps is missing: every schedule but \"constant\" needs it (it may differ from max_steps)"
                 .into(),
         );
-        must(optim.lr > 0.0, format!("optim.lr = {}: must be positive", optim.lr));
+        let positive = |x: f64| x > 0.0 && x.is_finite();
+        must(train.threads <= 1024, format!("train.threads = {}: at most 1024 per rank", train.threads));
+        must(positive(optim.lr), format!("optim.lr = {}: must be positive and finite", optim.lr));
+        must(positive(optim.eps), format!("optim.eps = {}: must be positive and finite", optim.eps));
+        must(
+            optim.betas.iter().all(|b| (0.0..1.0).contains(b)),
+            format!("optim.betas = {:?}: each must be in [0, 1)", optim.betas),
+        );
+        must(
+            optim.weight_decay >= 0.0 && optim.weight_decay.is_finite(),
+            format!("optim.weight_decay = {}: must be 0 or positive", optim.weight_decay),
+        );
+        must(
+            optim.clip_norm.is_none_or(positive),
+            format!("optim.clip_norm = {:?}: must be positive; leave it out for no clipping", optim.clip_norm),
+        );
         must(optim.ema.is_none_or(|d| (0.0..1.0).contains(&d)), "optim.ema: must be in [0, 1)".into());
         let TaskConfig::Completion(task) = &self.task;
         must(
@@ -253,25 +270,43 @@ impl TrainConfig {
                 task.layer
             ),
         );
-        must((0.0..=1.0).contains(&task.rho), format!("task.rho = {}: must be in [0, 1]", task.rho));
+        must(
+            task.rho > 0.0 && task.rho <= 1.0,
+            format!("task.rho = {}: must be above 0 and at most 1, or nothing is hidden", task.rho),
+        );
+        must(
+            task.visible_weight == 0.0 || task.loss == LossOn::CentreHidden && positive(task.visible_weight),
+            format!(
+                "task.visible_weight = {}: must be 0, or positive with task.loss = \"centre_hidden\" (\"all\" has the visible \
+                 entries already)",
+                task.visible_weight
+            ),
+        );
         let ModelConfig::Spackle(model) = &self.model;
         must(
             (0.0..0.99).contains(&model.dropout),
             format!("model.spackle.dropout = {}: must be in [0, 0.99)", model.dropout),
         );
         must(
-            model.heads > 0 && model.d.is_multiple_of(model.heads.max(1)),
-            format!("model.spackle.heads = {}: must divide d = {}", model.heads, model.d),
+            model.d > 0 && model.heads > 0 && model.d.is_multiple_of(model.heads.max(1)),
+            format!("model.spackle.heads = {}: must divide d = {}, both at least 1", model.heads, model.d),
         );
+        must(model.feed_forward > 0, "model.spackle.feed_forward = 0: must be at least 1".into());
         must(
-            model.attention_axis == AttentionAxis::Spots || train.lanes == 1,
+            model.attention_axis == AttentionAxis::Spots || (train.lanes == 1 && train.micro_batch == 256),
             format!(
-                "model.spackle.attention_axis = \"batch\" demands train.lanes = 1 (now {}), because its results depend on \
-                 the composition of the batch; the release's batch is train.micro_batch = 256",
-                train.lanes
+                "model.spackle.attention_axis = \"batch\" demands train.lanes = 1 and train.micro_batch = 256 (now {} and {}): \
+                 its results depend on the composition of the batch, and the release's is 256",
+                train.lanes, train.micro_batch
             ),
         );
         problems
+    }
+
+    /// Refuses a config that cannot work.
+    pub fn check(&self) -> Result<(), TrainError> {
+        let problems = self.problems();
+        if problems.is_empty() { Ok(()) } else { Err(TrainError::Config(problems)) }
     }
 
     /// What differs from `saved` and may not change on resume, as `key: saved → now`.

@@ -37,8 +37,9 @@ pub enum TrainError {
     },
     /// NaN or infinity (exit 6).
     #[error(
-        "step {global_step}: loss or gradient is not finite ({in_a_row} in a row), first in records {records:?}: \
-         look at them with `syncytia inspect`, lower optim.lr, or set train.on_nonfinite = \"skip\""
+        "step {global_step}: {} is not finite ({in_a_row} in a row); lower optim.lr, set optim.clip_norm, or set \
+         train.on_nonfinite = \"skip\"",
+        blame(records)
     )]
     NotFinite {
         /// Batches consumed before it.
@@ -78,4 +79,12 @@ pub enum TrainError {
         /// The system's answer.
         source: std::io::Error,
     },
+}
+
+/// What was not finite, in words; no record is blamed for a gradient that overflows beside finite losses.
+fn blame(records: &[u64]) -> String {
+    match records {
+        [] => "the gradient, beside finite losses of every record,".to_owned(),
+        _ => format!("the loss, first in records {records:?} (look at them with `syncytia inspect`),"),
+    }
 }

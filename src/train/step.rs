@@ -80,6 +80,8 @@ pub struct StepRunner<'a> {
     pub device: &'a Device,
     /// Sizes of the tail.
     pub layout: TailLayout,
+    /// λ_k of the task's terms.
+    lambdas: Vec<f64>,
     /// The flat gradient of one lane.
     gradient: Vec<f32>,
     /// Fixed-point gradients, then the tail: one all-reduce.
@@ -121,7 +123,8 @@ impl<'a> StepRunner<'a> {
         device: &'a Device,
     ) -> Self {
         let layout = TailLayout { lanes: config.train.lanes, terms: task.terms().len(), tensors: tensors.len() };
-        Self { config, task, tensors, device, layout, gradient: vec![0.0; n_parameters], exact: vec![], fast: vec![] }
+        let (lambdas, gradient) = (task.lambdas(), vec![0.0; n_parameters]);
+        Self { config, task, tensors, device, layout, lambdas, gradient, exact: vec![], fast: vec![] }
     }
 
     /// Runs one global step on this rank's lanes.
@@ -195,15 +198,7 @@ impl<'a> StepRunner<'a> {
             let first_slot = lane * self.config.train.micro_batch;
             let terms =
                 self.task.loss(model, batch, self.config.train.seed, state.global_step, first_slot, self.device);
-            let mut objective: Option<Tensor<1>> = None; // Σ c_k S_k
-            for (k, sum) in terms.sums.into_iter().enumerate() {
-                let term = sum.mul_scalar(coefficient(terms.lambdas[k], weights[k]));
-                objective = Some(match objective {
-                    Some(total) => total + term,
-                    None => term,
-                });
-            }
-            let mut gradients = objective.expect("a task has a loss term").backward();
+            let mut gradients = objective(terms.sums, &self.lambdas, weights).backward();
             model.gradients_to_flat(&mut gradients, &mut self.gradient);
             let scan = reduce::scan(&self.gradient, self.tensors);
             let mut overflow = vec![false; self.tensors.len()];
@@ -227,8 +222,7 @@ impl<'a> StepRunner<'a> {
             let loss_is_bad = terms.first_bad.is_some() && scan.non_finite == 0;
             rows.push(LaneRow {
                 non_finite: scan.non_finite + u64::from(loss_is_bad),
-                first_bad: (scan.non_finite > 0 || loss_is_bad)
-                    .then(|| terms.first_bad.unwrap_or_else(|| batch.ids()[0])),
+                first_bad: terms.first_bad, // none where every loss is finite and a gradient is not
                 vote_stop,
                 vote_save: false,
                 sums: terms.values,
@@ -281,7 +275,8 @@ impl<'a> StepRunner<'a> {
             (0..terms).map(|k| rows.iter().map(|r| f(r, k)).sum()).collect()
         };
         let sums = over_lanes(&|r, k| r.sums[k]);
-        let loss = sums.iter().zip(weights).map(|(s, &w)| if w == 0.0 { 0.0 } else { s / w }).sum();
+        let term = |k: usize| if weights[k] == 0.0 { 0.0 } else { self.lambdas[k] * (sums[k] / weights[k]) };
+        let loss = (0..terms).map(term).sum();
         StepOutcome {
             loss,
             gradient_norm: f64::NAN,
@@ -335,6 +330,16 @@ impl<'a> StepRunner<'a> {
         outcome.applied = true;
         outcome
     }
+}
+
+/// Σ c_k S_k: what a lane's backward runs on.
+///
+/// # Panics
+/// If there is no term.
+pub fn objective(sums: Vec<Tensor<1>>, lambdas: &[f64], weights: &[f64]) -> Tensor<1> {
+    let terms = sums.into_iter().zip(lambdas.iter().zip(weights));
+    let term = |(sum, (&lambda, &weight)): (Tensor<1>, _)| sum.mul_scalar(coefficient(lambda, weight));
+    terms.map(term).reduce(|total, term| total + term).expect("a task has a loss term")
 }
 
 /// c_k = λ_k / W_k in f64, rounded once to f32; 0 where W_k = 0.

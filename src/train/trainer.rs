@@ -3,20 +3,15 @@
 //! Per step, in this order: step → validate → save → stop (`docs/step.md` §5). Everything a reader of the run sees goes
 //! through an [`Observer`]; the loop knows no file but checkpoints.
 
-use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use syncytia_shards::draw::STEP_VERSION;
-use syncytia_shards::processed::Split;
-use syncytia_shards::reader::Shards;
-
-use super::checkpoint::{self, CheckpointContents};
-use super::config::TrainConfig;
-use super::data::{TrainData, ValData};
+use super::checkpoint;
+use super::data::TrainData;
 use super::error::TrainError;
 use super::lock::RunLock;
+use super::ready::{Ready, Resumed};
 use super::replicas;
 use super::run_folder::RunFolder;
 use super::saver::{Place, Saver};
@@ -24,10 +19,8 @@ use super::state::{self, Best, RunState};
 use super::step::{LaneBatch, StepOutcome, StepRunner, StepState};
 use super::validate::{is_better, validate};
 use crate::engine::{Engine, ThreadsEngine};
+use crate::model::Model;
 use crate::model::params::ParamSpec;
-use crate::model::{DataShape, Model};
-use crate::task::Task;
-use crate::tensor::{Device, cpu};
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,42 +69,36 @@ pub struct Start<'a> {
 
 /// What a run needs.
 pub struct Run<'a> {
-    /// The resolved config, checked.
-    pub config: &'a TrainConfig,
-    /// The data.
-    pub shards: Arc<Shards>,
+    /// Config, data and model.
+    pub ready: &'a Ready<'a>,
+    /// Where it starts: [`Ready::state`].
+    pub state: (StepState, RunState),
+    /// Name of the checkpoint it goes on from.
+    pub resumed_from: Option<String>,
     /// The run folder, ours alone.
     pub lock: Arc<RunLock>,
     /// Ranks.
     pub world_size: usize,
-    /// Checkpoint to go on from, or none.
-    pub resume: Option<Resumed>,
     /// Set when the run shall stop at the next step boundary.
     pub stop: &'a (dyn Fn() -> bool + Sync),
     /// Who is told.
     pub observer: &'a Mutex<dyn Observer>,
 }
 
-/// What all ranks share, read-only.
+/// What all ranks share.
 struct Shared<'a> {
     run: &'a Run<'a>,
-    task: Task,
-    train: TrainData,
-    val: Option<ValData>,
-    model: Model,
-    specs: Vec<ParamSpec>,
-    tensors: Vec<Range<usize>>,
-    state: StepState,
-    run_state: RunState,
-    device: Device,
+    ready: &'a Ready<'a>,
     saver: Mutex<Saver>,
     failed: AtomicBool,
 }
 
 /// Runs to the end, a stop or an error; every rank ends alike.
 pub fn train(run: &Run<'_>) -> Result<End, TrainError> {
-    let shared = prepare(run)?;
-    let deadline = Duration::from_secs(run.config.train.deadline_s);
+    let ready = run.ready;
+    let saver = Mutex::new(Saver::start(Arc::clone(&run.lock), ready.config.checkpoint.keep)?);
+    let shared = Shared { run, ready, saver, failed: AtomicBool::new(false) };
+    let deadline = Duration::from_secs(ready.config.train.deadline_s);
     let engines = ThreadsEngine::group(run.world_size, deadline);
     let results: Vec<Result<End, TrainError>> = std::thread::scope(|scope| {
         let shared = &shared;
@@ -159,85 +146,9 @@ fn first_cause(results: Vec<Result<End, TrainError>>) -> Result<End, TrainError>
     }
 }
 
-fn prepare<'a>(run: &'a Run<'a>) -> Result<Shared<'a>, TrainError> {
-    let config = run.config;
-    let manifest = run.shards.manifest();
-    let fractions: Vec<f64> = manifest.panel.selected_genes().map(|g| g.glob_exp_frac).collect();
-    let task = Task::new(&config.task, &fractions, config.train.seed);
-    if !manifest.layers.iter().any(|l| l == task.layer()) {
-        return Err(TrainError::Data(format!(
-            "the shards have no layer `{}` (they have {:?}): set task.layer, or shard again",
-            task.layer(),
-            manifest.layers
-        )));
-    }
-    if run.shards.row_groups(Split::Train).is_empty() {
-        return Err(TrainError::Data("the shards have no train split".into()));
-    }
-    let train = TrainData::open(&run.shards, config, &task)?;
-    let val = ValData::open(&run.shards, config, &task)?;
-    let shape = DataShape { genes: fractions.len(), spots: 1 + manifest.n_neighbours as usize };
-    let device = cpu().autodiff();
-    let model = config.model.build(shape, config.train.seed, &device);
-    let specs = model.specs();
-    let tensors: Vec<Range<usize>> = specs.iter().map(ParamSpec::range).collect();
-    let fresh = RunState {
-        step_version: STEP_VERSION,
-        global_step: 0,
-        optim_step: 0,
-        skipped_in_a_row: 0,
-        exponents: vec![None; tensors.len()],
-        best: None,
-        validation_due: false,
-        data_hash: manifest.data_hash(),
-        shape,
-        genes: manifest.panel.selected_genes().map(|g| g.id.clone()).collect(),
-        symbols: manifest.panel.selected_genes().map(|g| g.symbol.clone()).collect(),
-        panel: manifest.panel.clone(),
-        shard_config: manifest.config.clone(),
-        config: config.clone(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-    };
-    let (state, run_state) = match &run.resume {
-        None => (StepState::new(model.to_flat(), tensors.len(), config.optim.ema.is_some()), fresh),
-        Some((name, contents)) => resume(run, name, contents, fresh, &specs)?,
-    };
-    let saver = Mutex::new(Saver::start(Arc::clone(&run.lock), config.checkpoint.keep)?);
-    let failed = AtomicBool::new(false);
-    Ok(Shared { run, task, train, val, model, specs, tensors, state, run_state, device, saver, failed })
-}
-
-/// The state of a checkpoint, after everything that would alter the trajectory was compared.
-fn resume(
-    run: &Run<'_>,
-    name: &str,
-    contents: &CheckpointContents,
-    fresh: RunState,
-    specs: &[ParamSpec],
-) -> Result<(StepState, RunState), TrainError> {
-    let refuse =
-        |what: String| TrainError::Resume { run: format!("{} from {name}", run.lock.run().root().display()), what };
-    let saved = state::run_state(contents).map_err(refuse)?;
-    let mut changes = run.config.changed_on_resume(&saved.config);
-    if saved.step_version != fresh.step_version {
-        changes.push(format!("step definition: {} → {}", saved.step_version, fresh.step_version));
-    }
-    if saved.data_hash != fresh.data_hash {
-        changes.push(format!("shards: data hash {} → {}", saved.data_hash, fresh.data_hash));
-    }
-    if !changes.is_empty() {
-        return Err(refuse(format!(
-            "these would alter the trajectory:\n  {}\nundo them, or start a new run folder",
-            changes.join("\n  ")
-        )));
-    }
-    let step = state::from_contents(contents, &saved, specs).map_err(refuse)?;
-    Ok((step, RunState { config: run.config.clone(), ..saved }))
-}
-
 /// A rank runs its step inside its own pool of kernel threads.
 fn in_own_pool(shared: &Shared<'_>, mut engine: ThreadsEngine) -> Result<End, TrainError> {
-    let threads = shared.run.config.train.threads;
+    let threads = shared.ready.config.train.threads;
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         .stack_size(16 << 20)
@@ -253,13 +164,13 @@ fn in_own_pool(shared: &Shared<'_>, mut engine: ThreadsEngine) -> Result<End, Tr
 
 /// One rank's run.
 fn rank(shared: &Shared<'_>, engine: &mut dyn Engine) -> Result<End, TrainError> {
-    let config = shared.run.config;
+    let (ready, config) = (shared.ready, shared.ready.config);
     let lanes: Vec<usize> = (engine.rank()..config.train.lanes).step_by(engine.world_size()).collect();
     let mut rank = Rank {
         shared,
-        state: shared.state.clone(),
-        run_state: shared.run_state.clone(),
-        model: Some(shared.model.clone()),
+        state: shared.run.state.0.clone(),
+        run_state: shared.run.state.1.clone(),
+        model: Some(shared.ready.model.clone()),
     };
     let first = rank.state.global_step;
     replicas::agree(engine, &rank.state)?;
@@ -268,9 +179,9 @@ fn rank(shared: &Shared<'_>, engine: &mut dyn Engine) -> Result<End, TrainError>
             o.start(&Start {
                 global_step: first,
                 world_size: shared.run.world_size,
-                data: &shared.train,
+                data: &shared.ready.train,
                 n_parameters: rank.state.parameters.len(),
-                resumed_from: shared.run.resume.as_ref().map(|r| r.0.clone()),
+                resumed_from: shared.run.resumed_from.clone(),
             });
         });
     }
@@ -282,10 +193,10 @@ fn rank(shared: &Shared<'_>, engine: &mut dyn Engine) -> Result<End, TrainError>
         return Ok(End::Finished);
     }
     std::thread::scope(|scope| {
-        let feed = shared.train.feed(scope, &shared.task, config, lanes, first..max_steps);
+        let feed = shared.ready.train.feed(scope, &shared.ready.task, config, lanes, first..max_steps);
         let next = || feed.recv().expect("the feed holds every step of the run");
         let mut runner =
-            StepRunner::new(config, &shared.task, &shared.tensors, rank.state.parameters.len(), &shared.device);
+            StepRunner::new(config, &ready.task, &ready.tensors, rank.state.parameters.len(), &ready.device);
         let mut batches = next()?;
         let mut weights = rank.first_weights(engine, &runner, &batches)?;
         loop {
@@ -345,7 +256,7 @@ impl Rank<'_> {
         if engine.rank() == 0 && self.shared.run.lock.is_lost() {
             self.shared.run.lock.check()?;
         }
-        let config = self.shared.run.config;
+        let config = self.shared.ready.config;
         let step = self.state.global_step;
         let last = step >= config.train.max_steps;
         let due = last || step.is_multiple_of(config.train.validate_every);
@@ -363,7 +274,7 @@ impl Rank<'_> {
             self.save()?;
         }
         if engine.rank() == 0 && due {
-            observe(self.shared, |o| o.parameters(step, &self.shared.specs, &self.state.parameters));
+            observe(self.shared, |o| o.parameters(step, &self.shared.ready.specs, &self.state.parameters));
         }
         Ok(match (last, stop) {
             (true, _) => Some(End::Finished),
@@ -374,9 +285,9 @@ impl Rank<'_> {
 
     fn validate(&mut self, engine: &mut dyn Engine) -> Result<(), TrainError> {
         self.run_state.validation_due = false;
-        let Some(val) = &self.shared.val else { return Ok(()) };
+        let Some(val) = &self.shared.ready.val else { return Ok(()) };
         let model = self.model.as_ref().expect("a model is always put back");
-        let value = validate(engine, model, &self.state, val, &self.shared.task, self.shared.run.config)?;
+        let value = validate(engine, model, &self.state, val, &self.shared.ready.task, self.shared.ready.config)?;
         let step = self.state.global_step;
         let best = is_better(value, self.run_state.best.map(|b| b.value));
         if best {
@@ -399,7 +310,7 @@ impl Rank<'_> {
 
     /// Hands a copy of the state to the saver and goes on.
     fn submit(&self, place: Place) -> Result<(), TrainError> {
-        let contents = state::to_contents(&self.run_state, &self.state, &self.shared.specs);
+        let contents = state::to_contents(&self.run_state, &self.state, &self.shared.ready.specs);
         let saver = self.shared.saver.lock().unwrap_or_else(PoisonError::into_inner);
         saver.submit(place, self.state.global_step, contents)?;
         report_saves(self.shared.run, saver.outcomes());
@@ -407,7 +318,7 @@ impl Rank<'_> {
     }
 
     fn log_ids(&self, engine: &dyn Engine, batches: &[LaneBatch]) {
-        if self.shared.run.config.log.record_ids {
+        if self.shared.ready.config.log.record_ids {
             let (rank, step) = (engine.rank(), self.state.global_step);
             observe(self.shared, |o| batches.iter().for_each(|b| o.consumed(rank, step, b.lane, b.batch.ids())));
         }
@@ -417,9 +328,6 @@ impl Rank<'_> {
 fn observe(shared: &Shared<'_>, f: impl FnOnce(&mut (dyn Observer + '_))) {
     f(&mut *shared.run.observer.lock().unwrap_or_else(PoisonError::into_inner));
 }
-
-/// A checkpoint to go on from: its name and contents.
-pub type Resumed = (String, CheckpointContents);
 
 /// The newest valid checkpoint of a run folder, and in words the damaged ones passed over.
 pub fn newest(folder: &RunFolder) -> Result<(Option<Resumed>, Vec<String>), TrainError> {

@@ -201,6 +201,25 @@ total, overflow, back = quantised(LANES, EXPONENTS, TENSORS)
 p, m, v, g = (rng.standard_normal(12).astype(np.float32) for _ in range(4))
 v = np.abs(v)
 updated = adamw(p, m, v, g, 7, 1e-3, 0.05)
+
+
+def two_terms():
+    """Three steps of a loss of two terms, S_k = Σ over a lane of slope_k · p: weights W_k over all lanes, c_k = λ_k / W_k."""
+    f, draw = np.float32, np.random.default_rng(6)
+    start = draw.normal(size=7).astype(f)
+    slopes = draw.normal(size=(3, 4, 2, 7)).astype(f)  # step, lane, term, parameter
+    lambdas, weights = [1.0, 0.3], draw.integers(1, 50, size=(3, 2)).astype(float)
+    weights[1, 1] = 0  # a step in which the second term has nothing
+    p, m, v = start, np.zeros(7, f), np.zeros(7, f)
+    for step in range(3):
+        c = [f(lam / w) if w else f(0) for lam, w in zip(lambdas, weights[step])]
+        lanes = [c[0] * slopes[step, lane, 0] + c[1] * slopes[step, lane, 1] for lane in range(4)]
+        e = [max(exponent(lane) for lane in lanes)]
+        p, m, v = adamw(p, m, v, np.array(quantised(lanes, e, [(0, 7)])[2], f), step + 1, 1e-2, 0.05)
+    flat = [[[bits(term) for term in lane] for lane in step] for step in slopes]
+    return {"start": bits(start), "slopes": flat, "lambdas": lambdas, "weights": weights.tolist(), "after": bits(p)}
+
+
 average = np.float32(0.98) * p + np.float32(1 - 0.98) * updated[0]
 json.dump(
     {
@@ -224,6 +243,7 @@ json.dump(
         "back": bits(back),
         "adam": {"p": bits(p), "m": bits(m), "v": bits(v), "g": bits(g), "after": [bits(x) for x in updated]},
         "ema": bits(average),
+        "two_terms": two_terms(),
         "norm": struct.unpack("<Q", struct.pack("<d", norm(g, [(0, 11), (11, 12)])))[0],
     },
     sys.stdout,

@@ -137,7 +137,20 @@ fn keys_that_do_not_exist_or_have_another_type() {
     refused(&with("train.lane=8"), 2, &["did you mean `lanes`?"]);
     refused(&with("train.lanes"), 2, &["no `=`"]);
     refused(&with("train.ranks=9"), 2, &["train.lanes = 8"]);
-    refused(&with("model.spackle.attention_axis=batch"), 2, &["train.lanes = 1"]);
+    refused(&with("model.spackle.attention_axis=batch"), 2, &["train.lanes = 1", "train.micro_batch = 256"]);
+    for (set, key) in [
+        ("optim.lr=inf", "optim.lr"),
+        ("optim.clip_norm=0", "optim.clip_norm"),
+        ("optim.weight_decay=-1", "optim.weight_decay"),
+        ("optim.betas=[0.9,1.0]", "optim.betas"),
+        ("task.rho=0", "task.rho"),
+        ("task.visible_weight=-1", "task.visible_weight"),
+        ("model.spackle.d=0", "model.spackle.heads"),
+        ("model.spackle.feed_forward=0", "feed_forward"),
+        ("train.threads=100000", "train.threads"),
+    ] {
+        refused(&with(set), 2, &[key]);
+    }
     refused(&with("train.seed=1"), 3, &["none"]);
     assert!(!Path::new(&run).exists(), "a refused config makes no run folder");
 }
@@ -169,7 +182,33 @@ fn runs_that_are_not_there_or_in_use() {
     refused(&["train", "configs/none.toml", "--shards", "x", "--run", "y"], 2, &["configs/none.toml"]);
     refused(&["export", &s.path("none"), "--out", &s.path("out")], 5, &["none"]);
     refused(&["fly"], 2, &["fly"]);
+    refused(&["verify", &cut().to_string_lossy()], 2, &["a file", "syncytia inspect"]);
+    refused(&["verify", &s.path("none")], 2, &["not there"]);
     assert!(!Path::new(&s.path("out")).exists());
+}
+
+/// What is refused changes nothing: neither a resume with another config nor a split that is too small for one batch.
+#[test]
+fn a_refused_start_leaves_the_run_folder_as_it_was() {
+    let s = Scratch::new();
+    let (shards, run) = (s.path("shards"), s.path("run"));
+    let made = syncytia(&["shard", &cut().to_string_lossy(), "--out", &shards, "--set", "filter.top_moran=16"]);
+    assert!(made.status.success());
+    let train = ["train", "configs/spackle/tiny.toml", "--shards", &shards, "--run", &run, "--set"];
+    refused(&[&train[..], &["train.micro_batch=400"]].concat(), 3, &["train", "3200"]);
+    assert!(!Path::new(&run).exists(), "a refused start makes no run folder");
+    assert!(syncytia(&[&train[..], &["train.max_steps=4"]].concat()).status.success());
+    let listing = || {
+        let entries = std::fs::read_dir(&run).unwrap().map(|e| e.unwrap());
+        let mut files: Vec<_> = entries.map(|e| (e.file_name(), std::fs::read(e.path()).unwrap_or_default())).collect();
+        files.retain(|(name, _)| name != "lock");
+        files.sort();
+        files
+    };
+    let before = listing();
+    refused(&[&train[..], &["optim.lr=0.5"]].concat(), 5, &["optim.lr: 0.002 → 0.5"]);
+    refused(&[&train[..], &["train.max_steps=2"]].concat(), 2, &["train.max_steps = 2", "step 4"]);
+    assert!(listing() == before, "config.toml, world.json, metrics and events are those of the run");
 }
 
 /// A run is stopped by TERM, refuses a second job meanwhile, loses its newest checkpoint, and still ends well.

@@ -59,6 +59,17 @@ fn counts_spots_and_places_come_through_as_they_were() {
 }
 
 #[test]
+fn sections_of_one_name_are_told_apart_by_the_user() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("two.h5ad").to_str().unwrap().to_owned();
+    refused(&["process", CUT, CUT, "--out", &out], 3, &["two sections are called `Vis5A`", "NAME=PATH"]);
+    let named = [format!("a={CUT}"), format!("b={CUT}")];
+    let said = syncytia(&["process", &named[0], &named[1], "--split", "val=b", "--out", &out, "--json"]).stdout;
+    let said: serde_json::Value = serde_json::from_slice(&said).unwrap();
+    assert_eq!((&said["summary"]["sections"], &said["summary"]["observations"]), (&2.into(), &(2 * 981).into()));
+}
+
+#[test]
 fn a_model_that_does_not_fit_is_refused_before_anything_is_written() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
@@ -79,4 +90,11 @@ fn a_model_that_does_not_fit_is_refused_before_anything_is_written() {
     assert!(std::fs::read_dir(dir.path()).unwrap().count() == 4, "something was written");
     done(&[&process[..], &["filter.top_moran=16", "--set", "split.kind=block"]].concat());
     refused(&["process", CUT, "--out", CUT], 2, &["is an input"]);
+    // Nor over an input by another name.
+    let copy = path("copy.h5ad");
+    std::fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join(CUT), &copy).unwrap();
+    let before = std::fs::read(&copy).unwrap();
+    let detour = format!("{}/corrected/../copy.h5ad", dir.path().display());
+    refused(&["impute", &run, "--input", &copy, "--output", &detour], 2, &["is an input"]);
+    assert!(std::fs::read(&copy).unwrap() == before);
 }

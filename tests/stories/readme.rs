@@ -33,3 +33,33 @@ fn ci_runs_the_two_commands_of_the_readme() {
         assert!(readme.contains(command) && ci.contains(command), "{command}");
     }
 }
+
+/// Every key of `[table]` in a config as it is serialised, dotted.
+fn keys(at: &str, value: &toml::Value, out: &mut Vec<String>) {
+    match value {
+        toml::Value::Table(table) => {
+            for (key, value) in table {
+                keys(&if at.is_empty() { key.clone() } else { format!("{at}.{key}") }, value, out);
+            }
+        }
+        _ => out.push(at.to_owned()),
+    }
+}
+
+#[test]
+fn every_key_of_the_shipped_configs_is_in_the_reference() {
+    let reference = file("docs/config.md");
+    let (mut missing, mut all) = (Vec::new(), Vec::new());
+    for name in ["shard", "spared", "tiny", "paper", "best"] {
+        keys("", &toml::from_str(&file(&format!("configs/spackle/{name}.toml"))).unwrap(), &mut all);
+    }
+    keys("", &toml::Value::try_from(crate::stage::tiny(|_| {})).unwrap(), &mut all);
+    for key in &all {
+        let (of, last) = key.rsplit_once('.').unwrap();
+        let short = |line: &str| line.contains(&format!("`{of}.")) && line.contains(&format!("`.{last}`"));
+        if !reference.contains(&format!("`{key}`")) && !reference.lines().any(short) {
+            missing.push(key.clone());
+        }
+    }
+    assert!(missing.is_empty() && all.len() > 60, "docs/config.md lacks {missing:?}");
+}

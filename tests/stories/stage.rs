@@ -10,6 +10,7 @@ use syncytia::train::checkpoint::{self, CheckpointContents};
 use syncytia::train::config::TrainConfig;
 use syncytia::train::error::TrainError;
 use syncytia::train::lock::{RunLock, Timing};
+use syncytia::train::ready::Ready;
 use syncytia::train::run_folder::RunFolder;
 use syncytia::train::step::StepOutcome;
 use syncytia::train::trainer::{self, End, Observer, Run, Start};
@@ -65,6 +66,8 @@ pub struct Seen {
     pub validations: Vec<(u64, f64, bool)>,
     /// Loss per step.
     pub losses: Vec<(u64, f64)>,
+    /// Norm of the summed gradient per step.
+    pub norms: Vec<f64>,
     /// Steps that ran twice.
     pub reruns: Vec<u64>,
 }
@@ -77,6 +80,7 @@ impl Observer for Witness {
     fn step(&mut self, global_step: u64, outcome: &StepOutcome, _: Duration) {
         let mut seen = self.0.lock().unwrap();
         seen.losses.push((global_step, outcome.loss));
+        seen.norms.push(outcome.gradient_norm);
         if outcome.rerun {
             seen.reruns.push(global_step);
         }
@@ -135,7 +139,10 @@ impl Theatre {
         let lock = Arc::new(RunLock::acquire(&self.folder, None, Timing::default()).unwrap());
         let (resume, damaged) = trainer::newest(&self.folder)?;
         assert_eq!(damaged, Vec::<String>::new());
-        let run = Run { config, shards, lock, world_size: ranks, resume, stop: &stop, observer: &observer };
+        let ready = Ready::new(config, &shards)?;
+        let state = ready.state(resume.as_ref(), self.folder.root())?;
+        let resumed_from = resume.map(|(name, _)| name);
+        let run = Run { ready: &ready, state, resumed_from, lock, world_size: ranks, stop: &stop, observer: &observer };
         let end = trainer::train(&run)?;
         drop(run);
         let mut seen = seen.lock().unwrap().clone();

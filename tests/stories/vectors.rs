@@ -4,6 +4,8 @@
 use serde_json::Value;
 use syncytia::engine::reduce;
 use syncytia::optim::{OptimConfig, adamw, clip, ema};
+use syncytia::tensor::{Tensor, cpu};
+use syncytia::train::step::objective;
 use syncytia_shards::draw::{self, DrawKey, Purpose, ShuffleStream};
 use syncytia_shards::order::{Order, OrderConfig, RowRef, Window};
 
@@ -136,4 +138,34 @@ fn an_adam_update_an_average_and_a_norm() {
     ema::update(&mut average, &p, 0.98);
     assert_eq!(bits(&average), ints::<u32>(&golden["ema"]));
     assert_eq!(clip::global_norm(&g, &[0..11, 11..12]).to_bits(), golden["norm"].as_u64().unwrap());
+}
+
+#[test]
+fn final_weights_of_a_two_term_loss() {
+    let golden = &golden()["two_terms"];
+    let reals = |value: &Value| -> Vec<f64> { value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect() };
+    let list = |value: &Value| value.as_array().unwrap().clone();
+    let (mut p, lambdas) = (floats(&golden["start"]), reals(&golden["lambdas"]));
+    let (mut m, mut v) = (vec![0.0; p.len()], vec![0.0; p.len()]);
+    let config: OptimConfig = toml::from_str("lr = 1e-2\nweight_decay = 0.05").unwrap();
+    let device = cpu().autodiff();
+    for (step, (lanes, weights)) in list(&golden["slopes"]).iter().zip(list(&golden["weights"])).enumerate() {
+        let gradient_of = |lane: &Value| -> Vec<f32> {
+            let leaf = Tensor::<1>::from_floats(&p[..], &device).require_grad();
+            let sum = |slope: &Value| (leaf.clone() * Tensor::from_floats(&floats(slope)[..], &device)).sum();
+            let sums = list(lane).iter().map(sum).collect();
+            let gradients = objective(sums, &lambdas, &reals(&weights)).backward();
+            leaf.grad(&gradients).unwrap().into_data().try_to_vec().unwrap()
+        };
+        let lanes: Vec<Vec<f32>> = list(lanes).iter().map(gradient_of).collect();
+        let whole = std::slice::from_ref(&(0..p.len())).to_vec();
+        let largest = lanes.iter().map(|g| reduce::scan(g, &whole).max_bits[0]).max().unwrap();
+        let shift = reduce::shift(reduce::binary_exponent(largest), lanes.len());
+        let mut sums = vec![0i64; p.len()];
+        lanes.iter().for_each(|gradient| reduce::quantise_add(gradient, shift, &mut sums));
+        let mut gradient = vec![0.0; p.len()];
+        reduce::dequantise(&sums, shift, &mut gradient);
+        adamw::update(&config, 1e-2, step as u64 + 1, &gradient, &mut p, &mut m, &mut v);
+    }
+    assert_eq!(bits(&p), ints::<u32>(&golden["after"]));
 }

@@ -1,6 +1,7 @@
 //! Stories of the readers: what real files give, what bad ones get, and that damage never takes the process down.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use rand::RngExt;
@@ -19,7 +20,7 @@ fn real(relative: &str) -> Option<PathBuf> {
         return Some(path);
     }
     assert!(std::env::var("SYNCYTIA_REQUIRE_ALL").as_deref() != Ok("1"), "{relative} is absent and all is required");
-    eprintln!("SKIPPED: {relative} is absent");
+    let _ = writeln!(std::io::stderr(), "\nSKIPPED: {relative} is absent");
     None
 }
 

@@ -9,7 +9,7 @@ pub enum ProcessError {
     #[error("no section to process: name at least one input")]
     NoSections,
     /// Two sections carry one name.
-    #[error("two sections are called `{library_id}`: give each its own name (`input.library_id`)")]
+    #[error("two sections are called `{library_id}`: give each its own name with NAME=PATH")]
     DuplicateSection {
         /// The name.
         library_id: String,

@@ -1,6 +1,7 @@
 //! The saving thread on a disk that works, one that is full, and one that is another's.
 
 use std::fs;
+use std::io::Write;
 use std::process::Command;
 
 use serde_json::json;
@@ -103,7 +104,7 @@ fn a_full_disk_costs_the_save_and_never_the_checkpoint_before_it() {
     let folder = tempfile::tempdir().unwrap();
     let Some(_disk) = SmallDisk::mount(folder.path(), 256) else {
         assert!(std::env::var_os("SYNCYTIA_REQUIRE_ALL").is_none_or(|v| v != "1"), "cannot mount a small disk");
-        eprintln!("SKIPPED: a full disk (mounting a tmpfs needs root)");
+        let _ = writeln!(std::io::stderr(), "\nSKIPPED: a full disk (mounting a tmpfs needs root)");
         return;
     };
     let run = RunFolder::create(folder.path().join("R")).unwrap();

@@ -1,0 +1,128 @@
+//! A run before its first step: data opened, model built, a resume compared. Nothing is written, so a refusal leaves
+//! everything as it was.
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use syncytia_shards::draw::STEP_VERSION;
+use syncytia_shards::processed::Split;
+use syncytia_shards::reader::Shards;
+
+use super::checkpoint::CheckpointContents;
+use super::config::TrainConfig;
+use super::data::{TrainData, ValData};
+use super::error::TrainError;
+use super::state::{self, RunState};
+use super::step::StepState;
+use crate::model::params::ParamSpec;
+use crate::model::{DataShape, Model};
+use crate::task::Task;
+use crate::tensor::{Device, cpu};
+
+/// A checkpoint to go on from: its name and contents.
+pub type Resumed = (String, CheckpointContents);
+
+/// What all ranks of a run share, read-only.
+pub struct Ready<'a> {
+    /// The resolved config.
+    pub config: &'a TrainConfig,
+    /// The task.
+    pub task: Task,
+    /// What trains, in order.
+    pub train: TrainData,
+    /// What selects, if there is any.
+    pub val: Option<ValData>,
+    /// The model as initialised.
+    pub model: Model,
+    /// Its parameters.
+    pub specs: Vec<ParamSpec>,
+    /// Their places in the flat buffers.
+    pub tensors: Vec<Range<usize>>,
+    /// Where it computes.
+    pub device: Device,
+    fresh: RunState,
+}
+
+impl<'a> Ready<'a> {
+    /// Opens the data and builds the model.
+    ///
+    /// # Errors
+    /// A config that cannot work; shards without the layer, a train split or a whole global batch.
+    pub fn new(config: &'a TrainConfig, shards: &Arc<Shards>) -> Result<Self, TrainError> {
+        config.check()?;
+        let manifest = shards.manifest();
+        let fractions: Vec<f64> = manifest.panel.selected_genes().map(|g| g.glob_exp_frac).collect();
+        let task = Task::new(&config.task, &fractions, config.train.seed);
+        if !manifest.layers.iter().any(|l| l == task.layer()) {
+            return Err(TrainError::Data(format!(
+                "the shards have no layer `{}` (they have {:?}): set task.layer, or shard again",
+                task.layer(),
+                manifest.layers
+            )));
+        }
+        if shards.row_groups(Split::Train).is_empty() {
+            return Err(TrainError::Data("the shards have no train split".into()));
+        }
+        let train = TrainData::open(shards, config, &task)?;
+        let val = ValData::open(shards, config, &task)?;
+        let shape = DataShape { genes: fractions.len(), spots: 1 + manifest.n_neighbours as usize };
+        let device = cpu().autodiff();
+        let model = config.model.build(shape, config.train.seed, &device);
+        let specs = model.specs();
+        let tensors: Vec<Range<usize>> = specs.iter().map(ParamSpec::range).collect();
+        let fresh = RunState {
+            step_version: STEP_VERSION,
+            global_step: 0,
+            optim_step: 0,
+            skipped_in_a_row: 0,
+            exponents: vec![None; tensors.len()],
+            best: None,
+            validation_due: false,
+            data_hash: manifest.data_hash(),
+            shape,
+            genes: manifest.panel.selected_genes().map(|g| g.id.clone()).collect(),
+            symbols: manifest.panel.selected_genes().map(|g| g.symbol.clone()).collect(),
+            panel: manifest.panel.clone(),
+            shard_config: manifest.config.clone(),
+            config: config.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        Ok(Ready { config, task, train, val, model, specs, tensors, device, fresh })
+    }
+
+    /// The state before the first step, or that of a checkpoint of `run` once nothing differs that would alter the trajectory.
+    ///
+    /// # Errors
+    /// [`TrainError::Resume`] by name of what differs; a run that is beyond `train.max_steps`.
+    pub fn state(&self, resume: Option<&Resumed>, run: &Path) -> Result<(StepState, RunState), TrainError> {
+        let Some((name, contents)) = resume else {
+            let step = StepState::new(self.model.to_flat(), self.tensors.len(), self.config.optim.ema.is_some());
+            return Ok((step, self.fresh.clone()));
+        };
+        let refuse = |what: String| TrainError::Resume { run: format!("{} from {name}", run.display()), what };
+        let saved = state::run_state(contents).map_err(refuse)?;
+        let mut changes = self.config.changed_on_resume(&saved.config);
+        if saved.step_version != self.fresh.step_version {
+            changes.push(format!("step definition: {} → {}", saved.step_version, self.fresh.step_version));
+        }
+        if saved.data_hash != self.fresh.data_hash {
+            changes.push(format!("shards: data hash {} → {}", saved.data_hash, self.fresh.data_hash));
+        }
+        if !changes.is_empty() {
+            return Err(refuse(format!(
+                "these would alter the trajectory:\n  {}\nundo them, or start a new run folder",
+                changes.join("\n  ")
+            )));
+        }
+        let (at, max_steps) = (saved.global_step, self.config.train.max_steps);
+        if at > max_steps {
+            let run = run.display();
+            return Err(TrainError::Config(vec![format!(
+                "train.max_steps = {max_steps}: {run} stands at step {at} already; give at least that, or a new run folder"
+            )]));
+        }
+        let step = state::from_contents(contents, &saved, &self.specs).map_err(refuse)?;
+        Ok((step, RunState { config: self.config.clone(), ..saved }))
+    }
+}
