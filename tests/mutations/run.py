@@ -31,7 +31,10 @@ def cargo_test(tree: Path, package: str, target: str, name: str):
     command = ["cargo", "test", "--release", "--offline", "-p", package, *target.split(), name]
     env = {**os.environ, "CARGO_TERM_COLOR": "never", "RUST_BACKTRACE": "0"}
     env.setdefault("CARGO_TARGET_DIR", str(ROOT / "target" / "mutations"))
-    done = subprocess.run(command, cwd=tree, env=env, capture_output=True, text=True)
+    try:
+        done = subprocess.run(command, cwd=tree, env=env, capture_output=True, text=True, timeout=900)
+    except subprocess.TimeoutExpired:
+        return False, 0, 0, "no end within 15 minutes"
     result = re.search(r"test result: .*? (\d+) passed; (\d+) failed", done.stdout)
     if not result:
         return False, 0, 0, done.stderr

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use syncytia::task::TaskConfig;
 use syncytia::task::completion::CompletionConfig;
 use syncytia::train::config::{Reduction, TrainConfig};
-use syncytia::train::trainer::End;
+use syncytia::train::ready::Ready;
+use syncytia::train::trainer::{self, End};
 use syncytia_shards::draw::{Purpose, ShuffleStream};
 use syncytia_shards::reader::Shards;
 use syncytia_shards::writer::{self, WriteOptions};
@@ -120,7 +121,7 @@ fn stops_and_resumes_on_other_numbers_of_ranks_change_nothing() {
     let mut stream = ShuffleStream::new(20, Purpose::Synthetic, &[]);
     for schedule in 0..20 {
         let theatre = Theatre::new();
-        let mut consumed: Consumed = Vec::new();
+        let (mut consumed, mut validations, mut reruns): (Consumed, _, _) = (Vec::new(), Vec::new(), Vec::new());
         let mut story = Vec::new();
         loop {
             let ranks = [1, 2, 3, 4, 8][stream.below(5) as usize];
@@ -128,12 +129,15 @@ fn stops_and_resumes_on_other_numbers_of_ranks_change_nothing() {
             story.push((ranks, after));
             let (end, seen) = theatre.run(&config, ranks, Some(after)).unwrap();
             consumed.extend(seen.consumed);
+            validations.extend(seen.validations);
+            reruns.extend(seen.reruns);
             if end == End::Finished {
                 break;
             }
         }
         consumed.sort();
         assert_eq!(consumed, whole.consumed, "schedule {schedule}: {story:?}");
+        assert_eq!((validations, reruns), (whole.validations.clone(), whole.reruns.clone()), "{schedule}: {story:?}");
         let (ours, theirs) = (theatre.last(), undisturbed.last());
         assert!(ours == theirs, "schedule {schedule}, (ranks, stop after): {story:?}");
     }
@@ -171,6 +175,12 @@ fn a_changed_config_is_refused_on_resume_by_name() {
     let other = Arc::new(Shards::open(dir.path()).unwrap());
     let error = theatre.run_on(other, &tiny(|_| {}), 2, None).unwrap_err().to_string();
     assert!(error.contains("shards: data hash"), "{error}");
+    let (config, shards) = (tiny(|_| {}), stage::shards());
+    let ready = Ready::new(&config, &shards).unwrap();
+    let (name, mut contents) = trainer::newest(&theatre.folder).unwrap().0.unwrap();
+    contents.state["step_version"] = 2.into();
+    let error = ready.state(Some(&(name, contents)), theatre.folder.root()).unwrap_err().to_string();
+    assert!(error.contains("step definition: 2 → 1"), "{error}");
     // What may change, may.
     theatre.run(&tiny(|c| c.train.max_steps = 14), 3, None).unwrap();
     let error = theatre.run(&tiny(|c| c.train.max_steps = 5), 3, None).unwrap_err().to_string();

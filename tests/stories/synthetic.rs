@@ -57,7 +57,8 @@ fn mse(seed: u32, product: bool) -> [f64; 3] {
 }
 
 /// Three seeds. With the product of own and neighbours' factors a ridge misses a fifth of the error that the model finds;
-/// without it most of that edge is gone (what is left is the ridge's own noise: 177 weights per gene from one section).
+/// without it the edge falls by more than a third (seed 1: from 21 % to 9 %; what is left is the ridge's own noise: 177 weights
+/// per gene from one section).
 #[test]
 fn the_edge_over_a_ridge_is_the_product_of_own_and_neighbours() {
     for seed in [1, 11, 21] {
