@@ -194,12 +194,15 @@ SEED = 20_260_101
 GROUPS = [5, 9, 4, 7, 3]
 rng = np.random.default_rng(5)
 TENSORS = [(0, 9), (9, 10), (10, 31)]
-LANES = [(rng.standard_normal(31) * 10.0 ** rng.integers(-3, 2, 31)).astype(np.float32) for _ in range(3)]
+LANES = [(rng.standard_normal(31) * 10.0 ** rng.integers(-12, 2, 31)).astype(np.float32) for _ in range(3)]
 EXPONENTS = [max(exponent(lane[s:e]) for lane in LANES) for s, e in TENSORS]
 LANES[1][2] = np.float32(2.0 ** (EXPONENTS[0] + 7) * 1.5)  # beyond the headroom: this lane and tensor overflow
 total, overflow, back = quantised(LANES, EXPONENTS, TENSORS)
-p, m, v, g = (rng.standard_normal(12).astype(np.float32) for _ in range(4))
+p, m, v, g = (rng.standard_normal(40).astype(np.float32) for _ in range(4))
 v = np.abs(v)
+m[20:], v[20:] = 0, 0  # the first update of a parameter, where no history hides a rounding
+g[30:] *= np.float32(1e-9)  # as small as ε
+long = (rng.standard_normal(130) * 10.0 ** rng.integers(-3, 3, 130)).astype(np.float32)
 updated = adamw(p, m, v, g, 7, 1e-3, 0.05)
 
 
@@ -244,7 +247,7 @@ json.dump(
         "adam": {"p": bits(p), "m": bits(m), "v": bits(v), "g": bits(g), "after": [bits(x) for x in updated]},
         "ema": bits(average),
         "two_terms": two_terms(),
-        "norm": struct.unpack("<Q", struct.pack("<d", norm(g, [(0, 11), (11, 12)])))[0],
+        "norm": {"of": bits(long), "is": struct.unpack("<Q", struct.pack("<d", norm(long, [(0, 101), (101, 130)])))[0]},
     },
     sys.stdout,
     indent=None,

@@ -154,11 +154,31 @@ fn a_bad_record_is_skipped_alike_by_all_ranks_or_named_by_all() {
     assert!(meetings >= 1, "the bad record is never read");
     assert_eq!(number(&one, "global_step"), 20);
     assert_eq!(number(&one, "optim_step"), 20 - meetings, "a skipped step applies nothing");
+    assert!(!seen.consumed.iter().any(|(step, _, ids)| *step == 19 && ids.contains(&bad[0])));
+    assert_eq!(number(&one, "skipped_in_a_row"), 0, "an applied step ends the row");
     assert!(run(3, None).0 == one, "3 ranks");
     assert!(run(2, Some(3)).0 == one, "stops every three steps");
 
     let error = Theatre::new().run_on(shards, &published(OnNonFinite::Stop), 3, None).unwrap_err();
     assert!(matches!(&error, TrainError::NotFinite { records, in_a_row: 1, .. } if *records == bad), "{error}");
+}
+
+/// A learning rate of nothing: the validation is that of the initial weights, whatever the batches it is cut into.
+#[test]
+fn validation_scores_every_record_once() {
+    let value = |micro_batch: usize| {
+        let config = tiny(|c| {
+            c.optim.lr = 1e-30;
+            c.train.micro_batch = micro_batch;
+            c.train.max_steps = 1;
+        });
+        Theatre::new().run(&config, 2, None).unwrap().1.validations[0].1
+    };
+    let by_four = value(4);
+    for micro_batch in [5, 7, 16] {
+        let other = value(micro_batch);
+        assert!((other - by_four).abs() < 1e-6 * by_four, "in batches of {micro_batch}: {other}, of 4: {by_four}");
+    }
 }
 
 #[test]
