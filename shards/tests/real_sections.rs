@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use syncytia_shards::ingest::{IngestOptions, read_section};
-use syncytia_shards::process::{CompletionGraph, FilterConfig, ProcessConfig, SplitConfig, SplitKind, process};
+use syncytia_shards::process::{FilterConfig, NearestGraph, ProcessConfig, SplitConfig, SplitKind, process};
 use syncytia_shards::processed::{Processed, Split};
 
 fn data(path: &str) -> Option<PathBuf> {
@@ -20,7 +20,7 @@ fn data(path: &str) -> Option<PathBuf> {
     None
 }
 
-fn processed(paths: &[PathBuf], split: &SplitConfig, completion_graph: CompletionGraph) -> Processed {
+fn processed(paths: &[PathBuf], split: &SplitConfig, completion_graph: NearestGraph) -> Processed {
     let config = ProcessConfig { completion_graph, ..ProcessConfig::default() };
     let sections = paths.iter().map(|path| read_section(path, &IngestOptions::default()).unwrap()).collect();
     process(sections, &FilterConfig::default(), &config, split).unwrap()
@@ -57,7 +57,7 @@ fn the_dlpfc_pair_gives_thirty_two_genes() {
     let (Some(a), Some(b)) = (data(&name("151673")), data(&name("151674"))) else { return };
     let inputs = [a, b];
     let processed = |graph| processed(&inputs, &SplitConfig::default(), graph);
-    let own = processed(CompletionGraph::Own);
+    let own = processed(NearestGraph::Own);
     assert_eq!(n_dropped(&own, "gene", "not measured in every section"), [2660, 2660]);
     assert_eq!(own.panel.genes.len(), 318);
     let sizes: Vec<_> = own.pieces.iter().map(|p| (p.library_id.as_str(), p.split, p.n_obs())).collect();
@@ -74,7 +74,7 @@ fn the_dlpfc_pair_gives_thirty_two_genes() {
     check_sum(&own, 1, "log1p", 957_067.686_755_410_5);
     check_sum(&own, 1, "d_log1p", 1_288_955.854_094_363_7);
 
-    let symmetrised = processed(CompletionGraph::Symmetrised);
+    let symmetrised = processed(NearestGraph::Symmetrised);
     let genes = selected(&symmetrised);
     assert_eq!(genes[..5], [first[0], first[1], first[2], first[3], "ENSG00000173786"]);
     assert_eq!(genes[29..], ["ENSG00000132639", "ENSG00000251562", "ENSG00000148180"]);
@@ -91,7 +91,7 @@ fn muscle_keeps_533_genes_of_which_128_make_the_layers() {
     let whole = SplitConfig { kind: Some(SplitKind::Section), ..SplitConfig::default() };
     let inputs = [outs];
     let processed = |graph| processed(&inputs, &whole, graph);
-    let own = processed(CompletionGraph::Own);
+    let own = processed(NearestGraph::Own);
     assert_eq!((own.pieces.len(), own.pieces[0].n_obs()), (1, 982));
     assert_eq!(own.panel.genes.len(), 533);
     let genes = selected(&own);
@@ -102,7 +102,7 @@ fn muscle_keeps_533_genes_of_which_128_make_the_layers() {
     check_sum(&own, 0, "log1p", 1_015_635.456_765_831_3);
     check_sum(&own, 0, "d_log1p", 1_287_056.570_137_674);
 
-    let symmetrised = processed(CompletionGraph::Symmetrised);
+    let symmetrised = processed(NearestGraph::Symmetrised);
     let genes = selected(&symmetrised);
     assert_eq!(genes[3..5], ["ENSMUSG00000050708", "ENSMUSG00000031972"]);
     assert_eq!(genes[125..], ["ENSMUSG00000026234", "ENSMUSG00000093674", "ENSMUSG00000021270"]);
@@ -114,7 +114,7 @@ fn muscle_keeps_533_genes_of_which_128_make_the_layers() {
 #[test]
 fn muscle_by_blocks_trains_on_about_six_hundred_spots() {
     let Some(outs) = data("visium-mouse-muscle-Vis5A_2dpi/outs") else { return };
-    let processed = processed(&[outs], &SplitConfig::default(), CompletionGraph::Symmetrised);
+    let processed = processed(&[outs], &SplitConfig::default(), NearestGraph::Symmetrised);
     let sizes: Vec<_> = processed.pieces.iter().map(|p| (p.split, p.n_obs())).collect();
     let guard: u64 = n_dropped(&processed, "obs", "guard band").iter().sum();
     assert_eq!(sizes.iter().map(|s| s.1).sum::<usize>() + guard as usize, 982);

@@ -3,7 +3,7 @@
 use syncytia_shards::process::median;
 use syncytia_shards::process::neighbours;
 use syncytia_shards::process::tpm;
-use syncytia_shards::process::{CompletionGraph, Normalize};
+use syncytia_shards::process::{NearestGraph, Normalize};
 use syncytia_shards::processed::{Matrix, Piece};
 use syncytia_shards::section::Csr;
 
@@ -21,7 +21,7 @@ pub struct Pipeline {
     /// Hops of the median completion.
     pub hops: usize,
     /// The graph its windows follow.
-    pub completion_graph: CompletionGraph,
+    pub completion_graph: NearestGraph,
     /// How completed layers were batch-corrected, where the task's layer is.
     pub correction: Option<Correction>,
 }

@@ -22,7 +22,7 @@ fn piece() -> (Piece, Pipeline) {
         lengths: genes.iter().map(|g| g.length.unwrap()).collect(),
         selected,
         hops: 4,
-        completion_graph: syncytia_shards::process::CompletionGraph::Own,
+        completion_graph: syncytia_shards::process::NearestGraph::Own,
         correction: None,
     };
     (processed.pieces.into_iter().find(|p| p.split == Split::Val).unwrap(), pipeline)

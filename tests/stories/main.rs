@@ -19,6 +19,8 @@ mod same_bits;
 /// The batch script under a fake Slurm.
 #[cfg(target_os = "linux")]
 mod sbatch;
+/// Layer by layer what the Python package `spared` makes of the same spots.
+mod spared;
 /// What several stories stand on: a small data set from the shipped section, and a run of it.
 mod stage;
 /// What a step does on a bad day.

@@ -128,6 +128,12 @@ fn stops_and_resumes_on_other_numbers_of_ranks_change_nothing() {
             let after = u64::from(1 + stream.below(6));
             story.push((ranks, after));
             let (end, seen) = theatre.run(&config, ranks, Some(after)).unwrap();
+            let left = config.train.max_steps - consumed.len() as u64 / 8;
+            assert_eq!(
+                seen.losses.len() as u64,
+                after.min(left),
+                "schedule {schedule}: a vote stops at the next boundary"
+            );
             consumed.extend(seen.consumed);
             validations.extend(seen.validations);
             reruns.extend(seen.reruns);

@@ -120,7 +120,9 @@ pub struct ProcessConfig {
     /// Hops of the median completion. Default 4.
     pub hops: u32,
     /// Whose hops make the windows of the median completion. Default `"symmetrised"`.
-    pub completion_graph: CompletionGraph,
+    pub completion_graph: NearestGraph,
+    /// The graph of Moran's I. Default `"own"`.
+    pub moran_graph: NearestGraph,
     /// Batch correction: `"none"`, `"standard"` or `"combat_0_3_3"`, for the layers that begin with `c_`. Default `"none"`.
     pub combat: Combat,
     /// What a batch is: `"section"` or `"donor"`. Default `"section"`.
@@ -138,7 +140,8 @@ impl Default for ProcessConfig {
         ProcessConfig {
             normalize: Normalize::Tpm,
             hops: 4,
-            completion_graph: CompletionGraph::Symmetrised,
+            completion_graph: NearestGraph::Symmetrised,
+            moran_graph: NearestGraph::Own,
             combat: Combat::None,
             combat_key: CombatKey::Section,
             n_neighbours: 18,
@@ -158,12 +161,12 @@ pub enum Normalize {
     Cp10k,
 }
 
-/// The graph along which the windows of the median completion grow (`spared.md` §4). Inside a lattice all three are one; at
-/// the borders of a tissue they differ, and with them the completed layer, Moran's I and the genes chosen by it (DLPFC: one
+/// A graph of the six nearest, for the windows of the median completion (`spared.md` §4) and for Moran's I (§5). Inside a
+/// lattice all three are one; at the borders of a tissue they differ, and with them the completed layer, Moran's I and the genes chosen by it (DLPFC: one
 /// gene of 32, and 2.45 against 1.96 for the median completion's MSE).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum CompletionGraph {
+pub enum NearestGraph {
     /// Each observation points to its own six nearest.
     Own,
     /// It points to those that have it among their six nearest (the published data were made so).

@@ -3,9 +3,9 @@
 //! Nothing but the batch correction and the training mean crosses a piece.
 
 use super::combat::{self, Combat};
-use super::config::{CombatKey, Layer, Neighbourhood, Normalize, ProcessConfig};
+use super::config::{CombatKey, Layer, NearestGraph, Neighbourhood, Normalize, ProcessConfig};
 use super::error::ProcessError;
-use super::neighbours::{self, BASE_NEIGHBOURS, Graph};
+use super::neighbours;
 use super::{deltas, ledger, median, moran, tpm};
 use crate::panel::{Ledger, Panel, PanelCombat};
 use crate::processed::{Matrix, Piece, Split};
@@ -34,13 +34,10 @@ pub(super) fn complete(pieces: &[Piece], panel: &Panel, config: &ProcessConfig) 
         .collect()
 }
 
-/// Moran's I of every gene on `d_log1p`, mean over pieces; own six nearest, no edge crosses a cut.
-pub(super) fn moran_scores(pieces: &[Piece], layers: &[WholeLayers]) -> Vec<Option<f64>> {
+/// Moran's I of every gene on `d_log1p`, mean over pieces; no edge crosses a cut.
+pub(super) fn moran_scores(pieces: &[Piece], layers: &[WholeLayers], graph: NearestGraph) -> Vec<Option<f64>> {
     let of_pieces: Vec<_> = std::iter::zip(pieces, layers)
-        .map(|(piece, layers)| {
-            let own = Graph::from_knn(&neighbours::knn(&piece.xy, BASE_NEIGHBOURS));
-            moran::per_gene(&layers.d_log1p, &own)
-        })
+        .map(|(piece, layers)| moran::per_gene(&layers.d_log1p, &neighbours::nearest_graph(&piece.xy, graph)))
         .collect();
     moran::mean_over_pieces(&of_pieces)
 }

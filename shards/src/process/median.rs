@@ -64,7 +64,7 @@ fn median(values: &mut [f32]) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::CompletionGraph;
+    use crate::process::NearestGraph;
     use crate::process::fixture::hexagonal;
     use crate::process::neighbours::{Graph, completion_hops};
 
@@ -82,8 +82,8 @@ mod tests {
     #[test]
     fn the_hexagonal_patch_of_the_specification() {
         let x = Matrix { n_cols: 1, values: HOLES.to_vec() };
-        let own = complete(&x, &completion_hops(&hexagonal(5, 5), 4, CompletionGraph::Own));
-        let reverse = complete(&x, &completion_hops(&hexagonal(5, 5), 4, CompletionGraph::Reverse));
+        let own = complete(&x, &completion_hops(&hexagonal(5, 5), 4, NearestGraph::Own));
+        let reverse = complete(&x, &completion_hops(&hexagonal(5, 5), 4, NearestGraph::Reverse));
         for i in [6, 7, 8, 11, 12, 13, 16, 17, 18] {
             assert_eq!(reverse.values[i], COMPLETED[i], "entry {i}, parity orientation");
         }

@@ -26,7 +26,7 @@ pub mod tpm;
 pub use align::{Aligned, align, strip_version};
 pub use combat::Combat;
 pub use config::{
-    CombatKey, CompletionGraph, FilterConfig, Layer, Neighbourhood, Normalize, ProcessConfig, SplitConfig, SplitKind,
+    CombatKey, FilterConfig, Layer, NearestGraph, Neighbourhood, Normalize, ProcessConfig, SplitConfig, SplitKind,
     TopMoran,
 };
 pub use error::ProcessError;
@@ -73,7 +73,7 @@ pub fn process(
     let mut pieces = pieces::cut(&sections, &kept, &rule, split, &mut ledger);
     pieces::check_sizes(&pieces, config)?;
     let layers = layers::complete(&pieces, &panel, config);
-    let scores = layers::moran_scores(&pieces, &layers);
+    let scores = layers::moran_scores(&pieces, &layers, config.moran_graph);
     for (gene, score) in panel.genes.iter_mut().zip(scores.iter()) {
         gene.moran = *score;
     }

@@ -4,7 +4,7 @@
 
 use rayon::prelude::*;
 
-use super::config::CompletionGraph;
+use super::config::NearestGraph;
 pub use super::hops::{Graph, HopWindows};
 use crate::processed::Matrix;
 pub use crate::processed::NO_NEIGHBOUR;
@@ -34,14 +34,18 @@ pub fn symmetrised_hops(xy: &[[f64; 2]], k: usize, max_hops: usize) -> HopWindow
 }
 
 /// The windows of the median completion (`spared.md` §4): hops along `graph` of the six nearest.
-pub fn completion_hops(xy: &[[f64; 2]], max_hops: usize, graph: CompletionGraph) -> HopWindows {
+pub fn completion_hops(xy: &[[f64; 2]], max_hops: usize, graph: NearestGraph) -> HopWindows {
+    HopWindows::new(&nearest_graph(xy, graph), max_hops)
+}
+
+/// The graph of the six nearest, read as `graph` says.
+pub fn nearest_graph(xy: &[[f64; 2]], graph: NearestGraph) -> Graph {
     let own = Graph::from_knn(&knn(xy, BASE_NEIGHBOURS));
-    let graph = match graph {
-        CompletionGraph::Own => own,
-        CompletionGraph::Reverse => own.transposed(),
-        CompletionGraph::Symmetrised => own.symmetrised(),
-    };
-    HopWindows::new(&graph, max_hops)
+    match graph {
+        NearestGraph::Own => own,
+        NearestGraph::Reverse => own.transposed(),
+        NearestGraph::Symmetrised => own.symmetrised(),
+    }
 }
 
 /// Observations within two steps on the lattice, `[n_obs, n]`, nearest first, ties by index, padded with [`NO_NEIGHBOUR`].
