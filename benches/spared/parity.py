@@ -6,7 +6,7 @@
     VIRTUAL_ENV=$PWD/V uv pip install --no-deps squidpy==1.2.3      # the version that spared pins
     pip download --no-deps spared==2.2.1 && python3 -m zipfile -e spared-*.whl W
     V/bin/python benches/spared/parity.py W fixture                 # writes tests/golden/spared.safetensors
-    V/bin/python benches/spared/parity.py W times A.h5ad B.h5ad SYNCYTIA
+    V/bin/python benches/spared/parity.py W times A.h5ad B.h5ad
 
 The package (MIT) is not part of the project and not of CI; its functions are called one by one, because the whole needs a
 GPU, a training run of 10,000 steps and a download. What it imports for its models only is stubbed; Moran's 1,000 permutations,
@@ -14,9 +14,10 @@ whose result it throws away, are off. The data set: the 150 leftmost and the 150
 the project, as two slides, the second one val.
 """
 
+import json
+import os
 import subprocess
 import sys
-import tempfile
 import time
 import warnings
 from pathlib import Path
@@ -137,7 +138,7 @@ def fixture():
     print(adata)
 
 
-def times(paths, syncytia):
+def times(paths):
     slides = {Path(p).name.split("_")[0]: ad.read_h5ad(p) for p in paths}
     for slide in slides.values():
         slide.var_names = [str(i).split(".")[0] for i in slide.var.get("gene_ids", slide.var_names)]
@@ -148,12 +149,9 @@ def times(paths, syncytia):
         took = {}
         processed(adata.copy(), "human", 32, took)
         theirs.append(took)
-        with tempfile.TemporaryDirectory() as out:
-            command = [syncytia, "process", *paths, "--config", str(ROOT / "configs/spackle/spared.toml")]
-            done = subprocess.run([*command, "--out", f"{out}/x.h5ad", "--json"], capture_output=True, text=True, check=True)
-        import json
-
-        ours.append(json.loads(done.stdout)["seconds"])
+        command = ["cargo", "bench", "-q", "-p", "syncytia-shards", "--bench", "process", "--", *map(os.path.abspath, paths)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        ours.append(json.loads(done.stdout))
     for what in ("median", "moran", "combat"):
         a, b = (sorted(run[what] for run in runs)[1] for runs in (theirs, ours))
         print(f"{what:<8} spared {a:8.3f} s   syncytia {b:7.4f} s   {a / b:6.1f} ×")
@@ -162,4 +160,4 @@ def times(paths, syncytia):
 
 
 if __name__ == "__main__":
-    fixture() if sys.argv[2] == "fixture" else times(sys.argv[3:5], sys.argv[5])
+    fixture() if sys.argv[2] == "fixture" else times(sys.argv[3:])
