@@ -56,7 +56,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::Stopped);
     }
     eprintln!("4/4 ten assays beside every simple fill, under both protocols");
-    let evaluated = evaluate::evaluate(&run, Which::Usual, &shards, None)?;
+    let evaluated = evaluate::evaluate(&run, Which::Usual, &shards, None, false)?;
     evaluated.show(args.json)?;
     eprintln!("{:.0} s in all", started.elapsed().as_secs_f64());
     Ok(ExitCode::Done)

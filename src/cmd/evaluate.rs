@@ -17,12 +17,14 @@ use crate::config;
 use crate::evaluate::block::{Block, Pipeline, Seen};
 use crate::evaluate::completion::{self, Protocol, Setting};
 use crate::evaluate::correction::Correction;
+use crate::evaluate::sweep;
 use crate::model::Model;
 use crate::report::curves::Curves;
 use crate::report::evaluation::{Evaluation, Facts, MethodScores};
 use crate::report::gene_map::{self, GeneMap};
 use crate::report::scatter::Scatter;
 use crate::report::{self, verdict};
+use crate::task::completion::{Completion, CompletionConfig, MaskRule};
 use crate::task::inference::{self, Visible};
 use crate::task::{Task, TaskConfig};
 use crate::tensor::cpu;
@@ -44,6 +46,9 @@ pub struct Args {
     /// `best`, `last` or `step-N`; best where there is one, else the newest.
     #[arg(long)]
     checkpoint: Option<Which>,
+    /// Score too where 10 to 80 % of the measured values are hidden (rule `uniform`, three assays each).
+    #[arg(long)]
+    sweep: bool,
     /// Print report.json instead of the table.
     #[arg(long)]
     json: bool,
@@ -53,7 +58,7 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let shards = args.shards.clone().map_or_else(|| shards_of_run(&args.path), Ok)?;
     let split = args.split.as_deref().map(split_named).transpose()?;
-    let evaluated = evaluate(&args.path, args.checkpoint.unwrap_or_default(), &shards, split)?;
+    let evaluated = evaluate(&args.path, args.checkpoint.unwrap_or_default(), &shards, split, args.sweep)?;
     evaluated.show(args.json)?;
     Ok(ExitCode::Done)
 }
@@ -81,7 +86,15 @@ impl Evaluated {
 }
 
 /// Evaluates a checkpoint on a split and writes the report.
-pub fn evaluate(path: &Path, which: Which, shards: &Path, split: Option<Split>) -> anyhow::Result<Evaluated> {
+///
+/// `with_sweep`: score at every hidden fraction too.
+pub fn evaluate(
+    path: &Path,
+    which: Which,
+    shards: &Path,
+    split: Option<Split>,
+    with_sweep: bool,
+) -> anyhow::Result<Evaluated> {
     let (checkpoint, damaged) = checkpoint::resolve(path, which)?;
     for error in &damaged {
         eprintln!("warning: {error}");
@@ -110,10 +123,24 @@ pub fn evaluate(path: &Path, which: Which, shards: &Path, split: Option<Split>) 
     let train = blocks_of(&shards, Split::Train, &task_config.layer, &pipeline)?;
     let complete = |block: &Block, seen: &Seen| predict(&model, block, seen);
     let mask = |assay: u32, id: u64, out: &mut [bool]| task.assay_mask(assay, id, out);
-    let setting = Setting { blocks: &blocks, train: &train, pipeline: &pipeline, mask: &mask, model: &complete };
+    let setting = Setting {
+        blocks: &blocks,
+        train: &train,
+        pipeline: &pipeline,
+        assays: completion::ASSAYS,
+        mask: &mask,
+        model: &complete,
+    };
     eprintln!("scoring {} spots of {} under both protocols, 10 assays each", n_obs(&blocks), split.as_str());
     let paper = completion::run(&setting, Protocol::Paper);
     let strict = completion::run(&setting, Protocol::Strict);
+    let hidden_at = |rho: f64| {
+        let config = CompletionConfig { mask_rule: MaskRule::Uniform, rho, ..task_config.clone() };
+        let task = Completion::new(config, &fractions, run.config.train.seed);
+        let mask = move |assay: u32, id: u64, out: &mut [bool]| task.assay_mask(assay, id, out);
+        Box::new(mask) as Box<dyn Fn(u32, u64, &mut [bool]) + Sync>
+    };
+    let sweep = if with_sweep { sweep::run(&setting, run.config.model.name(), hidden_at) } else { Vec::new() };
     let folder = report_folder(path, &checkpoint.dir, split, &shards);
     let evaluation = Evaluation {
         facts: facts(&run, &shards, split, &blocks, &checkpoint.dir),
@@ -123,6 +150,7 @@ pub fn evaluate(path: &Path, which: Which, shards: &Path, split: Option<Split>) 
         scatter: Scatter::of_first_assay(&blocks, &paper),
         maps: gene_map::maps_of(&blocks, &paper, &run.symbols),
         curves: Curves::of(&metrics_beside(path)),
+        sweep,
     };
     let written = report::write(&evaluation, &folder)?;
     if let Err(error) = show_maps(path, run.global_step, &evaluation.maps) {

@@ -108,6 +108,8 @@ pub struct Setting<'a> {
     pub train: &'a [Block],
     /// How counts became layers.
     pub pipeline: &'a Pipeline,
+    /// Which assays: [`ASSAYS`] for a report.
+    pub assays: std::ops::RangeInclusive<u32>,
     /// The draw: (assay, record id, out).
     pub mask: &'a (dyn Fn(u32, u64, &mut [bool]) + Sync),
     /// The model: predictions for a block from what is visible.
@@ -130,7 +132,7 @@ pub fn run(setting: &Setting<'_>, protocol: Protocol) -> Outcome {
     };
     let truth = stack(setting.blocks.iter().map(|b| &b.target));
     let mut per_gene: Vec<Vec<f64>> = vec![Vec::new(); truth.n_cols];
-    for assay in ASSAYS {
+    for assay in setting.assays.clone() {
         let hidden: Vec<Matrix<bool>> = setting.blocks.iter().map(|b| hide(b, assay)).collect();
         let seen: Vec<Seen> = setting.blocks.iter().zip(&hidden).map(|(b, h)| seen_of(b, h)).collect();
         let scored = stack(hidden.iter());
@@ -150,7 +152,7 @@ pub fn run(setting: &Setting<'_>, protocol: Protocol) -> Outcome {
         for (name, metrics) in scores {
             outcome.baselines.entry(name).or_insert_with(|| Scores { assays: Vec::new() }).assays.push(metrics);
         }
-        if assay == *ASSAYS.start() {
+        if assay == *setting.assays.start() {
             let shown = |(hidden, predicted)| Shown { hidden, predicted };
             outcome.first_assay = hidden.into_iter().zip(predicted).map(shown).collect();
         }

@@ -8,3 +8,4 @@ pub mod block;
 pub mod completion;
 pub mod correction;
 pub mod metrics;
+pub mod sweep;

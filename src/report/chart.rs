@@ -2,9 +2,9 @@
 
 /// One line.
 #[derive(Debug)]
-pub struct Line {
+pub struct Line<'a> {
     /// Name in the legend.
-    pub name: &'static str,
+    pub name: &'a str,
     /// CSS colour.
     pub colour: &'static str,
     /// Points, x ascending.
@@ -18,20 +18,32 @@ const LEFT: f64 = 46.0;
 const BOTTOM: f64 = 40.0;
 const TOP: f64 = 8.0;
 
+/// Where the names of the lines stand: where the lines are not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Legend {
+    /// Top left.
+    Left,
+    /// Top right.
+    Right,
+}
+
 /// SVG of the lines; empty when there is nothing to draw.
-pub fn lines(lines: &[Line], x_label: &str) -> String {
+pub fn lines(lines: &[Line<'_>], x_label: &str, legend: Legend) -> String {
     let all: Vec<(f64, f64)> = lines.iter().flat_map(|l| &l.points).copied().filter(|p| p.1.is_finite()).collect();
     if all.len() < 2 {
         return String::new();
     }
-    let x1 = all.iter().map(|p| p.0).fold(0.0, f64::max).max(1.0);
+    let x1 = all.iter().map(|p| p.0).fold(0.0, f64::max);
+    if x1 <= 0.0 {
+        return String::new();
+    }
     // The first steps would flatten the rest: the axis ends at the 98th percentile.
     let mut ys: Vec<f64> = all.iter().map(|p| p.1).collect();
     ys.sort_by(f64::total_cmp);
     let (y0, y1) = (ys[0], ys[(ys.len() - 1) * 98 / 100].max(ys[0] + 1e-9));
     let x = |v: f64| LEFT + (WIDTH - LEFT - 20.0) * v / x1;
     let y = |v: f64| TOP + (HEIGHT - TOP - BOTTOM) * (1.0 - (v.min(y1) - y0) / (y1 - y0));
-    let mut svg = format!("<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"learning curves\">");
+    let mut svg = format!("<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"lines over {x_label}\">");
     for tick in ticks(y0, y1) {
         let at = y(tick);
         svg += &format!(
@@ -41,19 +53,22 @@ pub fn lines(lines: &[Line], x_label: &str) -> String {
         );
     }
     for tick in ticks(0.0, x1) {
-        svg +=
-            &format!("<text x=\"{:.1}\" y=\"{:.1}\" class=\"xtick\">{tick:.0}</text>", x(tick), HEIGHT - BOTTOM + 16.0);
+        svg += &format!("<text x=\"{:.1}\" y=\"{:.1}\" class=\"xtick\">{tick}</text>", x(tick), HEIGHT - BOTTOM + 16.0);
     }
     svg += &format!("<text x=\"{:.1}\" y=\"{:.1}\" class=\"xtick\">{x_label}</text>", WIDTH / 2.0, HEIGHT - 4.0);
     for (i, line) in lines.iter().enumerate() {
         let points: Vec<String> =
             line.points.iter().filter(|p| p.1.is_finite()).map(|p| format!("{:.1},{:.1}", x(p.0), y(p.1))).collect();
         let at = TOP + 14.0 * (i + 1) as f64;
+        let (beside, anchor) = match legend {
+            Legend::Left => (LEFT + 8.0, "start"),
+            Legend::Right => (WIDTH - 8.0, "end"),
+        };
         svg += &format!(
-            "<polyline points=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"1.6\"/><text x=\"{:.1}\" y=\"{at:.1}\" style=\"fill:{}\" class=\"legend\">{}</text>",
+            "<polyline points=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"1.6\"/><text x=\"{:.1}\" y=\"{at:.1}\" style=\"fill:{};text-anchor:{anchor}\" class=\"legend\">{}</text>",
             points.join(" "),
             line.colour,
-            WIDTH - 8.0,
+            beside,
             line.colour,
             line.name
         );

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::chart::{self, Line};
+use super::chart::{self, Legend, Line};
 
 /// Points of one curve: (global_step, value), steps ascending.
 pub type Points = Vec<(u64, f64)>;
@@ -42,6 +42,7 @@ impl Curves {
                 line("validation MSE (hidden entries)", "#0b6", &self.val_mse),
             ],
             "step",
+            Legend::Right,
         )
     }
 }

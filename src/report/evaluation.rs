@@ -9,6 +9,7 @@ use super::gene_map::GeneMap;
 use super::scatter::Scatter;
 use crate::evaluate::completion::{Outcome, Protocol, Scores};
 use crate::evaluate::metrics::Figure;
+use crate::evaluate::sweep::Point;
 
 /// Mean metrics by stable name.
 pub type Row = BTreeMap<&'static str, Figure>;
@@ -30,6 +31,8 @@ pub struct Evaluation {
     pub maps: Vec<GeneMap>,
     /// How the model was trained, thinned to what is drawn.
     pub curves: Curves,
+    /// Scores where other fractions are hidden; empty where not asked for.
+    pub sweep: Vec<Point>,
 }
 
 impl Evaluation {

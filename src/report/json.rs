@@ -63,6 +63,7 @@ pub fn report(evaluation: &Evaluation, files: &BTreeMap<String, String>) -> Valu
             scores.baselines.iter().map(|(name, s)| (name.clone(), s.mse_sd().into())).collect::<Object>().into()
         }),
         "change_to_median_percent": per_protocol(&|scores| verdict::change_to_median(scores).into()),
+        "sweep": evaluation.sweep,
         "pcc_per_gene": genes.collect::<Vec<_>>(),
         "scatter": ScatterFacts { cell: evaluation.scatter.cell, n: evaluation.scatter.n_entries() },
         "provenance": evaluation.facts,

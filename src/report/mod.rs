@@ -15,6 +15,7 @@ mod maps_parquet;
 mod page;
 pub mod scatter;
 mod stored;
+mod sweep;
 pub mod tensorboard;
 pub mod verdict;
 mod violin;
@@ -96,7 +97,7 @@ pub fn text_table(evaluation: &Evaluation) -> String {
     let mut out = String::new();
     for (protocol, scores) in evaluation.protocols() {
         out += &format!(
-            "{:<18}{:>8} {:>8} {:>8} {:>8} {:>8}\n",
+            "{:<22}{:>8} {:>8} {:>8} {:>8} {:>8}\n",
             protocol.name(),
             "MSE",
             "MAE",
@@ -108,7 +109,7 @@ pub fn text_table(evaluation: &Evaluation) -> String {
             let row = method.mean();
             let cell = |m: &str| row[m].value;
             out += &format!(
-                "  {name:<16}{:>8.4} {:>8.4} {:>8.4} {:>8.4} {:>8.4}\n",
+                "  {name:<20}{:>8.4} {:>8.4} {:>8.4} {:>8.4} {:>8.4}\n",
                 cell("mse"),
                 cell("mae"),
                 cell("pcc_gene"),

@@ -6,6 +6,7 @@ use base64::Engine;
 use super::evaluation::{Evaluation, MethodScores};
 use super::gene_map::GeneMap;
 use super::map::{self, Scale};
+use super::sweep::{self, Sweep};
 use super::verdict;
 use crate::evaluate::completion::Protocol;
 
@@ -20,6 +21,7 @@ struct Page<'a> {
     scatter: String,
     scatter_bar: Bar,
     n_scattered: u64,
+    sweep: Sweep,
     maps: Vec<MapRow>,
     sections: String,
 }
@@ -30,15 +32,24 @@ struct Table {
     rows: Vec<TableRow>,
 }
 
-struct TableRow {
-    name: String,
-    is_model: bool,
-    cells: Vec<Cell>,
+/// A line of a table of methods.
+#[derive(Debug)]
+pub struct TableRow {
+    /// Method.
+    pub name: String,
+    /// Stands out.
+    pub is_model: bool,
+    /// Values.
+    pub cells: Vec<Cell>,
 }
 
-struct Cell {
-    text: String,
-    best: bool,
+/// A value of a table.
+#[derive(Debug)]
+pub struct Cell {
+    /// As printed.
+    pub text: String,
+    /// Best of its column.
+    pub best: bool,
 }
 
 struct MapRow {
@@ -74,6 +85,7 @@ pub fn render(data: &Evaluation) -> String {
         scatter: data.scatter.svg(),
         scatter_bar: bar(data.scatter.scale(), 0),
         n_scattered: data.scatter.n_entries(),
+        sweep: sweep::of(data),
         maps: data.maps.iter().map(map_row).collect(),
         sections: data.facts.sections.join(", "),
     };

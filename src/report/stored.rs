@@ -4,6 +4,7 @@
 //! assays.csv     protocol, method, assay, metric, value, n_used, n_skipped
 //! curves.csv     curve, global_step, value
 //! scatter.csv    measured, predicted (lower edges of a cell), n      the cell's side is in report.json
+//! sweep.csv      hidden, method, mse, pcc_gene                       no line where no sweep was asked for
 //! maps.parquet   gene, section, x, y, measured, hidden, predicted    one row group per map
 //! report.json    facts, genes, and the BLAKE3 of each of these
 //! ```
@@ -30,6 +31,7 @@ pub const NUMBERS: &str = "report.json";
 const ASSAYS: &str = "assays.csv";
 const CURVES: &str = "curves.csv";
 const SCATTER: &str = "scatter.csv";
+const SWEEP: &str = "sweep.csv";
 const MAPS: &str = "maps.parquet";
 
 #[derive(Serialize, Deserialize)]
@@ -81,6 +83,7 @@ pub fn files(evaluation: &Evaluation) -> Vec<(&'static str, Vec<u8>)> {
         (ASSAYS, csv_of(assay_lines(evaluation))),
         (CURVES, csv_of(curves)),
         (SCATTER, csv_of(counts)),
+        (SWEEP, csv_of(evaluation.sweep.iter())),
         (MAPS, maps_parquet::encode(&evaluation.maps)),
     ]
 }
@@ -150,6 +153,7 @@ pub fn load(folder: &Path) -> Result<Option<Evaluation>, ReportError> {
         scatter: Scatter { cell, counts },
         maps,
         curves,
+        sweep: lines(folder, SWEEP, &read(SWEEP)?)?,
     }))
 }
 

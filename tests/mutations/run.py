@@ -29,7 +29,7 @@ def copy_of_tree(to: Path):
 def cargo_test(tree: Path, package: str, target: str, name: str):
     """(compiled, number run, number failed) of the tests whose path contains `name`."""
     command = ["cargo", "test", "--release", "--offline", "-p", package, *target.split(), name]
-    env = {**os.environ, "CARGO_TERM_COLOR": "never", "RUST_BACKTRACE": "0"}
+    env = {**os.environ, "CARGO_TERM_COLOR": "never", "CARGO_INCREMENTAL": "1", "RUST_BACKTRACE": "0"}
     env.setdefault("CARGO_TARGET_DIR", str(ROOT / "target" / "mutations"))
     try:
         done = subprocess.run(command, cwd=tree, env=env, capture_output=True, text=True, timeout=900)

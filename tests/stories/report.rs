@@ -51,9 +51,8 @@ fn stage() -> &'static Path {
             let (shards, run) = (text(&shards), at(run));
             done(&["train", "configs/spackle/tiny.toml", "--shards", shards, "--run", text(&run), "--set", &steps]);
         }
-        for run in ["short", "long"] {
-            done(&["evaluate", text(&at(run))]);
-        }
+        done(&["evaluate", text(&at("short"))]);
+        done(&["evaluate", text(&at("long")), "--sweep"]);
         dir
     });
     dir.path()
@@ -76,6 +75,9 @@ fn the_page_is_the_same_again_without_model_shards_or_metrics() {
     let run = only_the_report("long", scratch.path());
     let page = run.join("report/report.html");
     let written = fs::read_to_string(&page).unwrap();
+    let sweep = fs::read_to_string(run.join("report/sweep.csv")).unwrap();
+    assert_eq!(sweep.lines().count(), 1 + 8 * 11, "the model and ten fills at eight hidden fractions");
+    assert!(written.contains("How much may be hidden") && sweep.contains("0.8,spackle,"), "{sweep}");
     fs::remove_file(&page).unwrap();
     let said = done(&["report", text(&run)]);
     assert!(fs::read_to_string(&page).unwrap() == written, "the page differs from the one that evaluate wrote");

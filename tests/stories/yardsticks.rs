@@ -66,7 +66,14 @@ fn fills_of(layer: &str, config: &ProcessConfig, inputs: &[PathBuf], split: &str
     let key = DrawKey::new(42, Purpose::AssayMask);
     let mask = |assay: u32, id: u64, out: &mut [bool]| draw::assay_bernoulli(key, assay, id, &p, out);
     let model = |_: &Block, seen: &Seen| seen.input.clone();
-    let setting = Setting { blocks: &blocks, train: &train, pipeline: &pipeline, mask: &mask, model: &model };
+    let setting = Setting {
+        blocks: &blocks,
+        train: &train,
+        pipeline: &pipeline,
+        assays: completion::ASSAYS,
+        mask: &mask,
+        model: &model,
+    };
     completion::run(&setting, Protocol::Paper)
 }
 

@@ -7,8 +7,11 @@ mod median_completion;
 mod ridge_local;
 mod rings;
 mod soft_impute;
+mod stlearn_sme;
 
 use syncytia_shards::processed::Matrix;
+
+use stlearn_sme::Itself;
 
 pub use ridge_local::{Fit, RidgeLocal};
 
@@ -33,11 +36,15 @@ pub enum Baseline {
     RidgeLocal,
     /// Soft-thresholded SVD of the section's visible values.
     SoftImpute,
+    /// stLearn's mean over the nearest spots that are alike, the spot itself among them.
+    StlearnSme,
+    /// The same without the spot itself.
+    StlearnSmeOthers,
 }
 
 impl Baseline {
     /// All, in the order of the report.
-    pub const ALL: [Baseline; 8] = [
+    pub const ALL: [Baseline; 10] = [
         Baseline::GlobalMean,
         Baseline::GeneMean,
         Baseline::GeneMedian,
@@ -46,6 +53,8 @@ impl Baseline {
         Baseline::Ring3Mean,
         Baseline::RidgeLocal,
         Baseline::SoftImpute,
+        Baseline::StlearnSme,
+        Baseline::StlearnSmeOthers,
     ];
 
     /// Stable name.
@@ -59,6 +68,8 @@ impl Baseline {
             Baseline::Ring3Mean => "ring3_mean",
             Baseline::RidgeLocal => "ridge_local",
             Baseline::SoftImpute => "soft_impute",
+            Baseline::StlearnSme => "stlearn_sme",
+            Baseline::StlearnSmeOthers => "stlearn_sme_others",
         }
     }
 
@@ -73,6 +84,8 @@ impl Baseline {
             Baseline::Ring3Mean => rings::ring_mean(block, seen, 3),
             Baseline::RidgeLocal => ridge.fill(block, seen),
             Baseline::SoftImpute => soft_impute::fill(block, seen),
+            Baseline::StlearnSme => stlearn_sme::fill(block, seen, Itself::Kept),
+            Baseline::StlearnSmeOthers => stlearn_sme::fill(block, seen, Itself::Left),
         }
     }
 }

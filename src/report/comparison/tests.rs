@@ -53,6 +53,7 @@ fn judged(run: &str, data: &str, config: &str, [model, ridge, median]: [f64; 3])
         scatter: Scatter { cell: 1.0, counts: BTreeMap::new() },
         maps: Vec::new(),
         curves: Curves::default(),
+        sweep: Vec::new(),
     };
     Judged { run: run.to_owned(), evaluation }
 }
