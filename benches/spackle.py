@@ -18,11 +18,15 @@ CONFIGS = HERE / "configs/spackle"
 DLPFC = ["visium-human-dlpfc-{0}/{0}_counts_5000genes.h5ad".format(i) for i in ("151673", "151674")]
 MUSCLE = ["visium-mouse-muscle-Vis5A_2dpi/outs"]
 COMBAT = ["process.combat=standard", 'process.layers=["log1p","d_log1p","c_d_log1p"]']
+BLOCKS = ["split.kind=block", "split.cuts=[0.7,1.0]"]
 SHARDS = {
     "dlpfc": (DLPFC, ["--split", "val=151674"], []),
     "dlpfc-combat": (DLPFC, ["--split", "val=151674"], COMBAT),
     "dlpfc-128": (DLPFC, ["--split", "val=151674"], ["filter.top_moran=128"]),
-    "muscle": (MUSCLE, [], ["split.kind=block", "split.cuts=[0.7,1.0]"]),
+    "muscle": (MUSCLE, [], BLOCKS),
+    "muscle-context": (MUSCLE, [], [*BLOCKS, "filter.context_genes=1000"]),  # every other gene that passed
+    "muscle-picture": (MUSCLE, [], [*BLOCKS, "process.picture_features=64"]),
+    "muscle-hex-hops": (MUSCLE, [], [*BLOCKS, "process.neighbourhood=hex_hops"]),
 }
 SEEDS = (42, 43, 44)
 RUNS = {}  # name: (shards, config, sets)
@@ -33,6 +37,13 @@ for data in ("muscle", "dlpfc"):
 for config in ("best", "paper"):
     RUNS[f"dlpfc-combat/{config}"] = ("dlpfc-combat", config, ["task.layer=c_d_log1p", "train.max_steps=3000"])
     RUNS[f"dlpfc-128/{config}"] = ("dlpfc-128", config, ["train.max_steps=3000"])
+for config in ("best", "paper"):  # ablations, one seed, on muscle
+    short = "train.max_steps=1000"
+    for shards in ("muscle-context", "muscle-picture", "muscle-hex-hops"):
+        RUNS[f"{shards}/{config}"] = (shards, config, [short])
+    for rule in ("uniform", "prob_median", "scale_factor"):
+        RUNS[f"muscle/{config}/mask-{rule}"] = ("muscle", config, [short, f"task.mask_rule={rule}"])
+    RUNS[f"muscle/{config}/zero-missing"] = ("muscle", config, [short, "task.zero_missing_in_training=true"])
 BATCH = ["model.spackle.attention_axis=batch", "train.lanes=1", "train.micro_batch=256", "train.ranks=1", "train.threads=4"]
 RUNS["dlpfc/paper/attention-over-the-batch"] = ("dlpfc", "paper", [*BATCH, "train.max_steps=3000"])
 RUNS["dlpfc/paper/10000-steps"] = ("dlpfc", "paper", ["train.max_steps=10000"])

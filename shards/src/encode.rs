@@ -143,6 +143,11 @@ fn record_batch(
         let values = PrimitiveArray::<Float32Type>::from_iter_values(values);
         columns.push(fixed(DataType::Float32, shape.n_selected, Arc::new(values)));
     }
+    if shape.n_covariates > 0 {
+        let values: Vec<f32> = rows.iter().flat_map(|i| piece.covariates.row(at(i))).copied().collect();
+        let values = PrimitiveArray::<Float32Type>::from_iter_values(values);
+        columns.push(fixed(DataType::Float32, shape.n_covariates, Arc::new(values)));
+    }
     let measured: BooleanBuffer = rows.iter().flat_map(|i| piece.measured.row(at(i))).copied().collect();
     columns.push(fixed(DataType::Boolean, shape.n_selected, Arc::new(BooleanArray::new(measured, None))));
     let neighbours = PrimitiveArray::<Int32Type>::from_iter_values(neighbour_rows(group, piece, shape.n_neighbours));

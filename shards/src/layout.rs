@@ -115,6 +115,7 @@ pub fn shape_of(processed: &Processed) -> Result<RecordShape, StoreError> {
     let shape = RecordShape {
         n_selected: processed.panel.n_selected(),
         n_neighbours: first.neighbours.n_cols,
+        n_covariates: processed.covariates.len(),
         layers: first.layers.keys().cloned().collect(),
         labels,
     };
@@ -161,6 +162,8 @@ fn check_piece(piece: &Piece, processed: &Processed, shape: &RecordShape) -> Res
         ("genes in counts", piece.counts.n_cols, n_genes),
         ("measured entries", piece.measured.values.len(), n * g),
         ("genes in measured", piece.measured.n_cols, g),
+        ("covariate values", piece.covariates.values.len(), n * shape.n_covariates),
+        ("covariates per record", piece.covariates.n_cols, shape.n_covariates),
         ("neighbour entries", piece.neighbours.values.len(), n * shape.n_neighbours),
         ("neighbours per record", piece.neighbours.n_cols, shape.n_neighbours),
     ];
@@ -200,6 +203,10 @@ fn check_piece(piece: &Piece, processed: &Processed, shape: &RecordShape) -> Res
         if let Some(at) = layer.values.iter().position(|v| !v.is_finite()) {
             return Err(format!("layer {name} of observation {:?} is not finite", piece.obs_ids[at / g]));
         }
+    }
+    if let Some(at) = piece.covariates.values.iter().position(|v| !v.is_finite()) {
+        let name = &piece.obs_ids[at / shape.n_covariates];
+        return Err(format!("a covariate of observation {name:?} is not finite"));
     }
     match piece.labels.iter().find(|l| l.values.len() != n) {
         Some(label) => Err(format!("label {:?} has {} values for {n} observations", label.name, label.values.len())),

@@ -50,6 +50,9 @@ pub struct Manifest {
     pub layers: Vec<String>,
     /// Names of the label columns, ascending.
     pub labels: Vec<String>,
+    /// Covariates in column order: ids of context genes, then features.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub covariates: Vec<String>,
     /// Genes, lengths, fractions.
     pub panel: Panel,
     /// The data set in one line, as SpaRED's Table 1 has it.
@@ -365,6 +368,10 @@ impl fmt::Display for Manifest {
         writeln!(f, "layers     {}", self.layers.join(" "))?;
         if !self.labels.is_empty() {
             writeln!(f, "labels     {}", self.labels.join(" "))?;
+        }
+        if !self.covariates.is_empty() {
+            let n_genes = panel.context.len();
+            writeln!(f, "covariates {n_genes} context genes, {} features", self.covariates.len() - n_genes)?;
         }
         let whole = if self.counts.integer { "whole numbers" } else { "not whole numbers" };
         writeln!(f, "counts     {}, {whole}; {} neighbours per record", self.counts.dtype, self.n_neighbours)?;

@@ -30,6 +30,9 @@ pub struct Panel {
     pub genes: Vec<PanelGene>,
     /// The genes of the layers, Moran-descending: indices into `genes`.
     pub selected: Vec<u32>,
+    /// Genes after those in Moran order that models see and never predict: indices into `genes`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub context: Vec<u32>,
     /// Batch correction of the layers, where there is one: what further sections are corrected with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub combat: Option<PanelCombat>,

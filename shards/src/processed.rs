@@ -40,6 +40,14 @@ pub struct Matrix<T> {
     pub values: Vec<T>,
 }
 
+impl<T: Clone> Matrix<T> {
+    /// The rows named, in that order.
+    pub fn select_rows(&self, rows: &[u32]) -> Matrix<T> {
+        let values = rows.iter().flat_map(|&row| self.row(row as usize)).cloned().collect();
+        Matrix { n_cols: self.n_cols, values }
+    }
+}
+
 impl<T> Matrix<T> {
     /// Number of rows.
     pub fn n_rows(&self) -> usize {
@@ -80,6 +88,8 @@ pub struct Piece {
     pub measured: Matrix<bool>,
     /// Layers over `Panel::selected`: `log1p`, `d_log1p`, ... `[n_obs, G]`.
     pub layers: BTreeMap<String, Matrix<f32>>,
+    /// What a model sees beside the layers and never predicts, `[n_obs, covariates]`: values of context genes, then features.
+    pub covariates: Matrix<f32>,
     /// `n_neighbours` per observation: positions in this piece, nearest first, ties by position.
     pub neighbours: Matrix<u32>,
     /// Label columns, cut to these observations.
@@ -167,4 +177,6 @@ pub struct Processed {
     pub ledger: Ledger,
     /// The data set in one line.
     pub summary: Summary,
+    /// Names of the covariates: ids of context genes, then features as `key[column]`.
+    pub covariates: Vec<String>,
 }

@@ -39,6 +39,7 @@ impl Shards {
         let shape = RecordShape {
             n_selected: manifest.panel.n_selected(),
             n_neighbours: manifest.n_neighbours as usize,
+            n_covariates: manifest.covariates.len(),
             layers: manifest.layers.clone(),
             labels: manifest.labels.clone(),
         };
@@ -63,7 +64,7 @@ impl Shards {
 
     /// Every column there is.
     pub fn all_columns(&self) -> Columns {
-        Columns { counts: true, names: true, layers: self.manifest.layers.clone() }
+        Columns { counts: true, names: true, layers: self.manifest.layers.clone(), covariates: true }
     }
 
     /// Decodes one row group.
@@ -143,6 +144,8 @@ impl Shards {
             name: name.clone(),
             values: order.iter().map(|&(_, k, row)| groups[k].labels[i].values[row].clone()).collect(),
         };
+        let e = self.shape.n_covariates;
+        let covariates = order.iter().flat_map(|&(_, k, row)| groups[k].covariates.row(row)).copied().collect();
         let facts = &self.manifest.sections[section as usize];
         let measured = order.iter().flat_map(|&(_, k, row)| groups[k].measured.row(row)).copied().collect();
         Ok(Piece {
@@ -157,6 +160,7 @@ impl Shards {
             counts,
             measured: Matrix { n_cols: g, values: measured },
             layers: self.shape.layers.iter().map(layer).collect(),
+            covariates: Matrix { n_cols: e, values: covariates },
             neighbours: Matrix { n_cols: self.shape.n_neighbours, values: neighbours },
             labels: self.shape.labels.iter().enumerate().map(label).collect(),
         })

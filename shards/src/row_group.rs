@@ -16,7 +16,7 @@ use parquet::file::reader::{ChunkReader, Length};
 use crate::error::StoreError;
 use crate::manifest::RowGroupEntry;
 use crate::processed::{Matrix, Split};
-use crate::schema::{NO_ROW, RecordShape, label_column, layer_column};
+use crate::schema::{COVARIATES, NO_ROW, RecordShape, label_column, layer_column};
 use crate::section::{Csr, ObsLabels};
 
 /// Which columns to decode; ids, places, `measured` and neighbours always are.
@@ -28,6 +28,8 @@ pub struct Columns {
     pub names: bool,
     /// Layers.
     pub layers: Vec<String>,
+    /// Covariates.
+    pub covariates: bool,
 }
 
 /// One row group, decoded: own records first, then the halo.
@@ -49,6 +51,8 @@ pub struct RowGroup {
     pub counts: Option<Csr>,
     /// The layers asked for, `[n_rows, G]`.
     pub layers: BTreeMap<String, Matrix<f32>>,
+    /// `[n_rows, E]`, if asked for; no columns where there are none.
+    pub covariates: Matrix<f32>,
     /// Count > 0, `[n_rows, G]`.
     pub measured: Matrix<bool>,
     /// Rows of this row group, nearest first, `[n_own, n_neighbours]`; [`NO_ROW`] is padding.
@@ -156,6 +160,10 @@ impl Source<'_> {
             names.push("obs_id".to_owned());
             names.extend(shape.labels.iter().map(|l| label_column(l)));
         }
+        let covariates = columns.covariates && shape.n_covariates > 0;
+        if covariates {
+            names.push(COVARIATES.to_owned());
+        }
         for layer in &columns.layers {
             if !shape.layers.contains(layer) {
                 return Err(StoreError::NoLayer { name: layer.clone(), have: shape.layers.clone() });
@@ -170,6 +178,11 @@ impl Source<'_> {
         for layer in &columns.layers {
             let values = self.fixed_numbers::<Float32Type>(&batch, &layer_column(layer), shape.n_selected)?;
             layers.insert(layer.clone(), Matrix { n_cols: shape.n_selected, values: values.to_vec() });
+        }
+        let mut of_rows = Matrix::default();
+        if covariates {
+            let values = self.fixed_numbers::<Float32Type>(&batch, COVARIATES, shape.n_covariates)?;
+            of_rows = Matrix { n_cols: shape.n_covariates, values: values.to_vec() };
         }
         let neighbours = self.fixed_numbers::<Int32Type>(&batch, "neighbours", shape.n_neighbours)?;
         let neighbours = neighbours[..n_own * shape.n_neighbours].to_vec();
@@ -194,6 +207,7 @@ impl Source<'_> {
             xy: x.iter().zip(y).map(|(&x, &y)| [x, y]).collect(),
             counts: if columns.counts { Some(self.counts(&batch)?) } else { None },
             layers,
+            covariates: of_rows,
             measured: self.measured(&batch)?,
             neighbours: Matrix { n_cols: shape.n_neighbours, values: neighbours },
             labels,

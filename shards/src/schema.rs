@@ -10,6 +10,7 @@
 //! | `x`, `y`, `x_um`, `y_um` | double, double? | native coordinates, and µm where the scale is known |
 //! | `gene_idx`, `count` | list\<uint32\>, list\<float\> | counts of all panel genes, ascending, no zeros |
 //! | `layer.<name>` | fixed-size list\<float, G\> | processed values of the selected genes |
+//! | `covariates` | fixed-size list\<float, E\> | there where E > 0: what models see and never predict |
 //! | `measured` | fixed-size list\<bool, G\> | count > 0 |
 //! | `neighbours` | fixed-size list\<int32, n\> | rows of this row group, nearest first; −1 is padding, and in halo rows |
 //! | `label.<name>` | string? | label columns as read |
@@ -36,6 +37,8 @@ pub struct RecordShape {
     pub n_selected: usize,
     /// Neighbours per record.
     pub n_neighbours: usize,
+    /// Covariates per record, `E`.
+    pub n_covariates: usize,
     /// Layer names, ascending.
     pub layers: Vec<String>,
     /// Label columns, ascending.
@@ -46,11 +49,16 @@ impl RecordShape {
     /// Memory of decoded rows with every column, `nnz` counts and `text` bytes of names and labels among them.
     pub fn decoded_bytes(&self, n_rows: usize, nnz: usize, text: usize) -> u64 {
         // id 8, coordinates 16, row pointer 8, name 24; 24 more for each label
-        let per_row =
-            self.n_selected * (4 * self.layers.len() + 1) + 4 * self.n_neighbours + 56 + 24 * self.labels.len();
+        let per_row = self.n_selected * (4 * self.layers.len() + 1)
+            + 4 * (self.n_neighbours + self.n_covariates)
+            + 56
+            + 24 * self.labels.len();
         (n_rows * per_row + nnz * 8 + text) as u64
     }
 }
+
+/// Column of the covariates.
+pub const COVARIATES: &str = "covariates";
 
 /// Column of a layer.
 pub fn layer_column(name: &str) -> String {
@@ -105,6 +113,9 @@ pub fn record_schema(shape: &RecordShape) -> SchemaRef {
     fields.extend(
         shape.layers.iter().map(|l| Field::new(layer_column(l), fixed(DataType::Float32, shape.n_selected), false)),
     );
+    if shape.n_covariates > 0 {
+        fields.push(Field::new(COVARIATES, fixed(DataType::Float32, shape.n_covariates), false));
+    }
     fields.push(Field::new("measured", fixed(DataType::Boolean, shape.n_selected), false));
     fields.push(Field::new("neighbours", fixed(DataType::Int32, shape.n_neighbours), false));
     fields.extend(shape.labels.iter().map(|l| Field::new(label_column(l), DataType::Utf8, true)));

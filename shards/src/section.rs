@@ -4,6 +4,8 @@
 
 use std::path::PathBuf;
 
+use crate::processed::Matrix;
+
 /// A compressed sparse row matrix, `[n_rows, n_cols]`; column indices ascend inside a row and no stored value is zero.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Csr {
@@ -81,6 +83,15 @@ pub struct Gene {
     pub symbol: String,
 }
 
+/// An array with a row per observation, carried along as read: an embedding, morphology.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Features {
+    /// Key in `obsm`.
+    pub name: String,
+    /// `[n_obs, width]`.
+    pub values: Matrix<f32>,
+}
+
 /// A per-observation label column carried along as read (cell type, layer annotation, ...).
 #[derive(Debug, Clone, PartialEq)]
 pub struct ObsLabels {
@@ -124,6 +135,8 @@ pub struct Section {
     pub array_row_col: Option<Vec<[i32; 2]>>,
     /// Label columns.
     pub labels: Vec<ObsLabels>,
+    /// Numbers per observation carried along as read (`obsm`), where asked for.
+    pub features: Vec<Features>,
     /// Low-resolution picture, if the input has one.
     pub image: Option<TissueImage>,
     /// Things the reader left out or corrected, each with its number, for the ledger.

@@ -139,6 +139,7 @@ pub(crate) fn write_watched(
         n_neighbours: shape.n_neighbours as u32,
         layers: shape.layers.clone(),
         labels: shape.labels.clone(),
+        covariates: processed.covariates.clone(),
         panel: processed.panel.clone(),
         summary: processed.summary,
         sections,

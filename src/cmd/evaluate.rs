@@ -182,7 +182,12 @@ pub fn load_model(contents: &checkpoint::CheckpointContents, run: &RunState) -> 
 
 /// Predictions for a block from what is visible in it.
 pub fn predict(model: &Model, block: &Block, seen: &Seen) -> Matrix<f32> {
-    let visible = Visible { values: &seen.input, visible: &seen.visible, neighbours: &block.piece.neighbours };
+    let visible = Visible {
+        values: &seen.input,
+        visible: &seen.visible,
+        covariates: &seen.covariates,
+        neighbours: &block.piece.neighbours,
+    };
     inference::complete(model, &visible, &cpu())
 }
 
@@ -200,6 +205,7 @@ pub fn pipeline(panel: &Panel, config: &ShardConfig) -> anyhow::Result<Pipeline>
         normalize: config.process.normalize,
         lengths,
         selected: panel.selected.clone(),
+        context: panel.context.clone(),
         hops: config.process.hops as usize,
         completion_graph: config.process.completion_graph,
         correction: None,

@@ -9,7 +9,7 @@ use anyhow::anyhow;
 use syncytia_launch::ExitCode;
 use syncytia_shards::ingest::h5ad_write::{self, AnnData, Raw, Uns, Values, X};
 use syncytia_shards::ingest::{self, IngestOptions};
-use syncytia_shards::process::{Layer, Neighbourhood, batch_name, combat, median, neighbours, strip_version};
+use syncytia_shards::process::{self, Layer, Neighbourhood, batch_name, combat, median, neighbours, strip_version};
 use syncytia_shards::processed::Matrix;
 use syncytia_shards::section::{Csr, Section};
 
@@ -74,7 +74,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Neighbourhood::Knn => neighbours::knn(&section.xy, k),
         Neighbourhood::HexHops => neighbours::hex_hops(&section.xy, k),
     };
-    let seen = Visible { values: &values, visible: &measured, neighbours: &neighbours };
+    let covariates = covariates(&section, &run, &shard_config, &counts)?;
+    let seen = Visible { values: &values, visible: &measured, covariates: &covariates, neighbours: &neighbours };
     let mut completed = inference::complete(&model, &seen, &cpu());
     let n_missing = measured.values.iter().filter(|m| !**m).count();
     for (i, &m) in measured.values.iter().enumerate() {
@@ -123,6 +124,26 @@ fn corrected(
         }
     }
     Ok(corrected)
+}
+
+/// What the model sees beside its genes, made of this section as its shards were made.
+fn covariates(section: &Section, run: &RunState, config: &ShardConfig, counts: &Csr) -> anyhow::Result<Matrix<f32>> {
+    let (names, features) = process::covariates::features_of(section, &config.process)?;
+    let n_context = run.panel.context.len();
+    if n_context + names.len() != run.shape.covariates {
+        return Err(super::exit::UsageError(format!(
+            "the model was trained with {} feature columns, the input carries {}: its obsm must have {:?}",
+            run.shape.covariates - n_context,
+            names.len(),
+            config.input.features
+        ))
+        .into());
+    }
+    let row = |i: usize| std::iter::repeat_n(0.0, n_context).chain(features.row(i).iter().copied());
+    let room = Matrix { n_cols: n_context + names.len(), values: (0..section.n_obs()).flat_map(row).collect() };
+    let process = &config.process;
+    let windows = neighbours::completion_hops(&section.xy, process.hops as usize, process.completion_graph);
+    Ok(pipeline(&run.panel, config)?.covariates(counts, &windows, &room))
 }
 
 /// The section's counts in the columns of the model's whole panel, with a ledger of what it lacks.

@@ -112,7 +112,12 @@ fn complete_piece(model: &Model, run: &RunState, piece: &Piece) -> Matrix<f32> {
     let visible = |(&v, &m): (&f32, &bool)| if m { v } else { 0.0 };
     let values: Vec<f32> = layer.values.iter().zip(&piece.measured.values).map(visible).collect();
     let values = Matrix { n_cols: layer.n_cols, values };
-    let seen = Visible { values: &values, visible: &piece.measured, neighbours: &piece.neighbours };
+    let seen = Visible {
+        values: &values,
+        visible: &piece.measured,
+        covariates: &piece.covariates,
+        neighbours: &piece.neighbours,
+    };
     let mut completed = inference::complete(model, &seen, &cpu());
     for (i, &measured) in piece.measured.values.iter().enumerate() {
         if measured {

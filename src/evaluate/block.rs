@@ -3,7 +3,7 @@
 use syncytia_shards::process::median;
 use syncytia_shards::process::neighbours;
 use syncytia_shards::process::tpm;
-use syncytia_shards::process::{NearestGraph, Normalize};
+use syncytia_shards::process::{HopWindows, NearestGraph, Normalize};
 use syncytia_shards::processed::{Matrix, Piece};
 use syncytia_shards::section::Csr;
 
@@ -18,6 +18,8 @@ pub struct Pipeline {
     pub lengths: Vec<f64>,
     /// Genes of the layers among the panel's.
     pub selected: Vec<u32>,
+    /// Context genes among the panel's: the first of the covariates.
+    pub context: Vec<u32>,
     /// Hops of the median completion.
     pub hops: usize,
     /// The graph its windows follow.
@@ -29,10 +31,27 @@ pub struct Pipeline {
 impl Pipeline {
     /// log2(normalised + 1) of the layer genes.
     pub fn log1p(&self, counts: &Csr) -> Matrix<f32> {
+        self.log1p_of(counts, &self.selected)
+    }
+
+    fn log1p_of(&self, counts: &Csr, genes: &[u32]) -> Matrix<f32> {
         match self.normalize {
-            Normalize::Tpm => tpm::tpm_log2(counts, &self.lengths, &self.selected),
-            Normalize::Cp10k => tpm::cp10k_log2(counts, &self.selected),
+            Normalize::Tpm => tpm::tpm_log2(counts, &self.lengths, genes),
+            Normalize::Cp10k => tpm::cp10k_log2(counts, genes),
         }
+    }
+
+    /// Covariates as these counts make them: context genes completed from them, features as they were.
+    pub fn covariates(&self, counts: &Csr, windows: &HopWindows, features: &Matrix<f32>) -> Matrix<f32> {
+        let n_context = self.context.len();
+        let mut covariates = features.clone();
+        if n_context > 0 {
+            let context = median::complete(&self.log1p_of(counts, &self.context), windows);
+            for (i, row) in covariates.values.chunks_mut(features.n_cols).enumerate() {
+                row[..n_context].copy_from_slice(context.row(i));
+            }
+        }
+        covariates
     }
 }
 
@@ -44,9 +63,9 @@ pub struct Block {
     /// What is to be found: the completed layer, `[n, G]`.
     pub target: Matrix<f32>,
     /// Hop distances 1..=3 on the symmetrised 6-nearest-neighbour graph.
-    pub rings: syncytia_shards::process::HopWindows,
+    pub rings: HopWindows,
     /// Windows of the pipeline's median completion.
-    pub windows: syncytia_shards::process::HopWindows,
+    pub windows: HopWindows,
 }
 
 /// What a method may see of a block: the visible values and nothing else.
@@ -58,6 +77,8 @@ pub struct Seen {
     pub visible: Matrix<bool>,
     /// `[n, G]`: what the network gets: completed values where missing, 0 where hidden.
     pub input: Matrix<f32>,
+    /// `[n, E]`: covariates; under the strict protocol context genes are made again from what is visible.
+    pub covariates: Matrix<f32>,
 }
 
 impl Block {
@@ -102,6 +123,7 @@ impl Block {
             values: of(keep(&|i| visible[i])),
             input: of(keep(&|i| !hidden.values[i])),
             visible: of_bool(self, visible),
+            covariates: self.piece.covariates.clone(),
         }
     }
 
@@ -123,7 +145,8 @@ impl Block {
                 *v = 0.0;
             }
         });
-        Seen { values, input, visible: of_bool(self, visible) }
+        let covariates = pipeline.covariates(&counts, &self.windows, &self.piece.covariates);
+        Seen { values, input, visible: of_bool(self, visible), covariates }
     }
 }
 

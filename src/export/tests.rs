@@ -17,7 +17,7 @@ use crate::train::step::StepState;
 fn contents(name: &str, genes: usize) -> CheckpointContents {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("configs/spackle/{name}.toml"));
     let config: TrainConfig = toml::from_str(&fs::read_to_string(path).unwrap()).unwrap();
-    let shape = DataShape { genes, spots: 19 };
+    let shape = DataShape { genes, spots: 19, covariates: 0 };
     let model = config.model.build(shape, config.train.seed, &cpu());
     let specs: Vec<ParamSpec> = model.specs();
     let run = RunState {
@@ -52,7 +52,14 @@ fn panel_of(genes: usize) -> Panel {
         moran: Some(0.5),
     };
     let selected = (0..genes as u32).rev().collect();
-    Panel { species: "mouse".into(), annotation: None, genes: (0..=genes).map(gene).collect(), selected, combat: None }
+    Panel {
+        species: "mouse".into(),
+        annotation: None,
+        genes: (0..=genes).map(gene).collect(),
+        selected,
+        context: Vec::new(),
+        combat: None,
+    }
 }
 
 struct Stage {

@@ -29,6 +29,9 @@ pub struct DataShape {
     pub genes: usize,
     /// Rows of a neighbourhood, the centre included.
     pub spots: usize,
+    /// Columns beside the genes that are seen and never predicted.
+    #[serde(default)]
+    pub covariates: usize,
 }
 
 /// A model with its parameters.
@@ -49,9 +52,7 @@ impl ModelConfig {
     /// A new model with initial parameters keyed by `seed` and tensor path.
     pub fn build(&self, shape: DataShape, seed: u64, device: &Device) -> Model {
         match self {
-            ModelConfig::Spackle(config) => {
-                Model::Spackle(Spackle::new(config, shape.genes, shape.spots, seed, device))
-            }
+            ModelConfig::Spackle(config) => Model::Spackle(Spackle::new(config, shape, seed, device)),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Completion: hide measured values, predict them from the spot and its neighbours (`spackle.md` §4, §6).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -108,22 +109,34 @@ pub struct Prepared {
     pub scored: Vec<f32>,
     /// `[b, G]`: mean of visible values of the record's section.
     pub gene_mean: Vec<f32>,
+    /// Covariates per spot, E.
+    pub n_covariates: usize,
+    /// `[b, s, E]`.
+    pub covariates: Vec<f32>,
+    /// `[b, E]`: mean over the record's section.
+    pub covariate_mean: Vec<f32>,
     /// `[b, s]`, true where a neighbour is padding; `None` when there is no padding.
     pub absent: Option<Vec<bool>>,
     /// W_k.
     pub weights: Vec<f64>,
 }
 
-/// Mean of visible values per (section, split) piece and gene, as the evaluated mask leaves them.
+/// Per (section, split) piece: mean of visible values per gene, as the evaluated mask leaves them, and of covariates.
 #[derive(Debug, Clone, Default)]
 pub struct GeneMeans {
-    of_section: std::collections::BTreeMap<u32, Arc<[f32]>>,
+    of_section: BTreeMap<u32, Means>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Means {
+    genes: Arc<[f32]>,
+    covariates: Arc<[f32]>,
 }
 
 impl GeneMeans {
-    /// The means of a section; zeros for a section never seen.
-    fn of(&self, section: u32) -> Option<&[f32]> {
-        self.of_section.get(&section).map(|m| &m[..])
+    /// The means of a section; none for a section never seen.
+    fn of(&self, section: u32) -> Option<&Means> {
+        self.of_section.get(&section)
     }
 }
 
@@ -166,24 +179,37 @@ impl Completion {
     /// `at = None`: nothing is hidden (training data); `Some(assay)`: what that assay leaves visible.
     pub fn gene_means(&self, slots: impl IntoIterator<Item = Slot>, assay: Option<u32>) -> GeneMeans {
         let genes = self.probability.len();
-        let mut sums: std::collections::BTreeMap<u32, (Vec<f64>, Vec<u64>)> = Default::default();
+        #[derive(Default)]
+        struct Sums {
+            genes: Vec<(f64, u64)>,
+            covariates: Vec<f64>,
+            n: u64,
+        }
+        let mut sums: BTreeMap<u32, Sums> = BTreeMap::new();
         let mut hidden = vec![false; genes];
         for slot in slots {
             let group = &slot.group;
-            let (sum, n) = sums.entry(group.section).or_insert_with(|| (vec![0.0; genes], vec![0; genes]));
+            let sums = sums.entry(group.section).or_default();
+            sums.genes.resize(genes, (0.0, 0));
+            sums.covariates.resize(group.covariates.n_cols, 0.0);
+            sums.n += 1;
+            for (sum, &value) in sums.covariates.iter_mut().zip(group.covariates.row(slot.row)) {
+                *sum += f64::from(value);
+            }
             if let Some(assay) = assay {
                 self.assay_mask(assay, group.record_ids[slot.row], &mut hidden);
             }
             let (values, measured) = (group.layers[&self.config.layer].row(slot.row), group.measured.row(slot.row));
             for g in 0..genes {
                 if measured[g] && !hidden[g] {
-                    sum[g] += f64::from(values[g]);
-                    n[g] += 1;
+                    sums.genes[g].0 += f64::from(values[g]);
+                    sums.genes[g].1 += 1;
                 }
             }
         }
-        let mean = |(sum, n): (Vec<f64>, Vec<u64>)| {
-            sum.iter().zip(&n).map(|(s, &n)| if n == 0 { 0.0 } else { (s / n as f64) as f32 }).collect()
+        let mean = |sums: Sums| Means {
+            genes: sums.genes.iter().map(|&(sum, n)| if n == 0 { 0.0 } else { (sum / n as f64) as f32 }).collect(),
+            covariates: sums.covariates.iter().map(|sum| (sum / sums.n as f64) as f32).collect(),
         };
         GeneMeans { of_section: sums.into_iter().map(|(section, s)| (section, mean(s))).collect() }
     }
@@ -199,6 +225,7 @@ impl Completion {
         let genes = self.probability.len();
         let spots = 1 + slots[0].group.neighbours.n_cols;
         let n = slots.len() * spots * genes;
+        let n_covariates = slots[0].group.covariates.n_cols;
         let mut out = Prepared {
             ids: slots.iter().map(|s| s.group.record_ids[s.row]).collect(),
             spots,
@@ -208,6 +235,9 @@ impl Completion {
             target: Vec::with_capacity(n),
             scored: Vec::with_capacity(slots.len() * genes),
             gene_mean: Vec::with_capacity(slots.len() * genes),
+            n_covariates,
+            covariates: Vec::with_capacity(slots.len() * spots * n_covariates),
+            covariate_mean: Vec::with_capacity(slots.len() * n_covariates),
             absent: None,
             weights: Vec::new(),
         };
@@ -227,6 +257,7 @@ impl Completion {
                     for buffer in [&mut out.values, &mut out.visible, &mut out.target] {
                         buffer.resize(buffer.len() + genes, 0.0);
                     }
+                    out.covariates.resize(out.covariates.len() + n_covariates, 0.0);
                     continue;
                 }
                 let row = row as usize;
@@ -236,6 +267,7 @@ impl Completion {
                 }
                 let (values, measured) = (layer.row(row), group.measured.row(row));
                 out.target.extend_from_slice(values);
+                out.covariates.extend_from_slice(group.covariates.row(row));
                 for g in 0..genes {
                     let hidden = measured[g] && hides[g];
                     let zeroed = hidden || (self.config.zero_missing_in_training && !measured[g]);
@@ -247,8 +279,14 @@ impl Completion {
                 }
             }
             match means.of(group.section) {
-                Some(mean) => out.gene_mean.extend_from_slice(mean),
-                None => out.gene_mean.resize(out.gene_mean.len() + genes, 0.0),
+                Some(means) => {
+                    out.gene_mean.extend_from_slice(&means.genes);
+                    out.covariate_mean.extend_from_slice(&means.covariates);
+                }
+                None => {
+                    out.gene_mean.resize(out.gene_mean.len() + genes, 0.0);
+                    out.covariate_mean.resize(out.covariate_mean.len() + n_covariates, 0.0);
+                }
             }
         }
         let n_absent = absent.iter().filter(|a| **a).count();
@@ -337,7 +375,15 @@ impl Prepared {
     pub fn input(&self, device: &Device) -> SpackleInput {
         let (b, s, g) = (self.ids.len(), self.spots, self.genes);
         let tensor = |values: &[f32]| Tensor::from_data(TensorData::new(values.to_vec(), [b, s, g]), device);
+        let e = self.n_covariates;
+        let covariates = (e > 0).then(|| {
+            (
+                Tensor::from_data(TensorData::new(self.covariates.clone(), [b, s, e]), device),
+                Tensor::from_data(TensorData::new(self.covariate_mean.clone(), [b, e]), device),
+            )
+        });
         SpackleInput {
+            covariates,
             values: tensor(&self.values),
             visible: tensor(&self.visible),
             gene_mean: Tensor::from_data(TensorData::new(self.gene_mean.clone(), [b, g]), device),

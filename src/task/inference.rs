@@ -15,6 +15,8 @@ pub struct Visible<'a> {
     pub values: &'a Matrix<f32>,
     /// `[n, G]`: measured and not hidden.
     pub visible: &'a Matrix<bool>,
+    /// `[n, E]`: covariates; no columns where there are none.
+    pub covariates: &'a Matrix<f32>,
     /// `[n, k]`: neighbours by position, nearest first; `u32::MAX` is padding.
     pub neighbours: &'a Matrix<u32>,
 }
@@ -27,12 +29,14 @@ pub fn complete(model: &Model, seen: &Visible<'_>, device: &Device) -> Matrix<f3
     let (n, genes) = (seen.values.n_rows(), seen.values.n_cols);
     let spots = 1 + seen.neighbours.n_cols;
     let mean = gene_means(seen);
+    let e = seen.covariates.n_cols;
+    let covariate_mean = column_means(seen.covariates);
     let mut out = Vec::with_capacity(n * genes);
     for first in (0..n).step_by(BATCH) {
         let centres = first..n.min(first + BATCH);
         let b = centres.len();
         let (mut values, mut bits) = (Vec::with_capacity(b * spots * genes), Vec::with_capacity(b * spots * genes));
-        let mut absent = vec![false; b * spots];
+        let (mut absent, mut covariates) = (vec![false; b * spots], Vec::with_capacity(b * spots * e));
         for (i, centre) in centres.enumerate() {
             let rows = std::iter::once(centre as u32).chain(seen.neighbours.row(centre).iter().copied());
             for (r, row) in rows.enumerate() {
@@ -40,24 +44,42 @@ pub fn complete(model: &Model, seen: &Visible<'_>, device: &Device) -> Matrix<f3
                     absent[i * spots + r] = true;
                     values.resize(values.len() + genes, 0.0);
                     bits.resize(bits.len() + genes, 0.0);
+                    covariates.resize(covariates.len() + e, 0.0);
                 } else {
                     values.extend_from_slice(seen.values.row(row as usize));
+                    covariates.extend_from_slice(seen.covariates.row(row as usize));
                     bits.extend(seen.visible.row(row as usize).iter().map(|&v| f32::from(u8::from(v))));
                 }
             }
         }
         let tensor = |v: Vec<f32>| Tensor::<3>::from_data(TensorData::new(v, [b, spots, genes]), device);
         let padded = absent.contains(&true);
+        let covariates = (e > 0).then(|| {
+            (
+                Tensor::from_data(TensorData::new(covariates, [b, spots, e]), device),
+                Tensor::from_data(TensorData::new(covariate_mean.repeat(b), [b, e]), device),
+            )
+        });
         let input = SpackleInput {
             values: tensor(values),
             visible: tensor(bits),
             gene_mean: Tensor::from_data(TensorData::new(mean.repeat(b), [b, genes]), device),
+            covariates,
             absent: padded.then(|| Tensor::from_data(TensorData::new(absent, [b, spots]), device)),
         };
         let Model::Spackle(model) = model;
         out.extend(super::completion::centre(model.forward(&input, None)));
     }
     Matrix { n_cols: genes, values: out }
+}
+
+/// Mean of every column.
+fn column_means(values: &Matrix<f32>) -> Vec<f32> {
+    let mut sums = vec![0.0f64; values.n_cols];
+    for row in 0..values.n_rows() {
+        sums.iter_mut().zip(values.row(row)).for_each(|(sum, &v)| *sum += f64::from(v));
+    }
+    sums.iter().map(|sum| (sum / values.n_rows().max(1) as f64) as f32).collect()
 }
 
 /// Mean of the visible values per gene; 0 where none is.
@@ -86,6 +108,7 @@ mod tests {
     const N: usize = 300;
     const GENES: usize = 5;
     const K: usize = 3;
+    const NONE: Matrix<f32> = Matrix { n_cols: 0, values: Vec::new() };
 
     fn model(readout: Readout, input: InputForm) -> Model {
         let config = SpackleConfig {
@@ -101,7 +124,8 @@ mod tests {
             rank_embedding: true,
             readout,
         };
-        let model = ModelConfig::Spackle(config).build(DataShape { genes: GENES, spots: 1 + K }, 3, &cpu());
+        let model =
+            ModelConfig::Spackle(config).build(DataShape { genes: GENES, spots: 1 + K, covariates: 0 }, 3, &cpu());
         // Zero-initialised heads would hide a leak: move every weight.
         let flat: Vec<f32> =
             model.to_flat().iter().enumerate().map(|(i, w)| w + 0.3 * (i as f32 * 0.7).sin()).collect();
@@ -127,15 +151,21 @@ mod tests {
         {
             let (values, visible, neighbours) = data();
             let model = model(readout, input);
-            let all =
-                complete(&model, &Visible { values: &values, visible: &visible, neighbours: &neighbours }, &cpu());
+            let all = complete(
+                &model,
+                &Visible { values: &values, visible: &visible, neighbours: &neighbours, covariates: &NONE },
+                &cpu(),
+            );
             // A visible value of a spot that spot 0 does not have as neighbour.
             let mut other = values.clone();
             let far = 200 * GENES + 1;
             assert!(visible.values[far]);
             other.values[far] += 1.0;
-            let changed =
-                complete(&model, &Visible { values: &other, visible: &visible, neighbours: &neighbours }, &cpu());
+            let changed = complete(
+                &model,
+                &Visible { values: &other, visible: &visible, neighbours: &neighbours, covariates: &NONE },
+                &cpu(),
+            );
             let moved =
                 |i: usize| all.row(i).iter().zip(changed.row(i)).map(|(a, b)| (a - b).abs()).fold(0.0f32, f32::max);
             let direct = moved(200);
@@ -153,7 +183,7 @@ mod tests {
     fn neighbours_are_seen() {
         let (values, visible, neighbours) = data();
         let model = model(Readout::AllRows, InputForm::Values);
-        let seen = Visible { values: &values, visible: &visible, neighbours: &neighbours };
+        let seen = Visible { values: &values, visible: &visible, neighbours: &neighbours, covariates: &NONE };
         let all = complete(&model, &seen, &cpu());
         let mut other = values.clone();
         other.values[GENES + 1] += 1.0; // spot 1 is a neighbour of spot 0
@@ -166,7 +196,7 @@ mod tests {
         let (values, visible, mut neighbours) = data();
         let model = model(Readout::AllRows, InputForm::Values);
         neighbours.values[2] = u32::MAX;
-        let seen = Visible { values: &values, visible: &visible, neighbours: &neighbours };
+        let seen = Visible { values: &values, visible: &visible, neighbours: &neighbours, covariates: &NONE };
         let all = complete(&model, &seen, &cpu());
         let mut fewer = neighbours.clone();
         fewer.values.iter_mut().skip(2).step_by(K).for_each(|n| *n = u32::MAX);

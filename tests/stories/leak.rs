@@ -14,15 +14,19 @@ use syncytia_shards::processed::{Matrix, Piece, Split};
 
 use crate::stage;
 
+/// With context genes beside the layers': they are never hidden, but their shares are of sums that hidden counts are part of.
+const CONTEXT: usize = 24;
+
 fn piece() -> (Piece, Pipeline) {
-    let processed = stage::processed();
-    let Panel { genes, selected, .. } = processed.panel;
+    let processed = stage::processed_with(&format!("top_moran = 16\ncontext_genes = {CONTEXT}"));
+    let Panel { genes, selected, context, .. } = processed.panel;
     let pipeline = Pipeline {
         normalize: Normalize::Tpm,
         lengths: genes.iter().map(|g| g.length.unwrap()).collect(),
         selected,
         hops: 4,
-        completion_graph: syncytia_shards::process::NearestGraph::Own,
+        completion_graph: syncytia_shards::process::NearestGraph::Symmetrised,
+        context,
         correction: None,
     };
     (processed.pieces.into_iter().find(|p| p.split == Split::Val).unwrap(), pipeline)
@@ -41,7 +45,7 @@ fn correction() -> Correction {
 fn model(name: &str, genes: usize) -> Model {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("configs/spackle/{name}.toml"));
     let config: syncytia::train::config::TrainConfig = toml::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
-    let model = config.model.build(DataShape { genes, spots: 19 }, 1, &cpu());
+    let model = config.model.build(DataShape { genes, spots: 19, covariates: CONTEXT }, 1, &cpu());
     let flat: Vec<f32> = model.to_flat().iter().enumerate().map(|(i, w)| w + 0.1 * (i as f32 * 0.7).sin()).collect();
     model.from_flat(&flat, &cpu())
 }
@@ -59,7 +63,8 @@ fn predictions(block: &Block, seen: &Seen, hidden: &Matrix<bool>, ridge: &RidgeL
         Baseline::ALL.iter().map(|b| (b.name().to_owned(), bits(&b.fill(block, seen, ridge)))).collect();
     for name in ["tiny", "paper"] {
         let neighbours = &block.piece.neighbours;
-        let visible = Visible { values: &seen.input, visible: &seen.visible, neighbours };
+        let (values, covariates) = (&seen.input, &seen.covariates);
+        let visible = Visible { values, visible: &seen.visible, covariates, neighbours };
         out.push((name.to_owned(), bits(&inference::complete(&model(name, block.n_genes()), &visible, &cpu()))));
     }
     assert!(hidden.values.contains(&true));
@@ -121,6 +126,27 @@ fn a_corrected_block_is_judged_in_corrected_values() {
         assert!(!hidden.values[i] || seen.input.values[i] == 0.0);
     }
     assert!(moved > 100, "{moved} visible values moved");
+}
+
+#[test]
+fn context_is_seen_and_made_again_from_what_is_visible() {
+    let (piece, pipeline) = piece();
+    let block = Block::new(piece, "d_log1p", &pipeline);
+    let hidden = hidden(&block);
+    let nothing = Matrix { n_cols: hidden.n_cols, values: vec![false; hidden.values.len()] };
+    assert!(block.seen_strictly(&nothing, &pipeline).covariates == block.piece.covariates, "as the shards have it");
+    let seen = block.seen_strictly(&hidden, &pipeline);
+    assert!(seen.covariates != block.piece.covariates, "hidden counts are still in the sums");
+    let complete = |name: &str, seen: &Seen| {
+        let (values, covariates) = (&seen.input, &seen.covariates);
+        let visible = Visible { values, visible: &seen.visible, covariates, neighbours: &block.piece.neighbours };
+        inference::complete(&model(name, block.n_genes()), &visible, &cpu())
+    };
+    let mut other = seen.clone();
+    other.covariates.values[7] += 1.0;
+    for name in ["tiny", "paper"] {
+        assert_ne!(complete(name, &seen).row(0), complete(name, &other).row(0), "{name} does not see its covariates");
+    }
 }
 
 #[test]

@@ -21,9 +21,14 @@ use syncytia_shards::{ingest, processed::Processed};
 
 /// The shipped section, processed to 16 genes with block splits.
 pub fn processed() -> Processed {
+    processed_with("top_moran = 16")
+}
+
+/// The same under another `[filter]`.
+pub fn processed_with(filter: &str) -> Processed {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("shards/data/vis5a_cut.h5ad");
     let section = ingest::read_section(&path, &ingest::IngestOptions::default()).unwrap();
-    let filter: FilterConfig = toml::from_str("top_moran = 16").unwrap();
+    let filter: FilterConfig = toml::from_str(filter).unwrap();
     process::process(vec![section], &filter, &ProcessConfig::default(), &SplitConfig::default()).unwrap()
 }
 

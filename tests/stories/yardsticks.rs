@@ -53,6 +53,7 @@ fn fills_of(layer: &str, config: &ProcessConfig, inputs: &[PathBuf], split: &str
         normalize: config.normalize,
         lengths: processed.panel.genes.iter().map(|g| g.length.unwrap()).collect(),
         selected: processed.panel.selected.clone(),
+        context: Vec::new(),
         hops: config.hops as usize,
         completion_graph: config.completion_graph,
         correction: None,

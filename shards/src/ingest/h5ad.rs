@@ -11,7 +11,8 @@ use super::error::IngestError;
 use super::h5::{Element, H5File, Node};
 use super::options::{CountsFrom, IngestOptions};
 use super::visium::{self, ScaleFactors};
-use crate::section::{Gene, ObsLabels, Section, TissueImage};
+use crate::processed::Matrix;
+use crate::section::{Features, Gene, ObsLabels, Section, TissueImage};
 
 const GENE_IDS: [&str; 4] = ["gene_ids", "gene_id", "ensembl_id", "feature_id"];
 const SYMBOLS: [&str; 6] = ["gene_symbols", "gene_symbol", "gene_name", "gene_names", "feature_name", "symbol"];
@@ -33,6 +34,7 @@ pub(super) fn read(path: &Path, options: &IngestOptions) -> Result<Section, Inge
 
     let xy = coordinates(&h5, &options.spatial_key, obs_ids.len())?;
     checks::finite(path, &obs_ids, &xy)?;
+    let xy_len = xy.len();
     let matrix = CountsWindow::open(&h5, &source.node, obs_ids.len(), genes.len())?;
     let named = Named { path, node: &source.node, obs: &obs_ids, genes: &genes };
     let counts = checks::counts(matrix.all()?, options.declared_counts, &named, &mut notes)?;
@@ -62,6 +64,7 @@ pub(super) fn read(path: &Path, options: &IngestOptions) -> Result<Section, Inge
         um_per_unit,
         array_row_col,
         labels,
+        features: features(&h5, &options.features, xy_len)?,
         image: slide.image,
         notes,
     };
@@ -151,6 +154,31 @@ fn genes(h5: &H5File, var: &DataFrame, options: &IngestOptions) -> Result<Vec<Ge
     };
     let ids = ids.map_or_else(|| var.index.clone(), |(_, ids)| ids);
     Ok(ids.into_iter().zip(symbols).map(|(id, symbol)| Gene { id, symbol }).collect())
+}
+
+/// The arrays `obsm[name]` asked for, `[n_obs, width]`; finite numbers only.
+fn features(h5: &H5File, names: &[String], n_obs: usize) -> Result<Vec<Features>, IngestError> {
+    let one = |name: &String| {
+        let node = format!("obsm/{name}");
+        if !matches!(h5.node(&node)?, Some(Node::Dataset)) {
+            let there = if h5.node("obsm")?.is_some() { h5.list("obsm")?.into_keys().collect() } else { Vec::new() };
+            return Err(h5.unsupported(&node, format!("is no array; obsm has {there:?} (input.features)")));
+        }
+        let extent = h5.extent(&node)?;
+        let &[rows, width] = extent.shape.as_slice() else {
+            return Err(h5.unsupported(&node, format!("has shape {:?}, expected [n_obs, width]", extent.shape)));
+        };
+        if rows != n_obs as u64 {
+            let (found, expected) = (rows as usize, n_obs);
+            return Err(IngestError::Length { path: h5.path().into(), node, found, expected });
+        }
+        let values: Vec<f32> = h5.read_f64(&node, 0, u64::MAX)?.into_iter().map(|v| v as f32).collect();
+        if let Some(at) = values.iter().position(|v| !v.is_finite()) {
+            return Err(h5.unsupported(&node, format!("row {} is not finite", at / (width as usize).max(1))));
+        }
+        Ok(Features { name: name.clone(), values: Matrix { n_cols: width as usize, values } })
+    };
+    names.iter().map(one).collect()
 }
 
 /// Two columns of `obsm[key]`: an array `[n_obs, ≥ 2]` or a data frame with two numeric columns.
@@ -349,12 +377,14 @@ fn cut(section: Section, rows: &[u32]) -> Section {
         section.obs_ids.len()
     }));
     let label = |l: &ObsLabels| ObsLabels { name: l.name.clone(), values: take(&l.values, rows) };
+    let features = |f: &Features| Features { name: f.name.clone(), values: f.values.select_rows(rows) };
     Section {
         obs_ids: take(&section.obs_ids, rows),
         counts: section.counts.select_rows(rows),
         xy: take(&section.xy, rows),
         array_row_col: section.array_row_col.as_ref().map(|a| take(a, rows)),
         labels: section.labels.iter().map(label).collect(),
+        features: section.features.iter().map(features).collect(),
         notes,
         ..section
     }

@@ -18,6 +18,8 @@ pub struct IngestOptions {
     /// Counts were declared: a value that is no integer is an error. `false` takes `X` (or what `counts` names) as it
     /// is, negative, NaN and infinite values still refused.
     pub declared_counts: bool,
+    /// Keys in `obsm` whose numbers are carried along, standardised per section, as covariates of the model.
+    pub features: Vec<String>,
     /// Column of `var` with stable gene ids. `None`: `gene_ids`, `gene_id`, `ensembl_id`, `feature_id`, else the index.
     pub gene_id_column: Option<String>,
     /// Column of `var` with symbols. `None`: the index when the ids are a column, else `gene_symbols`, `gene_symbol`,
@@ -36,6 +38,7 @@ impl Default for IngestOptions {
             counts: CountsFrom::Auto,
             spatial_key: "spatial".into(),
             declared_counts: true,
+            features: Vec::new(),
             gene_id_column: None,
             gene_symbol_column: None,
             donor_column: None,

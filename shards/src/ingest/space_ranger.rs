@@ -62,6 +62,7 @@ pub(super) fn read(path: &Path, options: &IngestOptions) -> Result<Section, Inge
         um_per_unit: options.um_per_unit.or(um_per_unit),
         array_row_col: Some(places.row_col),
         labels: Vec::new(),
+        features: Vec::new(),
         image: picture(&spatial, &scale)?,
         notes,
     })

@@ -158,6 +158,7 @@ pub fn synthesize(spec: &SyntheticSpec) -> Synthetic {
             name: "niche".to_string(),
             values: (0..n_obs).map(|i| Some(niche(&smooth, i))).collect(),
         }],
+        features: Vec::new(),
         image: None,
         notes: Vec::new(),
     };

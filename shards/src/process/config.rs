@@ -29,6 +29,8 @@ pub struct FilterConfig {
     pub lengths_before_prefix: bool,
     /// Genes in the layers: `"auto"` (128 when more than 320 remain, else 32) or a number. Default `"auto"`.
     pub top_moran: TopMoran,
+    /// Genes after those, in Moran order, that are given to models and never predicted. Default 0.
+    pub context_genes: u32,
     /// Largest share of a section's genes that may be lost because another section lacks them. Default 0.75: the DLPFC
     /// sections 151673 and 151674 come as 5,000 genes each, chosen per section, and share 2,340 (0.532 lost).
     pub max_genes_lost: f64,
@@ -44,6 +46,7 @@ impl Default for FilterConfig {
             real_data_percentage: 0.7,
             lengths_before_prefix: true,
             top_moran: TopMoran::Auto,
+            context_genes: 0,
             max_genes_lost: 0.75,
         }
     }
@@ -131,6 +134,9 @@ pub struct ProcessConfig {
     pub n_neighbours: u32,
     /// `"knn"`: the nearest ones; `"hex_hops"`: those within two lattice steps, padded. Default `"knn"`.
     pub neighbourhood: Neighbourhood,
+    /// Features of every observation's picture by random convolutions (a stand-in for a trained encoder, `process::picture`).
+    /// Default 0: none.
+    pub picture_features: u32,
     /// Layers stored. Default `log1p` and `d_log1p`.
     pub layers: Vec<Layer>,
 }
@@ -146,6 +152,7 @@ impl Default for ProcessConfig {
             combat_key: CombatKey::Section,
             n_neighbours: 18,
             neighbourhood: Neighbourhood::Knn,
+            picture_features: 0,
             layers: vec![Layer::Log1p, Layer::DLog1p],
         }
     }

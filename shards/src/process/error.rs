@@ -143,6 +143,25 @@ pub enum ProcessError {
         /// Section.
         library_id: String,
     },
+    /// Sections carry different features.
+    #[error(
+        "section `{library_id}` carries {n} feature columns, the first section {expected}, or others of that number: all must \
+         have the same (input.features)"
+    )]
+    Features {
+        /// Section.
+        library_id: String,
+        /// Its columns.
+        n: usize,
+        /// Columns of the first.
+        expected: usize,
+    },
+    /// Features of a picture that is not there.
+    #[error("section `{library_id}` has no picture to take process.picture_features from")]
+    NoPicture {
+        /// Section.
+        library_id: String,
+    },
     /// Keys of the configuration that do not go together.
     #[error("{key}: {problem}")]
     Config {

@@ -30,6 +30,7 @@ pub(crate) fn section(library_id: &str, genes: &[&str], rows: &[&[f32]]) -> Sect
         um_per_unit: None,
         array_row_col: None,
         labels: Vec::new(),
+        features: Vec::new(),
         image: None,
         notes: Vec::new(),
     }

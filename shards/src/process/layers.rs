@@ -13,7 +13,7 @@ use crate::processed::{Matrix, Piece, Split};
 /// `log1p` and `d_log1p` of a piece over all genes of the panel, `[n_obs, n_genes]`.
 pub(super) struct WholeLayers {
     log1p: Matrix<f32>,
-    d_log1p: Matrix<f32>,
+    pub(super) d_log1p: Matrix<f32>,
 }
 
 /// Normalises and completes every piece over the whole panel: Moran's I chooses among all genes.

@@ -6,6 +6,7 @@
 mod align;
 pub mod combat;
 mod config;
+pub mod covariates;
 pub mod deltas;
 mod error;
 pub mod filter;
@@ -19,6 +20,7 @@ pub mod lengths;
 pub mod median;
 pub mod moran;
 pub mod neighbours;
+pub mod picture;
 mod pieces;
 pub mod split;
 pub mod tpm;
@@ -78,6 +80,9 @@ pub fn process(
         gene.moran = *score;
     }
     panel.selected = moran::top(&scores, filter.top_moran.resolve(scores.len()));
+    panel.context =
+        moran::top(&scores, panel.selected.len() + filter.context_genes as usize).split_off(panel.selected.len());
+    let covariates = covariates::attach(&sections, &mut pieces, &layers, &panel, config)?;
     panel.combat = layers::attach(&mut pieces, layers, &panel.selected, config, &mut ledger)?;
     tracing::info!(
         genes = panel.genes.len(),
@@ -88,7 +93,7 @@ pub fn process(
     );
     let summary = summary(&sections, &pieces, missing_before);
     tracing::info!(%summary);
-    Ok(Processed { panel, sections: sections.into_iter().map(facts).collect(), pieces, ledger, summary })
+    Ok(Processed { panel, sections: sections.into_iter().map(facts).collect(), pieces, ledger, summary, covariates })
 }
 
 fn share_of_zeros(counts: &[Csr]) -> f64 {
@@ -288,6 +293,7 @@ fn panel_of(
         annotation: species.filter(|_| normalize == Normalize::Tpm).map(|s| s.annotation().to_string()),
         genes: genes.collect(),
         selected: Vec::new(),
+        context: Vec::new(),
         combat: None,
     }
 }

@@ -59,6 +59,7 @@ fn piece(at: usize, section: &Section, kept: &Kept, split: Split, own: &[u32]) -
         counts: kept.counts[at].select_rows(own),
         measured: Matrix::default(),
         layers: Default::default(),
+        covariates: Matrix::default(),
         neighbours: Matrix::default(),
         labels: labels.collect(),
         rows,

@@ -36,6 +36,7 @@ pub(super) fn toy() -> Processed {
         annotation: Some("GENCODE v43 basic (merged exons)".to_owned()),
         genes: (0..N_GENES).map(gene).collect(),
         selected: SELECTED.to_vec(),
+        context: Vec::new(),
         combat: None,
     };
     let facts = |name: &str, um_per_unit| SectionFacts {
@@ -57,6 +58,7 @@ pub(super) fn toy() -> Processed {
         piece(0, &sections[0], Split::Test, &all[100..], &mut random),
         piece(1, &sections[1], Split::Train, &all[..50], &mut random),
     ];
+    let covariates = vec!["X_a[0]".to_owned(), "X_a[1]".to_owned()];
     let summary = Summary {
         sections: 2,
         donors: None,
@@ -73,7 +75,7 @@ pub(super) fn toy() -> Processed {
         n: 1,
         names: vec!["MT-X".to_owned()],
     };
-    Processed { panel, sections, pieces, ledger: Ledger { entries: vec![dropped] }, summary }
+    Processed { panel, sections, pieces, ledger: Ledger { entries: vec![dropped] }, summary, covariates }
 }
 
 fn piece(section: u32, facts: &SectionFacts, split: Split, rows: &[u32], random: &mut Random) -> Piece {
@@ -126,6 +128,7 @@ fn piece(section: u32, facts: &SectionFacts, split: Split, rows: &[u32], random:
         counts,
         measured: Matrix { n_cols: G, values: measured },
         layers,
+        covariates: Matrix { n_cols: 2, values: (0..2 * n).map(|i| i as f32 * 0.5).collect() },
         neighbours,
         labels,
     }

@@ -61,6 +61,7 @@ mod tests {
             values: Matrix { n_cols: 2, values: vec![1.0, 9.0, 3.0, 9.0] },
             visible: Matrix { n_cols: 2, values: vec![true, false, true, false] },
             input: Matrix { n_cols: 2, values: vec![0.0; 4] },
+            covariates: Matrix::default(),
         };
         assert_eq!(per_gene(&seen, mean).values, [2.0, 0.0, 2.0, 0.0]);
         assert_eq!(global_mean(&seen).values, [2.0; 4]);

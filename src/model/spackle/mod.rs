@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use self::readout::CentreResidual;
 use super::init::{Init, Scope};
 use super::layers::{AttentionAxis, DrawContext, EncoderConfig, Linear, NormPlacement, TransformerEncoder};
+use crate::model::DataShape;
 use crate::tensor::{Bool, Device, Module, Param, Tensor};
 
 /// `[model.spackle]`.
@@ -81,6 +82,8 @@ pub struct SpackleInput {
     pub visible: Tensor<3>,
     /// `[b, G]`: the section's mean of visible values per gene.
     pub gene_mean: Tensor<2>,
+    /// `[b, s, E]`: covariates as they are, and their mean over the section, `[b, E]`; `None` where there are none.
+    pub covariates: Option<(Tensor<3>, Tensor<2>)>,
     /// `[b, s]`: true where a neighbour is padding.
     pub absent: Option<Tensor<2, Bool>>,
 }
@@ -103,13 +106,14 @@ pub struct Spackle {
 }
 
 impl Spackle {
-    /// A new model for `genes` genes and neighbourhoods of `spots` rows, initialised from `seed`.
-    pub fn new(config: &SpackleConfig, genes: usize, spots: usize, seed: u64, device: &Device) -> Self {
+    /// A new model for data of this shape, initialised from `seed`.
+    pub fn new(config: &SpackleConfig, shape: DataShape, seed: u64, device: &Device) -> Self {
+        let DataShape { genes, spots, covariates } = shape;
         let sites = Cell::new(0);
         let scope = Scope::root(seed, device, &sites);
         let width = match config.input {
-            InputForm::Values => genes,
-            InputForm::CentredWithVisibility => 2 * genes,
+            InputForm::Values => genes + covariates,
+            InputForm::CentredWithVisibility => 2 * genes + covariates,
         };
         let encoder = EncoderConfig {
             d: config.d,
@@ -140,10 +144,17 @@ impl Spackle {
 
     /// Predictions `[b, s, G]`, or `[b, 1, G]` for a centre readout; row 0 is the centre in both.
     pub fn forward(&self, input: &SpackleInput, draws: Option<&DrawContext>) -> Tensor<3> {
-        let x = match self.input {
-            InputForm::Values => input.values.clone(),
-            InputForm::CentredWithVisibility => Tensor::cat(vec![readout::centred(input), input.visible.clone()], 2),
+        let mut x = match self.input {
+            InputForm::Values => vec![input.values.clone()],
+            InputForm::CentredWithVisibility => vec![readout::centred(input), input.visible.clone()],
         };
+        if let Some((covariates, mean)) = &input.covariates {
+            x.push(match self.input {
+                InputForm::Values => covariates.clone(),
+                InputForm::CentredWithVisibility => covariates.clone() - mean.clone().unsqueeze_dim(1),
+            });
+        }
+        let x = if x.len() == 1 { x.remove(0) } else { Tensor::cat(x, 2) };
         let h = self.linear.forward(x);
         let h = match &self.rank {
             Some(rank) => h + rank.val().unsqueeze(),
@@ -165,6 +176,10 @@ mod tests {
     use super::*;
     use crate::model::params;
     use crate::tensor::{TensorData, cpu};
+
+    fn shape(genes: usize, spots: usize) -> DataShape {
+        DataShape { genes, spots, covariates: 0 }
+    }
 
     fn paper(d: usize, layers: usize, feed_forward: usize, axis: AttentionAxis) -> SpackleConfig {
         SpackleConfig {
@@ -210,7 +225,7 @@ mod tests {
 
     fn forward(axis: AttentionAxis) -> Vec<f32> {
         let device = cpu();
-        let model = Spackle::new(&paper(4, 1, 8, axis), 3, 3, 1, &device);
+        let model = Spackle::new(&paper(4, 1, 8, axis), shape(3, 3), 1, &device);
         let flat = reference_weights(&model);
         let model = params::from_flat(model, &flat, &device);
         let x: [f32; 18] = [1., 0., 2., 0.5, 1.5, 0., 0., 0., 3., 2., 1., 0., 1., 1., 1., 0., 2., 0.5];
@@ -218,6 +233,7 @@ mod tests {
         let input = SpackleInput {
             visible: values.ones_like(),
             gene_mean: Tensor::zeros([2, 3], &device),
+            covariates: None,
             absent: None,
             values,
         };
@@ -290,7 +306,7 @@ mod tests {
         for (d, genes, expected) in
             [(128, 128, 1_219_072), (128, 32, 1_194_400), (128, 1024, 1_449_344), (32, 32, 277_120)]
         {
-            let model = Spackle::new(&paper(d, 2, 2048, AttentionAxis::Spots), genes, 19, 1, &cpu());
+            let model = Spackle::new(&paper(d, 2, 2048, AttentionAxis::Spots), shape(genes, 19), 1, &cpu());
             assert_eq!(params::to_flat(&model).len(), expected, "d = {d}, G = {genes}");
         }
     }
@@ -299,7 +315,7 @@ mod tests {
     fn copied_layers_start_alike_and_own_layers_do_not() {
         let start = |init| {
             let config = SpackleConfig { init, ..paper(8, 2, 16, AttentionAxis::Spots) };
-            let model = Spackle::new(&config, 3, 3, 1, &cpu());
+            let model = Spackle::new(&config, shape(3, 3), 1, &cpu());
             let flat = params::to_flat(&model);
             let weight = |i: usize| {
                 let path = format!("transformer_encoder.layers.{i}.linear1.weight");
