@@ -64,6 +64,11 @@ impl AnnData {
         obs.extend(labels.into_iter().map(|l| (l.name, Values::Categorical(l.values))));
         let symbols = section.genes.iter().map(|g| g.symbol.clone()).collect();
         let xy = section.xy.iter().flatten().copied().collect();
+        let wide =
+            |m: &Matrix<f32>| Matrix { n_cols: m.n_cols, values: m.values.iter().map(|&v| f64::from(v)).collect() };
+        let mut obsm: BTreeMap<String, Matrix<f64>> =
+            section.features.iter().map(|f| (f.name.clone(), wide(&f.values))).collect();
+        obsm.insert("spatial".to_owned(), Matrix { n_cols: 2, values: xy });
         let slide = slide(section.um_per_unit, section.image.as_ref());
         let slide = BTreeMap::from([(section.library_id.clone(), slide)]);
         AnnData {
@@ -72,7 +77,7 @@ impl AnnData {
             var_names: section.genes.iter().map(|g| g.id.clone()).collect(),
             var: vec![("gene_name".into(), Values::Text(symbols))],
             x: Some(X::Sparse(section.counts.clone())),
-            obsm: BTreeMap::from([("spatial".into(), Matrix { n_cols: 2, values: xy })]),
+            obsm,
             uns: BTreeMap::from([("spatial".into(), Uns::Dict(slide))]),
             ..AnnData::default()
         }

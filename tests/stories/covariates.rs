@@ -1,0 +1,105 @@
+//! What a model sees beside its genes: context genes, features that the input carries, features of its picture. From the file
+//! to the shards, through training and evaluation, to `impute`.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use syncytia_shards::ingest::h5ad_write::{self, AnnData};
+use syncytia_shards::ingest::{self, IngestOptions};
+use syncytia_shards::processed::{Matrix, Split};
+use syncytia_shards::reader::Shards;
+
+fn cut() -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("shards/data/vis5a_cut.h5ad").to_str().unwrap().to_owned()
+}
+
+fn syncytia(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_syncytia")).args(args).current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap()
+}
+
+#[track_caller]
+fn done(args: &[&str]) -> String {
+    let output = syncytia(args);
+    assert_eq!(output.status.code(), Some(0), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[track_caller]
+fn refused(args: &[&str], code: i32, fragments: &[&str]) {
+    let output = syncytia(args);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
+    for fragment in fragments {
+        assert!(said.contains(fragment), "{args:?}: no {fragment:?} in {said}");
+    }
+}
+
+/// The shipped section with an embedding of two columns.
+fn with_embedding(path: &Path, value: impl Fn(usize) -> f32) {
+    let section = ingest::read_section(Path::new(&cut()), &IngestOptions::default()).unwrap();
+    let mut adata = AnnData::from_section(&section);
+    let values = (0..section.n_obs()).flat_map(|i| [value(i) as f64, 3.0]).collect();
+    adata.obsm.insert("X_toy".to_owned(), Matrix { n_cols: 2, values });
+    h5ad_write::write(path, &adata).unwrap();
+}
+
+const SETS: [&str; 8] = [
+    "--set",
+    "filter.top_moran=16",
+    "--set",
+    "filter.context_genes=20",
+    "--set",
+    r#"input.features=["X_toy"]"#,
+    "--set",
+    "process.picture_features=5",
+];
+
+#[test]
+fn covariates_go_from_the_file_to_the_prediction() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (input, shards, run) = (path("toy.h5ad"), path("shards"), path("run"));
+    with_embedding(Path::new(&input), |i| i as f32);
+    let said = done(&[&["shard", &input, "--out", &shards][..], &SETS].concat());
+    assert!(said.contains("covariates 20 context genes, 7 features"), "{said}");
+    let opened = Shards::open(Path::new(&shards)).unwrap();
+    let manifest = opened.manifest();
+    assert_eq!(manifest.covariates[20..23], ["X_toy[0]", "X_toy[1]", "random_conv[0]"]);
+    assert_eq!(manifest.covariates[0], manifest.panel.genes[manifest.panel.context[0] as usize].id);
+    assert!(manifest.panel.context.iter().all(|gene| !manifest.panel.selected.contains(gene)));
+    let piece = opened.read_piece(0, Split::Train).unwrap();
+    let column = |k: usize| (0..piece.n_obs()).map(|i| piece.covariates.row(i)[k]).collect::<Vec<f32>>();
+    assert!(column(20).windows(2).all(|w| w[0] < w[1]) && column(20)[0] < -1.0, "rows ascend, standardised");
+    assert!(column(21).iter().all(|&v| v == 0.0), "a constant column says nothing");
+    done(&["verify", &shards]);
+
+    done(&["train", "configs/spackle/tiny.toml", "--shards", &shards, "--run", &run, "--set", "train.max_steps=6"]);
+    done(&["evaluate", &run]);
+    let (a, b, other) = (path("a.h5ad"), path("b.h5ad"), path("other.h5ad"));
+    done(&["impute", &run, "--input", &input, "--output", &a]);
+    with_embedding(Path::new(&other), |i| if i < 300 { 500.0 } else { i as f32 });
+    done(&["impute", &run, "--input", &other, "--output", &b]);
+    let layer = |path: &str| {
+        let counts = ingest::CountsFrom::Layer("spackle".to_owned());
+        let options = IngestOptions { counts, declared_counts: false, ..IngestOptions::default() };
+        ingest::read_section(Path::new(path), &options).unwrap().counts
+    };
+    assert!(layer(&a) != layer(&b), "the model does not see the embedding");
+    refused(&["impute", &run, "--input", &cut(), "--output", &a], 3, &["X_toy", "input.features"]);
+}
+
+#[test]
+fn features_that_are_not_there_or_not_finite_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (input, shards) = (path("toy.h5ad"), path("shards"));
+    let shard = ["shard", &input, "--out", &shards, "--set", r#"input.features=["X_toy"]"#];
+    with_embedding(Path::new(&input), |i| if i == 77 { f32::NAN } else { 0.0 });
+    refused(&shard, 3, &["obsm/X_toy", "row 77 is not finite"]);
+    refused(
+        &["shard", &cut(), "--out", &shards, "--set", r#"input.features=["X_uni"]"#],
+        3,
+        &["obsm/X_uni", "spatial"],
+    );
+    assert!(!Path::new(&shards).exists());
+}
