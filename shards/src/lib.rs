@@ -14,6 +14,7 @@ pub mod ingest;
 pub mod layout;
 pub mod loader;
 pub mod manifest;
+pub mod matrix;
 pub mod order;
 pub mod panel;
 pub mod process;

@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use crate::processed::Matrix;
+use crate::matrix::Matrix;
 
 /// A compressed sparse row matrix, `[n_rows, n_cols]`; column indices ascend inside a row and no stored value is zero.
 #[derive(Debug, Clone, PartialEq, Default)]

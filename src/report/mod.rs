@@ -16,6 +16,7 @@ mod page;
 pub mod scatter;
 mod stored;
 mod sweep;
+mod table;
 pub mod tensorboard;
 pub mod verdict;
 mod violin;

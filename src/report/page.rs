@@ -7,6 +7,7 @@ use super::evaluation::{Evaluation, MethodScores};
 use super::gene_map::GeneMap;
 use super::map::{self, Scale};
 use super::sweep::{self, Sweep};
+use super::table::{Cell, TableRow};
 use super::verdict;
 use crate::evaluate::completion::Protocol;
 
@@ -30,26 +31,6 @@ struct Table {
     name: &'static str,
     what: &'static str,
     rows: Vec<TableRow>,
-}
-
-/// A line of a table of methods.
-#[derive(Debug)]
-pub struct TableRow {
-    /// Method.
-    pub name: String,
-    /// Stands out.
-    pub is_model: bool,
-    /// Values.
-    pub cells: Vec<Cell>,
-}
-
-/// A value of a table.
-#[derive(Debug)]
-pub struct Cell {
-    /// As printed.
-    pub text: String,
-    /// Best of its column.
-    pub best: bool,
 }
 
 struct MapRow {

@@ -2,7 +2,7 @@
 
 use super::chart::{self, Legend, Line};
 use super::evaluation::Evaluation;
-use super::page::{Cell, TableRow};
+use super::table::{Cell, TableRow};
 use crate::evaluate::sweep::Point;
 
 /// What the page shows; no rows where no sweep was asked for.

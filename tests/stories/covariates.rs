@@ -2,37 +2,13 @@
 //! to the shards, through training and evaluation, to `impute`.
 
 use std::path::Path;
-use std::process::{Command, Output};
 
 use syncytia_shards::ingest::h5ad_write::{self, AnnData};
 use syncytia_shards::ingest::{self, IngestOptions};
 use syncytia_shards::processed::{Matrix, Split};
 use syncytia_shards::reader::Shards;
 
-fn cut() -> String {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("shards/data/vis5a_cut.h5ad").to_str().unwrap().to_owned()
-}
-
-fn syncytia(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_syncytia")).args(args).current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap()
-}
-
-#[track_caller]
-fn done(args: &[&str]) -> String {
-    let output = syncytia(args);
-    assert_eq!(output.status.code(), Some(0), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-#[track_caller]
-fn refused(args: &[&str], code: i32, fragments: &[&str]) {
-    let output = syncytia(args);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
-    for fragment in fragments {
-        assert!(said.contains(fragment), "{args:?}: no {fragment:?} in {said}");
-    }
-}
+use crate::command::{cut, done, refused};
 
 /// The shipped section with an embedding of two columns.
 fn with_embedding(path: &Path, value: impl Fn(usize) -> f32) {

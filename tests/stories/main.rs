@@ -4,6 +4,8 @@
 mod bad_input;
 /// What scripts rely on: help, JSON, pipes, full disks.
 mod cli;
+/// The binary as a user drives it.
+mod command;
 /// What a model sees beside its genes, from the file to the prediction.
 mod covariates;
 /// The directions of the house.

@@ -2,33 +2,14 @@
 //! at every layer.
 
 use std::path::Path;
-use std::process::{Command, Output};
 
 use syncytia_shards::ingest::{self, IngestOptions};
 use syncytia_shards::section::Section;
 
+use crate::command::{done, refused, syncytia};
+
 const CUT: &str = "shards/data/vis5a_cut.h5ad";
 const SMALL: [&str; 2] = ["--set", "filter.top_moran=16"];
-
-fn syncytia(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_syncytia")).args(args).current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap()
-}
-
-#[track_caller]
-fn done(args: &[&str]) {
-    let output = syncytia(args);
-    assert_eq!(output.status.code(), Some(0), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-#[track_caller]
-fn refused(args: &[&str], code: i32, fragments: &[&str]) {
-    let output = syncytia(args);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
-    for fragment in fragments {
-        assert!(said.contains(fragment), "{args:?}: no {fragment:?} in {said}");
-    }
-}
 
 fn read(path: &Path) -> Section {
     ingest::read_section(path, &IngestOptions::default()).unwrap()

@@ -2,33 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 use std::sync::OnceLock;
 
 use serde_json::Value;
 
-fn syncytia(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_syncytia")).args(args).current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap()
-}
-
-/// Runs, expects success, gives stdout.
-#[track_caller]
-fn done(args: &[&str]) -> String {
-    let output = syncytia(args);
-    assert_eq!(output.status.code(), Some(0), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// Runs, expects the code and every fragment in stderr.
-#[track_caller]
-fn refused(args: &[&str], code: i32, fragments: &[&str]) {
-    let output = syncytia(args);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
-    for fragment in fragments {
-        assert!(said.contains(fragment), "{args:?}: no {fragment:?} in {said}");
-    }
-}
+use crate::command::{done, refused};
 
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()

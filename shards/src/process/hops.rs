@@ -2,8 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::neighbours::NO_NEIGHBOUR;
-use crate::processed::Matrix;
+use crate::processed::{Matrix, NO_NEIGHBOUR};
 
 /// A directed graph: for each observation the ascending list of those it points to.
 #[derive(Debug, Clone, PartialEq)]

@@ -120,7 +120,7 @@ mod tests {
     fn zeros_become_the_mean_under_the_three_largest_weights() {
         let x = Matrix { n_cols: 2, values: vec![0.0, 4.0, 2.0, 0.0, 4.0, 2.0, 0.0, 0.0] };
         let w = [[1.0, 0.5, 0.25, 0.0], [0.5, 1.0, 0.8, 0.1], [0.25, 0.8, 1.0, 0.2], [0.0, 0.1, 0.2, 1.0]];
-        let expected = [[1.142_857_1, 4.0], [2.0, 1.565_217_4], [4.0, 2.0], [0.769_230_77, 0.307_692_31]];
+        let expected = [[1.142_857_2, 4.0], [2.0, 1.565_217_4], [4.0, 2.0], [0.769_230_8, 0.307_692_3]];
         for i in 0..4 {
             let ours = impute(&x, i, w[i].into_iter().enumerate().collect());
             assert!(ours.iter().zip(expected[i]).all(|(a, b): (&f32, f32)| (a - b).abs() < 1e-6), "{i}: {ours:?}");
