@@ -25,6 +25,9 @@ pub struct Args {
     /// Switch off the product of own and neighbours' factors: what only a nonlinear model can use.
     #[arg(long)]
     no_product: bool,
+    /// Genes beyond those of the model, weakly bound to its factors (for `filter.context_genes`).
+    #[arg(long, default_value_t = 0)]
+    context_genes: u32,
     /// Print where it was written as JSON.
     #[arg(long)]
     json: bool,
@@ -38,8 +41,13 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         );
     }
     let library_id = format!("synthetic-{}", args.seed);
-    let spec =
-        SyntheticSpec { library_id: library_id.clone(), n_obs: args.spots, seed: args.seed, product: !args.no_product };
+    let spec = SyntheticSpec {
+        library_id: library_id.clone(),
+        n_obs: args.spots,
+        seed: args.seed,
+        product: !args.no_product,
+        context_genes: args.context_genes,
+    };
     let synthetic = synthesize(&spec);
     std::fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
     let path = args.out.join(format!("{library_id}.h5ad"));

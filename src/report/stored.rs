@@ -112,7 +112,7 @@ fn csv_of(lines: impl Iterator<Item = impl Serialize>) -> Vec<u8> {
     writer.into_inner().expect("memory takes what is flushed")
 }
 
-/// Reads back what [`files`] and `report.json` hold; `None` where `folder` has no `report.json`.
+/// Reads back what `files` and `report.json` hold; `None` where `folder` has no `report.json`.
 ///
 /// # Errors
 /// A stored file that is missing, that another evaluation wrote, or that does not say what it should.

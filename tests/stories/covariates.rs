@@ -79,3 +79,26 @@ fn features_that_are_not_there_or_not_finite_are_refused() {
     );
     assert!(!Path::new(&shards).exists());
 }
+
+/// As many as the paper's ablation has.
+#[test]
+fn a_thousand_context_genes() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (tissue, shards, run) = (path("tissue"), path("shards"), path("run"));
+    done(&["synth", "--spots", "400", "--context-genes", "1100", "--out", &tissue]);
+    let section = format!("{tissue}/synthetic-1.h5ad");
+    let sets = ["process.normalize=cp10k", "filter.top_moran=32", "filter.context_genes=1024"];
+    let sets: Vec<&str> = sets.into_iter().flat_map(|set| ["--set", set]).collect();
+    let said = done(&[&["shard", &section, "--out", &shards][..], &sets].concat());
+    assert!(said.contains("covariates 1024 context genes, 0 features"), "{said}");
+    let train =
+        ["train", "configs/spackle/tiny.toml", "--shards", &shards, "--run", &run, "--set", "train.max_steps=2"];
+    done(&train);
+    let report = done(&["evaluate", &run, "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    assert!(
+        report["model"]["mse"]["value"].as_f64().unwrap()
+            < report["baselines"]["gene_mean"]["mse"]["value"].as_f64().unwrap() * 2.0
+    );
+}

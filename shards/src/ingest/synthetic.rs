@@ -16,6 +16,7 @@
 //! | sent markers | [`N_SENT`] × [`SENT_MARKERS`] | log2 [`BASE_COUNT`] + [`STATE_LOADING`] · t_d |
 //! | product genes | [`N_OWN`] × [`N_SENT`], each its own pair (c, d) | log2 [`BASE_COUNT`] + [`PRODUCT_LOADING`] · z_c · t̄_d |
 //! | housekeeping | [`N_HOUSEKEEPING`] | log2 [`HOUSEKEEPING_COUNT`] |
+//! | context (none unless asked for) | any | log2 [`BASE_COUNT`] + ½ [`SMOOTH_LOADING`] · s_f + ½ [`STATE_LOADING`] · z_c |
 //!
 //! Counts are Poisson about the expected count times the spot's depth (log-normal, σ = [`DEPTH_SIGMA`]); then every entry but
 //! those of housekeeping genes is lost with probability [`DROPOUT`], so that about 30 % of the former are 0 in all.
@@ -80,7 +81,7 @@ const N_WAVES: usize = 8;
 /// Standard deviation of a wave's frequency along each axis, cycles per µm.
 const WAVE_FREQUENCY: f64 = 1.0 / 1250.0;
 
-/// Genes of a synthetic section.
+/// Genes of a synthetic section, context genes not counted; those come after them and change no draw of theirs.
 pub const N_GENES: usize =
     N_SMOOTH * SMOOTH_MARKERS + N_OWN * OWN_MARKERS + N_SENT * SENT_MARKERS + N_OWN * N_SENT + N_HOUSEKEEPING;
 
@@ -95,6 +96,8 @@ pub struct SyntheticSpec {
     pub seed: u64,
     /// Whether product genes follow z · t̄.
     pub product: bool,
+    /// Genes beyond [`N_GENES`], weakly bound to smooth factors and own states in turn.
+    pub context_genes: u32,
 }
 
 /// A section and what made it.
@@ -102,7 +105,7 @@ pub struct SyntheticSpec {
 pub struct Synthetic {
     /// As an ingest would have read it, with the niche as a label column.
     pub section: Section,
-    /// Expected count of every entry before depth and dropout, `[n_obs, N_GENES]`, row-major.
+    /// Expected count of every entry before depth and dropout, `[n_obs, genes]`, row-major.
     pub expected: Vec<f64>,
 }
 
@@ -141,6 +144,11 @@ pub fn synthesize(spec: &SyntheticSpec) -> Synthetic {
         }
     }
     (0..N_HOUSEKEEPING).for_each(|h| add(format!("housekeeping{h}"), HOUSEKEEPING_COUNT, vec![0.0; n_obs]));
+    for k in 0..spec.context_genes as usize {
+        let (s, z) = (&smooth[k % N_SMOOTH], &own[k % N_OWN]);
+        let term = s.iter().zip(z).map(|(s, z)| 0.5 * (SMOOTH_LOADING * s + STATE_LOADING * z)).collect();
+        add(format!("context{k}"), BASE_COUNT, term);
+    }
 
     let expected: Vec<f64> = (0..n_obs).flat_map(|i| doublings.iter().map(move |gene| libm::exp2(gene[i]))).collect();
     let section = Section {
@@ -245,14 +253,15 @@ fn niche(smooth: &[Vec<f64>], i: usize) -> String {
 }
 
 fn counts(key: DrawKey, n_obs: usize, expected: &[f64]) -> Csr {
+    let n_genes = expected.len() / n_obs.max(1);
     let rows: Vec<(Vec<u32>, Vec<f32>)> = (0..n_obs)
         .into_par_iter()
         .map(|i| {
             let words = key.block([i as u32, 0, 0, Site::Depth as u32]);
             let depth = libm::exp(DEPTH_SIGMA * f64::from(normal_pair(words[0], words[1])[0]));
             let (mut columns, mut values) = (Vec::new(), Vec::new());
-            for (gene, mean) in expected[i * N_GENES..(i + 1) * N_GENES].iter().enumerate() {
-                let housekeeping = gene >= N_GENES - N_HOUSEKEEPING;
+            for (gene, mean) in expected[i * n_genes..(i + 1) * n_genes].iter().enumerate() {
+                let housekeeping = (N_GENES - N_HOUSEKEEPING..N_GENES).contains(&gene);
                 let lost = bernoulli(key.block([i as u32, gene as u32, 0, Site::Dropout as u32])[0], DROPOUT);
                 if housekeeping || !lost {
                     let count = poisson(mean * depth, |piece| {
@@ -268,7 +277,7 @@ fn counts(key: DrawKey, n_obs: usize, expected: &[f64]) -> Csr {
             (columns, values)
         })
         .collect();
-    let mut out = Csr { n_cols: N_GENES, indptr: vec![0], ..Csr::default() };
+    let mut out = Csr { n_cols: n_genes, indptr: vec![0], ..Csr::default() };
     for (columns, values) in rows {
         out.indices.extend(columns);
         out.values.extend(values);
@@ -309,7 +318,7 @@ mod tests {
     use crate::process::{FilterConfig, Normalize, ProcessConfig, SplitConfig, TopMoran, process};
 
     fn spec(n_obs: u32, seed: u64, product: bool) -> SyntheticSpec {
-        SyntheticSpec { library_id: format!("synthetic_{seed}"), n_obs, seed, product }
+        SyntheticSpec { library_id: format!("synthetic_{seed}"), n_obs, seed, product, context_genes: 0 }
     }
 
     fn of_kind<'a>(section: &'a Section, kind: &'a str) -> impl Iterator<Item = usize> + 'a {
