@@ -133,6 +133,8 @@ fn config(run: &RunState, layout: Layout) -> Value {
         "model": model,
         "n_genes": run.shape.genes,
         "n_spots": run.shape.spots,
+        "n_covariates": run.shape.covariates,
+        "context_genes": run.panel.context.iter().map(|&gene| &run.panel.genes[gene as usize].id).collect::<Vec<_>>(),
         "layer": task.layer,
         "task": run.config.task,
         "layout": layout.name(),

@@ -59,6 +59,8 @@ def test_columns_have_the_documented_types(folder, manifest):
         "measured": pa.list_(pa.field("element", pa.bool_(), nullable=False), genes),
         "neighbours": pa.list_(pa.field("element", pa.int32(), nullable=False), neighbours),
     }
+    if covariates := manifest.get("covariates"):
+        expected["covariates"] = pa.list_(pa.field("element", pa.float32(), nullable=False), len(covariates))
     for layer in manifest["layers"]:
         expected[f"layer.{layer}"] = pa.list_(pa.field("element", pa.float32(), nullable=False), genes)
     for label in manifest["labels"]:
