@@ -96,7 +96,8 @@ def table(out):
         print(f"\n{name} ({len(reports)} run{'s' * (len(reports) > 1)})")
         for title, of in (("paper", lambda r: r), ("strict", lambda r: r["strict"])):
             rows = {"SpaCKLE": [of(r)["model"] for r in reports]}
-            rows |= {b: [of(r)["baselines"][b] for r in reports] for b in of(reports[0])["baselines"]}
+            fills = set.intersection(*(set(of(r)["baselines"]) for r in reports))  # an older version had fewer
+            rows |= {b: [of(r)["baselines"][b] for r in reports] for b in sorted(fills)}
             median = statistics.mean(m["mse"]["value"] for m in rows["median_completion"])
             for method, metrics in sorted(rows.items(), key=lambda row: statistics.mean(m["mse"]["value"] for m in row[1])):
                 mse, pcc = ([m[k]["value"] for m in metrics] for k in ("mse", "pcc_gene"))

@@ -3,7 +3,7 @@
 //!
 //! Weight of two spots = 1 if nearer than three spot distances × Pearson's r of their principal components. The original keeps
 //! the spot itself (weight 1) among the three largest, so that the zero it is to fill pulls the estimate down; `Itself::Left` is
-//! the fill without that.
+//! the fill without that, of positive weights only.
 
 use faer::{Mat, Side};
 use rayon::prelude::*;
@@ -45,8 +45,9 @@ pub fn fill(block: &Block, seen: &Seen, itself: Itself) -> Matrix<f32> {
         .map(|i| {
             let mut weights: Vec<(usize, f64)> =
                 near(i).into_iter().map(|j| (j, correlation(&components[i], &components[j]))).collect();
-            if itself == Itself::Kept {
-                weights.push((i, 1.0));
+            match itself {
+                Itself::Kept => weights.push((i, 1.0)),
+                Itself::Left => weights.retain(|w| w.1 > 0.0), // without the 1, signed weights may sum to almost nothing
             }
             impute(x, i, weights)
         })
