@@ -13,12 +13,13 @@ use super::exit::UsageError;
 use super::out;
 use super::shard::ShardConfig;
 use super::train_view::new_events;
+use super::trained::Trained;
 use crate::config;
 use crate::evaluate::block::{Block, Pipeline, Seen};
 use crate::evaluate::completion::{self, Protocol, Setting};
 use crate::evaluate::correction::Correction;
 use crate::evaluate::sweep;
-use crate::model::Model;
+use crate::model::{DataShape, Model};
 use crate::report::curves::Curves;
 use crate::report::evaluation::{Evaluation, Facts, MethodScores};
 use crate::report::gene_map::{self, GeneMap};
@@ -28,9 +29,9 @@ use crate::task::completion::{Completion, CompletionConfig, MaskRule};
 use crate::task::inference::{self, Visible};
 use crate::task::{Task, TaskConfig};
 use crate::tensor::cpu;
-use crate::train::checkpoint::{self, Which};
+use crate::train::checkpoint::Which;
 use crate::train::run_folder::RunFolder;
-use crate::train::state::{self, RunState};
+use crate::train::state::RunState;
 
 /// Arguments of `evaluate`.
 #[derive(Debug, clap::Args)]
@@ -95,18 +96,15 @@ pub fn evaluate(
     split: Option<Split>,
     with_sweep: bool,
 ) -> anyhow::Result<Evaluated> {
-    let (checkpoint, damaged) = checkpoint::resolve(path, which)?;
-    for error in &damaged {
-        eprintln!("warning: {error}");
-    }
-    let run = state::run_state(&checkpoint.contents).map_err(|e| anyhow!("{}: {e}", checkpoint.dir.display()))?;
+    let trained = Trained::open(path, which)?;
+    let (run, checkpoint) = (&trained.run, &trained.checkpoint);
     let shards = Shards::open(shards)?;
     if shards.manifest().data_hash() != run.data_hash {
         eprintln!("warning: these are not the shards the model was trained on; its genes are looked up by id");
     }
-    check_panel(&run, &shards)?;
+    check_shards(&trained, &shards)?;
     let split = split.unwrap_or(if shards.row_groups(Split::Test).is_empty() { Split::Val } else { Split::Test });
-    let model = load_model(&checkpoint.contents, &run)?;
+    let model = trained.model()?;
     let TaskConfig::Completion(task_config) = &run.config.task;
     let fractions: Vec<f64> = shards.manifest().panel.selected_genes().map(|g| g.glob_exp_frac).collect();
     let Task::Completion(task) = Task::new(&run.config.task, &fractions, run.config.train.seed);
@@ -143,7 +141,7 @@ pub fn evaluate(
     let sweep = if with_sweep { sweep::run(&setting, run.config.model.name(), hidden_at) } else { Vec::new() };
     let folder = report_folder(path, &checkpoint.dir, split, &shards);
     let evaluation = Evaluation {
-        facts: facts(&run, &shards, split, &blocks, &checkpoint.dir),
+        facts: facts(run, &shards, split, &blocks, &checkpoint.dir),
         paper: MethodScores::of(&paper),
         strict: MethodScores::of(&strict),
         genes: run.symbols.iter().cloned().zip(paper.pcc_per_gene.iter().copied()).collect(),
@@ -171,13 +169,6 @@ fn show_maps(run: &Path, global_step: u64, maps: &[GeneMap]) -> std::io::Result<
         events.image(global_step, &format!("completed/{} {}", map.section, map.gene), map.completed_png())?;
     }
     events.sync()
-}
-
-/// The network of a checkpoint with the weights that evaluation uses.
-pub fn load_model(contents: &checkpoint::CheckpointContents, run: &RunState) -> anyhow::Result<Model> {
-    let model = run.config.model.build(run.shape, run.config.train.seed, &cpu());
-    let flat = state::evaluated(contents, &model.specs()).map_err(|e| anyhow!("{e}"))?;
-    Ok(model.from_flat(&flat, &cpu()))
 }
 
 /// Predictions for a block from what is visible in it.
@@ -222,21 +213,12 @@ fn blocks_of(shards: &Shards, split: Split, layer: &str, pipeline: &Pipeline) ->
     Ok(pieces_of(shards, split)?.into_iter().map(|piece| Block::new(piece, layer, pipeline)).collect())
 }
 
-fn check_panel(run: &RunState, shards: &Shards) -> anyhow::Result<()> {
-    let genes: Vec<&str> = shards.manifest().panel.selected_genes().map(|g| g.id.as_str()).collect();
-    if genes == run.genes.iter().map(String::as_str).collect::<Vec<_>>() {
-        return Ok(());
+fn check_shards(trained: &Trained, shards: &Shards) -> anyhow::Result<()> {
+    let path = || shards.dir().join(syncytia_shards::manifest::MANIFEST_FILE);
+    match trained.misfit(&shards.manifest().panel, DataShape::of(shards.manifest())) {
+        None => Ok(()),
+        Some(what) => Err(syncytia_shards::error::StoreError::ManifestContent { path: path(), what }.into()),
     }
-    let missing: Vec<&String> = run.genes.iter().filter(|g| !genes.contains(&g.as_str())).take(5).collect();
-    Err(syncytia_shards::error::StoreError::ManifestContent {
-        path: shards.dir().join(syncytia_shards::manifest::MANIFEST_FILE),
-        what: format!(
-            "its layers hold {} genes, the model was trained on {} others or in another order (first missing: {missing:?})",
-            genes.len(),
-            run.genes.len()
-        ),
-    }
-    .into())
 }
 
 fn split_named(name: &str) -> Result<Split, UsageError> {

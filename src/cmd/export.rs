@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use syncytia_launch::ExitCode;
 
 use super::out;
+use super::trained::Trained;
 use crate::export::{self, Layout};
-use crate::train::checkpoint::{self, Which};
+use crate::train::checkpoint::Which;
 
 /// Arguments of `export`.
 #[derive(Debug, clap::Args)]
@@ -29,10 +30,7 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let (checkpoint, damaged) = checkpoint::resolve(&args.path, args.checkpoint.unwrap_or_default())?;
-    for error in &damaged {
-        eprintln!("warning: {error}");
-    }
+    let checkpoint = Trained::open(&args.path, args.checkpoint.unwrap_or_default())?.checkpoint;
     export::export(&checkpoint, &args.out, args.layout)?;
     if args.json {
         out::json(&serde_json::json!({"out": args.out, "checkpoint": checkpoint.dir}))?;

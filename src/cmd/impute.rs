@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use anyhow::anyhow;
 use syncytia_launch::ExitCode;
 use syncytia_shards::ingest::h5ad_write::{self, AnnData, Raw, Uns, Values, X};
 use syncytia_shards::ingest::{self, IngestOptions};
@@ -13,14 +12,15 @@ use syncytia_shards::process::{self, Layer, Neighbourhood, batch_name, combat, m
 use syncytia_shards::processed::Matrix;
 use syncytia_shards::section::{Csr, Section};
 
-use super::evaluate::{load_model, pipeline};
+use super::evaluate::pipeline;
 use super::out;
 use super::shard::ShardConfig;
+use super::trained::Trained;
 use crate::config;
 use crate::task::inference::{self, Visible};
 use crate::tensor::cpu;
-use crate::train::checkpoint::{self, Which};
-use crate::train::state::{self, RunState};
+use crate::train::checkpoint::Which;
+use crate::train::state::RunState;
 
 /// Arguments of `impute`.
 #[derive(Debug, clap::Args)]
@@ -47,12 +47,8 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     out::check_file(&args.output, std::slice::from_ref(&args.input))?;
-    let (checkpoint, damaged) = checkpoint::resolve(&args.path, args.checkpoint.unwrap_or_default())?;
-    for error in &damaged {
-        eprintln!("warning: {error}");
-    }
-    let run = state::run_state(&checkpoint.contents).map_err(|e| anyhow!("{}: {e}", checkpoint.dir.display()))?;
-    let model = load_model(&checkpoint.contents, &run)?;
+    let trained = Trained::open(&args.path, args.checkpoint.unwrap_or_default())?;
+    let (model, run) = (trained.model()?, trained.run);
     let shard_config: ShardConfig = config::parse(&run.shard_config, "the checkpoint's shard config", &[])?;
     let section = ingest::read_section(&args.input, &IngestOptions { library_id: None, ..shard_config.input.clone() })?;
     let counts = aligned(&section, &run, args.max_genes_lost)?;
@@ -76,13 +72,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
     let covariates = covariates(&section, &run, &shard_config, &counts)?;
     let seen = Visible { values: &values, visible: &measured, covariates: &covariates, neighbours: &neighbours };
-    let mut completed = inference::complete(&model, &seen, &cpu());
+    let completed = inference::fill_missing(&model, &seen, &cpu());
     let n_missing = measured.values.iter().filter(|m| !**m).count();
-    for (i, &m) in measured.values.iter().enumerate() {
-        if m {
-            completed.values[i] = values.values[i];
-        }
-    }
     h5ad_write::write(&args.output, &ann_data(&section, &run, values, completed))?;
     if args.json {
         out::json(&serde_json::json!({

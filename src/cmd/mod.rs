@@ -13,6 +13,7 @@ mod shard;
 mod synth;
 mod train;
 mod train_view;
+mod trained;
 mod verify;
 
 use clap::{Parser, Subcommand};

@@ -2,23 +2,21 @@
 
 use std::path::PathBuf;
 
-use anyhow::anyhow;
 use syncytia_launch::ExitCode;
 use syncytia_shards::ingest::h5ad_write;
 use syncytia_shards::process::{self, Layer, SplitKind};
 use syncytia_shards::processed::{Matrix, Piece, Processed};
 
-use super::evaluate::load_model;
 use super::exit::UsageError;
 use super::out;
 use super::shard::{self, ShardConfig};
+use super::trained::Trained;
 use crate::config;
 use crate::export::processed::{Completed, ann_data};
-use crate::model::Model;
+use crate::model::{DataShape, Model};
 use crate::task::inference::{self, Visible};
 use crate::tensor::cpu;
-use crate::train::checkpoint::{self, Which};
-use crate::train::state::{self, RunState};
+use crate::train::checkpoint::Which;
 
 /// Arguments of `process`.
 #[derive(Debug, clap::Args)]
@@ -79,12 +77,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 /// The model's layer: no random mask, missing values enter as 0, measured ones come back as they are.
 fn complete(path: &std::path::Path, processed: &Processed) -> anyhow::Result<Completed> {
-    let (checkpoint, damaged) = checkpoint::resolve(path, Which::default())?;
-    for error in &damaged {
-        eprintln!("warning: {error}");
-    }
-    let run = state::run_state(&checkpoint.contents).map_err(|e| anyhow!("{}: {e}", checkpoint.dir.display()))?;
-    let layer = run.config.task.layer();
+    let trained = Trained::open(path, Which::default())?;
+    let layer = trained.run.config.task.layer();
     if !processed.pieces.iter().all(|p| p.layers.contains_key(layer)) {
         return Err(UsageError(format!(
             "--model {}: it learned {layer}, which needs the batch correction it was trained with: set process.combat",
@@ -92,23 +86,22 @@ fn complete(path: &std::path::Path, processed: &Processed) -> anyhow::Result<Com
         ))
         .into());
     }
-    let genes: Vec<&str> = processed.panel.selected_genes().map(|g| g.id.as_str()).collect();
-    if genes != run.genes.iter().map(String::as_str).collect::<Vec<_>>() {
-        let (ours, its) = (genes.len(), run.genes.len());
+    let spots = 1 + processed.pieces.first().map_or(0, |piece| piece.neighbours.n_cols);
+    let shape = DataShape { genes: processed.panel.n_selected(), spots, covariates: processed.covariates.len() };
+    if let Some(what) = trained.misfit(&processed.panel, shape) {
         return Err(UsageError(format!(
-            "--model {}: it knows {its} genes, these sections give {ours} others, or in another order; process the inputs \
-             it was trained on with the same config, or use `syncytia impute`",
+            "--model {}: {what}; process the inputs it was trained on with the same config, or use `syncytia impute`",
             path.display()
         ))
         .into());
     }
-    let model = load_model(&checkpoint.contents, &run)?;
-    let values = processed.pieces.iter().map(|piece| complete_piece(&model, &run, piece)).collect();
+    let model = trained.model()?;
+    let values = processed.pieces.iter().map(|piece| complete_piece(&model, layer, piece)).collect();
     Ok(Completed { values, corrected: layer == Layer::CDLog1p.as_str() })
 }
 
-fn complete_piece(model: &Model, run: &RunState, piece: &Piece) -> Matrix<f32> {
-    let layer = &piece.layers[run.config.task.layer()];
+fn complete_piece(model: &Model, layer: &str, piece: &Piece) -> Matrix<f32> {
+    let layer = &piece.layers[layer];
     let visible = |(&v, &m): (&f32, &bool)| if m { v } else { 0.0 };
     let values: Vec<f32> = layer.values.iter().zip(&piece.measured.values).map(visible).collect();
     let values = Matrix { n_cols: layer.n_cols, values };
@@ -118,11 +111,5 @@ fn complete_piece(model: &Model, run: &RunState, piece: &Piece) -> Matrix<f32> {
         covariates: &piece.covariates,
         neighbours: &piece.neighbours,
     };
-    let mut completed = inference::complete(model, &seen, &cpu());
-    for (i, &measured) in piece.measured.values.iter().enumerate() {
-        if measured {
-            completed.values[i] = values.values[i];
-        }
-    }
-    completed
+    inference::fill_missing(model, &seen, &cpu())
 }

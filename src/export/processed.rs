@@ -4,8 +4,7 @@
 use std::collections::BTreeMap;
 
 use syncytia_shards::ingest::h5ad_write::{AnnData, Uns, Values, X, slide};
-use syncytia_shards::process::tpm;
-use syncytia_shards::process::{Normalize, ProcessConfig};
+use syncytia_shards::process::{Normalize, ProcessConfig, deltas, tpm};
 use syncytia_shards::processed::{Matrix, Piece, Processed, SectionFacts, Split};
 
 /// What a model adds: its completed layer, one matrix per piece, and whether it learned batch-corrected values.
@@ -34,7 +33,9 @@ pub fn ann_data(
     };
     let measured: Vec<bool> =
         order.iter().flat_map(|&(p, row)| processed.pieces[p].measured.row(row).iter().copied()).collect();
-    let is_train: Vec<bool> = order.iter().map(|&(p, _)| processed.pieces[p].split == Split::Train).collect();
+    let is_train = |&at: &u32| processed.pieces[order[at as usize].0].split == Split::Train;
+    let train: Vec<u32> = (0..order.len() as u32).filter(is_train).collect();
+    let train_mean = |layer: &Matrix<f32>| deltas::column_means(&[&layer.select_rows(&train)]);
 
     let mut layers = BTreeMap::new();
     let counts = stack(&|p| selected_counts(&processed.pieces[p], &processed.panel.selected));
@@ -51,28 +52,22 @@ pub fn ann_data(
     if let Some(completed) = completed {
         let prefix = if completed.corrected { "c_t" } else { "t" };
         let values = stack(&|p| completed.values[p].clone());
-        let mean = train_mean(&values, &is_train);
-        layers.insert(format!("{prefix}_deltas"), less(&values, &mean));
+        layers.insert(format!("{prefix}_deltas"), deltas::subtract(&values, &train_mean(&values)));
         layers.insert(format!("{prefix}_log1p"), values);
     }
     let mut var = gene_columns(processed, &counts);
-    for name in ["log1p", "d_log1p", "c_log1p", "c_d_log1p", "t_log1p", "c_t_log1p"] {
-        if let Some(layer) = layers.get(name) {
-            var.push((format!("{name}_avg_exp"), Values::F64(train_mean(layer, &is_train))));
+    for letters in ["", "d_", "c_", "c_d_", "t_", "c_t_"] {
+        let (base, deltas) = (format!("{letters}log1p"), format!("{letters}deltas"));
+        let Some(layer) = layers.get(&base) else { continue };
+        let mean = train_mean(layer);
+        if letters.contains(['d', 't']) {
+            let noisy = with_missing(layer, &measured, |_| 0.0);
+            let noisy_deltas = with_missing(&layers[&deltas], &measured, |gene| -mean[gene] as f32);
+            layers.insert(format!("noisy_{base}"), noisy);
+            layers.insert(format!("noisy_{deltas}"), noisy_deltas);
+            var.push((format!("used_mean_{deltas}"), Values::F64(mean.clone())));
         }
-    }
-    for (base, deltas) in
-        [("d_log1p", "d_deltas"), ("c_d_log1p", "c_d_deltas"), ("t_log1p", "t_deltas"), ("c_t_log1p", "c_t_deltas")]
-    {
-        let Some(layer) = layers.get(base) else { continue };
-        let mean = train_mean(layer, &is_train);
-        let noisy = with_missing(layer, &measured, |_| 0.0);
-        if layers.contains_key(deltas) {
-            let of = with_missing(&layers[deltas], &measured, |gene| -mean[gene] as f32);
-            layers.insert(format!("noisy_{deltas}"), of);
-            var.push((format!("used_mean_{deltas}"), Values::F64(mean)));
-        }
-        layers.insert(format!("noisy_{base}"), noisy);
+        var.push((format!("{base}_avg_exp"), Values::F64(mean)));
     }
     let x = counts.clone();
     layers.insert("counts".to_owned(), counts);
@@ -122,22 +117,6 @@ fn selected_counts(piece: &Piece, selected: &[u32]) -> Matrix<f32> {
         }
     }
     Matrix { n_cols: selected.len(), values }
-}
-
-fn train_mean(layer: &Matrix<f32>, is_train: &[bool]) -> Vec<f64> {
-    let mut mean = vec![0.0; layer.n_cols];
-    let rows = (0..layer.n_rows()).filter(|&i| is_train[i]);
-    for i in rows.clone() {
-        mean.iter_mut().zip(layer.row(i)).for_each(|(m, &v)| *m += f64::from(v));
-    }
-    let n = rows.count().max(1) as f64;
-    mean.iter_mut().for_each(|m| *m /= n);
-    mean
-}
-
-fn less(layer: &Matrix<f32>, mean: &[f64]) -> Matrix<f32> {
-    let values = layer.values.iter().zip(mean.iter().cycle()).map(|(&v, m)| (f64::from(v) - m) as f32).collect();
-    Matrix { n_cols: layer.n_cols, values }
 }
 
 fn with_missing(layer: &Matrix<f32>, measured: &[bool], fill: impl Fn(usize) -> f32) -> Matrix<f32> {

@@ -8,6 +8,7 @@ pub mod params;
 pub mod spackle;
 
 use serde::{Deserialize, Serialize};
+use syncytia_shards::manifest::Manifest;
 
 use self::params::ParamSpec;
 use self::spackle::{Spackle, SpackleConfig};
@@ -32,6 +33,14 @@ pub struct DataShape {
     /// Columns beside the genes that are seen and never predicted.
     #[serde(default)]
     pub covariates: usize,
+}
+
+impl DataShape {
+    /// That of a shard folder's records.
+    pub fn of(manifest: &Manifest) -> DataShape {
+        let spots = 1 + manifest.n_neighbours as usize;
+        DataShape { genes: manifest.panel.n_selected(), spots, covariates: manifest.covariates.len() }
+    }
 }
 
 /// A model with its parameters.

@@ -2,6 +2,7 @@
 //!
 //! The input is what is visible, nothing else: a hidden or missing entry cannot reach the network, because it is not here.
 
+use syncytia_shards::process::deltas;
 use syncytia_shards::processed::Matrix;
 
 use crate::model::Model;
@@ -30,7 +31,7 @@ pub fn complete(model: &Model, seen: &Visible<'_>, device: &Device) -> Matrix<f3
     let spots = 1 + seen.neighbours.n_cols;
     let mean = gene_means(seen);
     let e = seen.covariates.n_cols;
-    let covariate_mean = column_means(seen.covariates);
+    let covariate_mean: Vec<f32> = deltas::column_means(&[seen.covariates]).iter().map(|&m| m as f32).collect();
     let mut out = Vec::with_capacity(n * genes);
     for first in (0..n).step_by(BATCH) {
         let centres = first..n.min(first + BATCH);
@@ -73,13 +74,14 @@ pub fn complete(model: &Model, seen: &Visible<'_>, device: &Device) -> Matrix<f3
     Matrix { n_cols: genes, values: out }
 }
 
-/// Mean of every column.
-fn column_means(values: &Matrix<f32>) -> Vec<f32> {
-    let mut sums = vec![0.0f64; values.n_cols];
-    for row in 0..values.n_rows() {
-        sums.iter_mut().zip(values.row(row)).for_each(|(sum, &v)| *sum += f64::from(v));
+/// Visible values as they are, all others as predicted.
+pub fn fill_missing(model: &Model, seen: &Visible<'_>, device: &Device) -> Matrix<f32> {
+    let mut completed = complete(model, seen, device);
+    let known = seen.values.values.iter().zip(&seen.visible.values);
+    for (out, (&value, _)) in completed.values.iter_mut().zip(known).filter(|(_, (_, visible))| **visible) {
+        *out = value;
     }
-    sums.iter().map(|sum| (sum / values.n_rows().max(1) as f64) as f32).collect()
+    completed
 }
 
 /// Mean of the visible values per gene; 0 where none is.

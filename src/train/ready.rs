@@ -66,8 +66,7 @@ impl<'a> Ready<'a> {
         }
         let train = TrainData::open(shards, config, &task)?;
         let val = ValData::open(shards, config, &task)?;
-        let (genes, spots) = (fractions.len(), 1 + manifest.n_neighbours as usize);
-        let shape = DataShape { genes, spots, covariates: manifest.covariates.len() };
+        let shape = DataShape::of(manifest);
         let device = cpu().autodiff();
         let model = config.model.build(shape, config.train.seed, &device);
         let specs = model.specs();

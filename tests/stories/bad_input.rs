@@ -1,34 +1,13 @@
 //! What bad input gets: a clear error, the designed exit code, nothing half-written. Drives the real binary.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::Path;
+use std::process::Command;
 
 use syncytia_shards::ingest::h5ad_write::{self, AnnData, X};
 use syncytia_shards::ingest::{self, IngestOptions};
 use syncytia_shards::section::Section;
 
-fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn cut() -> PathBuf {
-    root().join("shards/data/vis5a_cut.h5ad")
-}
-
-fn syncytia(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_syncytia")).args(args).current_dir(root()).output().unwrap()
-}
-
-/// Runs, expects the code and every fragment in stderr.
-#[track_caller]
-fn refused(args: &[&str], code: i32, fragments: &[&str]) {
-    let output = syncytia(args);
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{args:?}: {stderr}");
-    for fragment in fragments {
-        assert!(stderr.contains(fragment), "{args:?}: no {fragment:?} in {stderr}");
-    }
-}
+use crate::command::{cut, refused, syncytia};
 
 /// A scratch folder, and paths in it as text.
 struct Scratch(tempfile::TempDir);
@@ -44,7 +23,7 @@ impl Scratch {
 
     /// Writes a changed copy of the shipped section.
     fn section(&self, name: &str, change: impl FnOnce(&mut Section, &mut AnnData)) -> String {
-        let mut section = ingest::read_section(&cut(), &IngestOptions::default()).unwrap();
+        let mut section = ingest::read_section(Path::new(&cut()), &IngestOptions::default()).unwrap();
         let mut ann = AnnData::from_section(&section);
         change(&mut section, &mut ann);
         let path = self.path(name);
@@ -111,14 +90,14 @@ fn sections_without_a_common_gene_and_genes_without_a_length() {
         ann.var.clear();
     };
     let other = s.section("other.h5ad", |_, ann| renamed(ann));
-    s.shard_refused(&[&cut().to_string_lossy(), &other], &[], 3, &[]);
+    s.shard_refused(&[&cut(), &other], &[], 3, &[]);
     s.shard_refused(&[&other], &[], 3, &["cp10k"]);
 }
 
 #[test]
 fn splits_and_sizes_that_do_not_fit() {
     let s = Scratch::new();
-    let input = cut().to_string_lossy().into_owned();
+    let input = cut();
     s.shard_refused(&[&input], &["--split", "val=nobody"], 3, &["nobody"]);
     s.shard_refused(&[&input], &["--split", "nobody"], 2, &["val=NAME"]);
     s.shard_refused(&[&input], &["--set", "process.n_neighbours=300"], 3, &["300"]);
@@ -127,7 +106,7 @@ fn splits_and_sizes_that_do_not_fit() {
 #[test]
 fn keys_that_do_not_exist_or_have_another_type() {
     let s = Scratch::new();
-    let input = cut().to_string_lossy().into_owned();
+    let input = cut();
     s.shard_refused(&[&input], &["--set", "filter.cell_mni=3"], 2, &["cell_mni", "did you mean `cell_min`?"]);
     s.shard_refused(&[&input], &["--set", "filter.cell_min=many"], 2, &["filter.cell_min"]);
     let train = ["train", "configs/spackle/tiny.toml", "--shards", "none", "--run"];
@@ -159,9 +138,9 @@ fn keys_that_do_not_exist_or_have_another_type() {
 fn damaged_shards_and_newer_ones() {
     let s = Scratch::new();
     let out = s.path("good");
-    let made = syncytia(&["shard", &cut().to_string_lossy(), "--out", &out, "--set", "filter.top_moran=16"]);
+    let made = syncytia(&["shard", &cut(), "--out", &out, "--set", "filter.top_moran=16"]);
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    refused(&["shard", &cut().to_string_lossy(), "--out", &out], 3, &["good"]);
+    refused(&["shard", &cut(), "--out", &out], 3, &["good"]);
     let parquet = std::fs::read_dir(&out).unwrap().map(|e| e.unwrap().path());
     let parquet = parquet.filter(|p| p.extension().is_some_and(|e| e == "parquet")).min().unwrap();
     let mut bytes = std::fs::read(&parquet).unwrap();
@@ -182,7 +161,7 @@ fn runs_that_are_not_there_or_in_use() {
     refused(&["train", "configs/none.toml", "--shards", "x", "--run", "y"], 2, &["configs/none.toml"]);
     refused(&["export", &s.path("none"), "--out", &s.path("out")], 5, &["none"]);
     refused(&["fly"], 2, &["fly"]);
-    refused(&["verify", &cut().to_string_lossy()], 2, &["a file", "syncytia inspect"]);
+    refused(&["verify", &cut()], 2, &["a file", "syncytia inspect"]);
     refused(&["verify", &s.path("none")], 2, &["not there"]);
     assert!(!Path::new(&s.path("out")).exists());
 }
@@ -192,7 +171,7 @@ fn runs_that_are_not_there_or_in_use() {
 fn a_refused_start_leaves_the_run_folder_as_it_was() {
     let s = Scratch::new();
     let (shards, run) = (s.path("shards"), s.path("run"));
-    let made = syncytia(&["shard", &cut().to_string_lossy(), "--out", &shards, "--set", "filter.top_moran=16"]);
+    let made = syncytia(&["shard", &cut(), "--out", &shards, "--set", "filter.top_moran=16"]);
     assert!(made.status.success());
     let train = ["train", "configs/spackle/tiny.toml", "--shards", &shards, "--run", &run, "--set"];
     refused(&[&train[..], &["train.micro_batch=400"]].concat(), 3, &["train", "3200"]);
@@ -216,11 +195,18 @@ fn a_refused_start_leaves_the_run_folder_as_it_was() {
 fn a_run_survives_a_second_job_a_signal_and_a_torn_checkpoint() {
     let s = Scratch::new();
     let (shards, run) = (s.path("shards"), s.path("run"));
-    let made = syncytia(&["shard", &cut().to_string_lossy(), "--out", &shards, "--set", "filter.top_moran=16"]);
+    let made = syncytia(&["shard", &cut(), "--out", &shards, "--set", "filter.top_moran=16"]);
     assert!(made.status.success());
     let train = |steps: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_syncytia"));
-        command.current_dir(root()).args(["train", "configs/spackle/tiny.toml", "--shards", &shards, "--run", &run]);
+        command.current_dir(env!("CARGO_MANIFEST_DIR")).args([
+            "train",
+            "configs/spackle/tiny.toml",
+            "--shards",
+            &shards,
+            "--run",
+            &run,
+        ]);
         command.args(["--ranks", "2", "--set", steps, "--set", "checkpoint.every=20"]);
         command.stderr(std::process::Stdio::piped()).stdout(std::process::Stdio::null());
         command

@@ -61,6 +61,12 @@ fn covariates_go_from_the_file_to_the_prediction() {
         ingest::read_section(Path::new(path), &options).unwrap().counts
     };
     assert!(layer(&a) != layer(&b), "the model does not see the embedding");
+    let plain = path("plain");
+    done(&["shard", &cut(), "--out", &plain, "--set", "filter.top_moran=16"]);
+    refused(&["evaluate", &run, "--shards", &plain], 3, &["0 covariates", "27 covariates"]);
+    let process = ["process", &cut(), "--out", &path("c.h5ad"), "--model", &run];
+    let process = [&process[..], &["--set", "filter.top_moran=16", "--set", "split.kind=block"]].concat();
+    refused(&process, 2, &["27 covariates", "syncytia impute"]);
     refused(&["impute", &run, "--input", &cut(), "--output", &a], 3, &["X_toy", "input.features"]);
 }
 

@@ -43,9 +43,7 @@ fn correction() -> Correction {
 
 /// An untrained model, every weight moved: a zero-initialised head would hide a leak.
 fn model(name: &str, genes: usize) -> Model {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("configs/spackle/{name}.toml"));
-    let config: syncytia::train::config::TrainConfig = toml::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
-    let model = config.model.build(DataShape { genes, spots: 19, covariates: CONTEXT }, 1, &cpu());
+    let model = stage::shipped(name).model.build(DataShape { genes, spots: 19, covariates: CONTEXT }, 1, &cpu());
     let flat: Vec<f32> = model.to_flat().iter().enumerate().map(|(i, w)| w + 0.1 * (i as f32 * 0.7).sin()).collect();
     model.from_flat(&flat, &cpu())
 }

@@ -55,6 +55,13 @@ fn the_page_is_the_same_again_without_model_shards_or_metrics() {
     let written = fs::read_to_string(&page).unwrap();
     let sweep = fs::read_to_string(run.join("report/sweep.csv")).unwrap();
     assert_eq!(sweep.lines().count(), 1 + 8 * 11, "the model and ten fills at eight hidden fractions");
+    let mse = |hidden: &str, method: &str| -> f64 {
+        let line = sweep.lines().find(|l| l.starts_with(&format!("{hidden},{method},"))).expect("a point");
+        line.split(',').nth(2).unwrap().parse().unwrap()
+    };
+    for method in ["spackle", "soft_impute"] {
+        assert!(mse("0.8", method) > 1.1 * mse("0.3", method), "{method} does not feel what is hidden: {sweep}");
+    }
     assert!(written.contains("How much may be hidden") && sweep.contains("0.8,spackle,"), "{sweep}");
     fs::remove_file(&page).unwrap();
     let said = done(&["report", text(&run)]);

@@ -11,7 +11,7 @@ use syncytia_shards::draw::{Purpose, ShuffleStream};
 use syncytia_shards::reader::Shards;
 use syncytia_shards::writer::{self, WriteOptions};
 
-use crate::stage::{self, Consumed, Seen, Theatre, tiny};
+use crate::stage::{self, Consumed, Seen, Theatre, shipped, tiny};
 
 fn recorded(change: impl FnOnce(&mut TrainConfig)) -> TrainConfig {
     tiny(|c| {
@@ -60,11 +60,6 @@ fn kernel_threads_do_not_change_a_bit() {
             assert!(with(threads) == one, "{recipe}.toml on {threads} kernel threads");
         }
     }
-}
-
-fn shipped(recipe: &str) -> TrainConfig {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("configs/spackle/{recipe}.toml"));
-    toml::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
 /// Two terms: the weights of both travel, and both enter the loss with their λ.

@@ -44,10 +44,15 @@ pub fn shards() -> Arc<Shards> {
     Arc::new(Shards::open(&dir.path().join("shards")).unwrap())
 }
 
+/// `configs/spackle/<name>.toml`.
+pub fn shipped(name: &str) -> TrainConfig {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("configs/spackle/{name}.toml"));
+    toml::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
 /// `configs/spackle/tiny.toml` with changes.
 pub fn tiny(change: impl FnOnce(&mut TrainConfig)) -> TrainConfig {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/spackle/tiny.toml");
-    let mut config: TrainConfig = toml::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let mut config = shipped("tiny");
     config.train.micro_batch = 4;
     config.train.validate_every = 5;
     config.train.digest_every = 3;

@@ -121,8 +121,7 @@ fn poisoned(dir: &Path, bad: impl Fn(usize) -> bool) -> (Arc<Shards>, Vec<u64>) 
 
 /// The published recipe reads and scores completed values too, so that a bad one shows.
 fn published(on_nonfinite: OnNonFinite) -> TrainConfig {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/spackle/paper.toml");
-    let published: TrainConfig = toml::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let published = stage::shipped("paper");
     tiny(|c| {
         c.model = published.model;
         c.task = published.task;

@@ -1,7 +1,5 @@
 //! On a tissue with known truth SpaCKLE finds what a linear fit cannot, and only where it is there.
 
-use std::path::PathBuf;
-use std::process::Command;
 use std::sync::Arc;
 
 use syncytia::train::trainer::End;
@@ -11,18 +9,8 @@ use syncytia_shards::process::{self, FilterConfig, ProcessConfig, SplitConfig};
 use syncytia_shards::reader::Shards;
 use syncytia_shards::writer::{self, WriteOptions};
 
+use crate::command::done;
 use crate::stage::{self, Theatre};
-
-/// Runs the binary; gives stdout.
-fn syncytia(args: &[&str]) -> String {
-    let output = Command::new(env!("CARGO_BIN_EXE_syncytia"))
-        .args(args)
-        .current_dir(PathBuf::from(env!("CARGO_MANIFEST_DIR")))
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
 
 /// MSE of the model, of `ridge_local` and of `ring3_mean`: trained on one section, judged on another.
 fn mse(seed: u32, product: bool) -> [f64; 3] {
@@ -33,12 +21,12 @@ fn mse(seed: u32, product: bool) -> [f64; 3] {
         let seed = seed.to_string();
         let mut args = vec!["synth", "--spots", "3000", "--seed", &seed, "--out", &out];
         args.extend((!product).then_some("--no-product"));
-        syncytia(&args);
+        done(&args);
     }
     let sections = [seed, seed + 1].map(|s| path(&format!("tissue/synthetic-{s}.h5ad")));
     let mut shard = vec!["shard", &sections[0], &sections[1], "--out", &shards];
     shard.extend(["--set", "process.normalize=cp10k", "--set", "filter.top_moran=59"]);
-    syncytia(&shard);
+    done(&shard);
     let mut train = vec!["train", "configs/spackle/tiny.toml", "--shards", &shards, "--run", &run];
     for set in [
         "train.max_steps=800",
@@ -49,9 +37,9 @@ fn mse(seed: u32, product: bool) -> [f64; 3] {
     ] {
         train.extend(["--set", set]);
     }
-    syncytia(&train);
+    done(&train);
     let report: serde_json::Value =
-        serde_json::from_str(&syncytia(&["evaluate", &run, "--split", "val", "--json"])).unwrap();
+        serde_json::from_str(&done(&["evaluate", &run, "--split", "val", "--json"])).unwrap();
     let value = |metrics: &serde_json::Value| metrics["mse"]["value"].as_f64().unwrap();
     [value(&report["model"]), value(&report["baselines"]["ridge_local"]), value(&report["baselines"]["ring3_mean"])]
 }
@@ -74,7 +62,7 @@ fn the_edge_over_a_ridge_is_the_product_of_own_and_neighbours() {
 fn shards(dir: &std::path::Path, neighbours: bool) -> Arc<Shards> {
     let tissue = dir.join("tissue");
     let sections = ["1", "2"].map(|seed| {
-        syncytia(&["synth", "--spots", "1500", "--seed", seed, "--out", &tissue.to_string_lossy()]);
+        done(&["synth", "--spots", "1500", "--seed", seed, "--out", &tissue.to_string_lossy()]);
         ingest::read_section(&tissue.join(format!("synthetic-{seed}.h5ad")), &Default::default()).unwrap()
     });
     let filter: FilterConfig = toml::from_str("top_moran = 32").unwrap();

@@ -34,7 +34,7 @@ pub(super) fn read(path: &Path, options: &IngestOptions) -> Result<Section, Inge
 
     let xy = coordinates(&h5, &options.spatial_key, obs_ids.len())?;
     checks::finite(path, &obs_ids, &xy)?;
-    let xy_len = xy.len();
+    let features = features(&h5, &options.features, xy.len())?;
     let matrix = CountsWindow::open(&h5, &source.node, obs_ids.len(), genes.len())?;
     let named = Named { path, node: &source.node, obs: &obs_ids, genes: &genes };
     let counts = checks::counts(matrix.all()?, options.declared_counts, &named, &mut notes)?;
@@ -64,7 +64,7 @@ pub(super) fn read(path: &Path, options: &IngestOptions) -> Result<Section, Inge
         um_per_unit,
         array_row_col,
         labels,
-        features: features(&h5, &options.features, xy_len)?,
+        features,
         image: slide.image,
         notes,
     };

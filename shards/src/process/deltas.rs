@@ -2,19 +2,19 @@
 
 use crate::processed::Matrix;
 
-/// Mean of every column over all rows of the training pieces' layer, f64; 0 where there is no row.
-pub fn train_means(train: &[&Matrix<f32>]) -> Vec<f64> {
-    let n_genes = train.first().map_or(0, |m| m.n_cols);
-    let n_obs: usize = train.iter().map(|m| m.n_rows()).sum();
-    let mut means = vec![0.0; n_genes];
-    for layer in train {
+/// Mean of every column over all rows of all parts (for deltas: of the training pieces), f64; 0 where there is no row.
+pub fn column_means(parts: &[&Matrix<f32>]) -> Vec<f64> {
+    let n_cols = parts.first().map_or(0, |m| m.n_cols);
+    let n_rows: usize = parts.iter().map(|m| m.n_rows()).sum();
+    let mut means = vec![0.0; n_cols];
+    for layer in parts {
         for i in 0..layer.n_rows() {
             for (mean, &value) in means.iter_mut().zip(layer.row(i)) {
                 *mean += f64::from(value);
             }
         }
     }
-    means.iter_mut().for_each(|m| *m /= n_obs.max(1) as f64);
+    means.iter_mut().for_each(|m| *m /= n_rows.max(1) as f64);
     means
 }
 
@@ -33,7 +33,7 @@ mod tests {
     fn the_mean_is_over_training_observations_of_all_pieces() {
         let a = Matrix { n_cols: 2, values: vec![1.0, 10.0, 3.0, 20.0] };
         let b = Matrix { n_cols: 2, values: vec![5.0, 0.0] };
-        let means = train_means(&[&a, &b]);
+        let means = column_means(&[&a, &b]);
         assert_eq!(means, [3.0, 10.0]);
         assert_eq!(subtract(&a, &means).values, [-2.0, 0.0, 0.0, 10.0]);
     }

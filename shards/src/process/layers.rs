@@ -82,7 +82,7 @@ pub(super) fn attach(
 
 fn less_training_mean(pieces: &[Piece], values: Vec<Matrix<f32>>) -> Vec<Matrix<f32>> {
     let train = std::iter::zip(pieces, &values).filter(|(piece, _)| piece.split == Split::Train);
-    let means = deltas::train_means(&train.map(|(_, values)| values).collect::<Vec<_>>());
+    let means = deltas::column_means(&train.map(|(_, values)| values).collect::<Vec<_>>());
     values.iter().map(|values| deltas::subtract(values, &means)).collect()
 }
 

@@ -48,6 +48,15 @@ pub fn nearest_graph(xy: &[[f64; 2]], graph: NearestGraph) -> Graph {
     }
 }
 
+/// Median distance to the nearest other observation, in native units: the pitch of a lattice; 0 for fewer than two.
+pub fn spot_distance(xy: &[[f64; 2]]) -> f64 {
+    let nearest = knn(xy, 1);
+    let others = (0..xy.len()).filter(|&i| nearest.row(i)[0] != NO_NEIGHBOUR);
+    let mut squares: Vec<f64> = others.map(|i| squared(xy, i, nearest.row(i)[0] as usize)).collect();
+    squares.sort_unstable_by(f64::total_cmp);
+    squares.get(squares.len() / 2).map_or(0.0, |median| median.sqrt())
+}
+
 /// Observations within two steps on the lattice, `[n_obs, n]`, nearest first, ties by index, padded with [`NO_NEIGHBOUR`].
 ///
 /// A lattice step joins two observations where either is among the other's six nearest and they are at most 1.3 × the median

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::error::ProcessError;
 use super::neighbours;
 use crate::draw::{DrawKey, Purpose, uniform};
-use crate::processed::{Matrix, NO_NEIGHBOUR};
+use crate::processed::Matrix;
 use crate::section::{Features, Section};
 
 /// Key of the columns.
@@ -26,7 +26,7 @@ pub fn features(section: &Section, n: usize) -> Result<Features, ProcessError> {
     let none = || ProcessError::NoPicture { library_id: section.library_id.clone() };
     let tissue = section.image.as_ref().ok_or_else(none)?;
     let picture = image::load_from_memory(&tissue.encoded).map_err(|_| none())?.to_rgb32f();
-    let window = spot_distance(&section.xy) * tissue.scale;
+    let window = neighbours::spot_distance(&section.xy) * tissue.scale;
     let key = DrawKey::new(0, Purpose::Synthetic);
     let filters: Vec<[f32; WEIGHTS]> = (0..n as u32)
         .map(|filter| std::array::from_fn(|w| 2.0 * uniform(key.word(w as u32, [filter, 0, u32::MAX])) - 1.0))
@@ -81,20 +81,6 @@ fn mean_response(patch: &Patch, filter: &[f32; WEIGHTS]) -> f32 {
         }
     }
     sum / (positions * positions) as f32
-}
-
-/// Median distance to the nearest other observation, in native units.
-fn spot_distance(xy: &[[f64; 2]]) -> f64 {
-    let nearest = neighbours::knn(xy, 1);
-    let mut distances: Vec<f64> = (0..xy.len())
-        .filter(|&i| nearest.row(i)[0] != NO_NEIGHBOUR)
-        .map(|i| {
-            let other = xy[nearest.row(i)[0] as usize];
-            (xy[i][0] - other[0]).hypot(xy[i][1] - other[1])
-        })
-        .collect();
-    distances.sort_by(f64::total_cmp);
-    distances.get(distances.len() / 2).copied().unwrap_or(1.0)
 }
 
 #[cfg(test)]

@@ -104,7 +104,7 @@ fn deltas_have_mean_zero_over_training_observations() {
     let [train, val] = &processed.pieces[..] else { panic!("two pieces") };
     assert_eq!((train.split, val.split), (Split::Train, Split::Val));
     for name in ["deltas", "d_deltas"] {
-        for mean in deltas::train_means(&[&train.layers[name]]) {
+        for mean in deltas::column_means(&[&train.layers[name]]) {
             // 64 values below 20, each rounded to f32
             assert!(mean.abs() < 1e-5, "{name}: {mean}");
         }

@@ -35,7 +35,7 @@ pub fn fill(block: &Block, seen: &Seen, itself: Itself) -> Matrix<f32> {
     let x = &seen.values;
     let components = components(x);
     let nearest = neighbours::knn(&block.piece.xy, CANDIDATES);
-    let unit = spot_distance(&block.piece.xy, &nearest);
+    let unit = neighbours::spot_distance(&block.piece.xy);
     let near = |i: usize| -> Vec<usize> {
         let others = nearest.row(i).iter().filter(|&&j| j != NO_NEIGHBOUR).map(|&j| j as usize);
         others.filter(|&j| distance(&block.piece.xy, i, j) < REACH * unit).collect()
@@ -98,14 +98,6 @@ fn correlation(a: &[f64], b: &[f64]) -> f64 {
         bb += (y - mean_b).powi(2);
     }
     if aa > 0.0 && bb > 0.0 { ab / (aa * bb).sqrt() } else { 0.0 }
-}
-
-/// Median distance to the nearest other spot: the pitch of a lattice.
-fn spot_distance(xy: &[[f64; 2]], nearest: &Matrix<u32>) -> f64 {
-    let first = (0..xy.len()).filter(|&i| nearest.row(i)[0] != NO_NEIGHBOUR);
-    let mut distances: Vec<f64> = first.map(|i| distance(xy, i, nearest.row(i)[0] as usize)).collect();
-    distances.sort_by(f64::total_cmp);
-    distances.get(distances.len() / 2).copied().unwrap_or(0.0)
 }
 
 fn distance(xy: &[[f64; 2]], i: usize, j: usize) -> f64 {
