@@ -30,6 +30,11 @@ pub fn code_of(error: &anyhow::Error) -> ExitCode {
     error.chain().find_map(of_type).unwrap_or(ExitCode::Data)
 }
 
+/// The exit code as a number, for a message to other processes.
+pub fn number(error: &anyhow::Error) -> u8 {
+    code_of(error).code()
+}
+
 fn of_type(cause: &(dyn std::error::Error + 'static)) -> Option<ExitCode> {
     if cause.is::<UsageError>() || cause.is::<ConfigError>() {
         return Some(ExitCode::Usage);
@@ -49,16 +54,8 @@ fn of_type(cause: &(dyn std::error::Error + 'static)) -> Option<ExitCode> {
     if cause.is::<IngestError>() || cause.is::<StoreError>() || cause.is::<ReportError>() {
         return Some(ExitCode::Data);
     }
-    cause.downcast_ref::<TrainError>().map(|error| match error {
-        TrainError::Config(_) => ExitCode::Usage,
-        TrainError::Data(_) | TrainError::Store(_) | TrainError::Order { .. } => ExitCode::Data,
-        TrainError::Engine(_) => ExitCode::Peers,
-        TrainError::ReplicasDiffer { .. } | TrainError::NotFinite { .. } | TrainError::SecondOverflow { .. } => {
-            ExitCode::Numerics
-        }
-        TrainError::Checkpoint(error) => error.exit_code(),
-        TrainError::Lock(error) => error.exit_code(),
-        TrainError::Resume { .. } => ExitCode::Checkpoint,
-        TrainError::Storage { .. } => ExitCode::Storage,
+    cause.downcast_ref::<TrainError>().map(|error| {
+        let code = error.exit_code();
+        ExitCode::ALL.into_iter().find(|c| c.code() == code).unwrap_or(ExitCode::Peers)
     })
 }

@@ -4,6 +4,7 @@ mod demo;
 mod evaluate;
 mod exit;
 mod export;
+mod follower;
 mod impute;
 mod inspect;
 mod out;
@@ -15,6 +16,7 @@ mod train;
 mod train_view;
 mod trained;
 mod verify;
+mod world_file;
 
 use clap::{Parser, Subcommand};
 use syncytia_launch::ExitCode;

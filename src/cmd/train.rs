@@ -2,26 +2,31 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use anyhow::Context;
-use serde::Serialize;
 use syncytia_launch::ExitCode;
 use syncytia_launch::signals::StopVote;
 use syncytia_launch::world::{Job, World};
+use syncytia_shards::draw::STEP_VERSION;
 use syncytia_shards::durable;
 use syncytia_shards::reader::Shards;
 
-use super::exit::UsageError;
+use super::exit::{self, UsageError};
+use super::follower::Follower;
 use super::out;
 use super::train_view::View;
+use super::world_file::{self, Machine};
 use crate::config::{self, ConfigError};
-use crate::train::checkpoint::{self, CheckpointContents};
+use crate::train::checkpoint;
 use crate::train::config::TrainConfig;
 use crate::train::error::TrainError;
+use crate::train::group::Alike;
+use crate::train::join;
 use crate::train::lock::{RunLock, Timing};
-use crate::train::ready::Ready;
+use crate::train::ready::{Ready, Resumed};
 use crate::train::run_folder::RunFolder;
-use crate::train::trainer::{self, End, Run};
+use crate::train::trainer::{self, End, Observer, Run};
 
 /// Arguments of `train`.
 #[derive(Debug, clap::Args)]
@@ -41,8 +46,8 @@ pub struct Args {
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// Whether to go on from the newest checkpoint.
-    #[arg(long, value_enum, default_value_t = Resume::Auto)]
-    resume: Resume,
+    #[arg(long, value_enum, default_value_t = ResumeIf::Auto)]
+    resume: ResumeIf,
     /// Print the end as JSON.
     #[arg(long)]
     json: bool,
@@ -50,7 +55,7 @@ pub struct Args {
 
 /// Whether to go on from the newest checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Resume {
+pub enum ResumeIf {
     /// If there is one.
     Auto,
     /// Refuse a run folder that has one.
@@ -94,135 +99,95 @@ fn not_of_the_shards(mut error: ConfigError) -> ConfigError {
     error
 }
 
-/// Trains in a locked run folder.
-pub fn train(config: &TrainConfig, shards: &Path, run: &Path, resume: Resume) -> anyhow::Result<End> {
+/// Trains in a locked run folder, on this process's ranks or as one of several processes.
+pub fn train(config: &TrainConfig, shards: &Path, run: &Path, resume: ResumeIf) -> anyhow::Result<End> {
     config.check()?;
     // First of all: a USR1 that comes while data is loaded must become a vote, not the end.
     let stop = StopVote::on_signals().context("cannot listen to signals")?;
     let vars = |name: &str| std::env::var(name).ok();
     let world = World::from_env(vars).map_err(|e| UsageError(e.to_string()))?;
-    world.require_single().map_err(|e| UsageError(e.to_string()))?;
     let job = Job::from_env(vars).map_err(|e| UsageError(e.to_string()))?;
-    let shards = Arc::new(Shards::open(shards)?);
-    let ready = Ready::new(config, &shards)?;
-    let folder = RunFolder::create(run).with_context(|| format!("cannot make the run folder {}", run.display()))?;
-    let lock = Arc::new(RunLock::acquire(&folder, job, Timing::default())?);
-    for healed in checkpoint::recover(&folder)? {
-        eprintln!("after an interrupted save: {healed}");
-    }
-    let resumed = checkpoint_to_go_on_from(&folder, resume)?;
-    let state = ready.state(resumed.as_ref(), folder.root())?; // the last that may refuse: what follows writes
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let world_size = config.train.ranks.resolve(cores, config.train.lanes);
-    let path = folder.config();
-    durable::write_atomic(&path, config::to_toml(config).as_bytes())?;
-    write_world(&folder, config, world_size, cores, shards.dir())?;
-    let view: Mutex<View> = Mutex::new(View::open(&folder, config, resumed.as_ref())?);
+    let folder = RunFolder::at(run);
+    let mut group = join::join(world, config, &folder)?;
+    let prepared = Shards::open(shards).map(Arc::new);
+    let shards = group.together("opening the shards", prepared.map_err(anyhow::Error::from), exit::number)?;
+    let ready = Ready::new(config, &shards).map_err(anyhow::Error::from);
+    let ready = group.together("preparing the run", ready, exit::number)?;
+    let machine = Machine::this(&group.world);
+    group.alike(&alike(config, &shards, &machine))?;
+    let taken = if group.leads() { take(&folder, job, resume).map(Some) } else { Ok(None) };
+    let (lock, newest) = group.together("taking the run folder", taken, exit::number)?.unzip();
+    let resumed = group.same_checkpoint(newest.flatten(), &folder)?;
+    // The last that may refuse: what follows writes.
+    let state = ready.state(resumed.as_ref(), folder.root()).map_err(anyhow::Error::from);
+    let state = group.together("going on", state, exit::number)?;
+    let machines = group.each(&machine)?;
+    let opened = if group.leads() {
+        let world_size = world_size(config, &machines);
+        world_file::write(&folder, config, world_size, &machines, shards.dir())
+            .and_then(|()| Ok(durable::write_atomic(&folder.config(), config::to_toml(config).as_bytes())?))
+            .and_then(|()| View::open(&folder, config, resumed.as_ref()))
+            .map(|view| Box::new(Mutex::new(view)) as Box<Mutex<dyn Observer>>)
+    } else {
+        let follower = Follower::open(&folder, config, group.world.rank);
+        follower.map(|follower| Box::new(Mutex::new(follower)) as Box<Mutex<dyn Observer>>)
+    };
+    let observer = group.together("opening the logs", opened, exit::number)?;
     let vote = || stop.is_cast();
-    let resumed_from = resumed.map(|(name, _)| name);
-    let run = Run { ready: &ready, state, resumed_from, lock, world_size, stop: &vote, observer: &view };
-    Ok(trainer::train(&run)?)
+    let resumed_from = resumed.map(|r| r.name);
+    let run = Run { ready: &ready, state, resumed_from, folder: &folder, lock, stop: &vote, observer: &*observer };
+    let deadline = Duration::from_secs(config.train.deadline_s);
+    let engines = group.engines(|| trainer::thread_ranks(world_size(config, &machines), deadline));
+    Ok(trainer::train(&run, engines)?)
 }
 
-fn checkpoint_to_go_on_from(
-    folder: &RunFolder,
-    resume: Resume,
-) -> anyhow::Result<Option<(String, CheckpointContents)>> {
+/// Ranks of the run: the processes, or in one process its threads.
+fn world_size(config: &TrainConfig, machines: &[Machine]) -> usize {
+    match machines {
+        [alone] => config.train.ranks.resolve(alone.cores, config.train.lanes),
+        several => several.len(),
+    }
+}
+
+/// What ranks must have in common.
+fn alike(config: &TrainConfig, shards: &Shards, machine: &Machine) -> Alike {
+    let digest = |text: &str| blake3::hash(text.as_bytes()).to_hex()[..16].to_owned();
+    Alike(vec![
+        ("version".to_owned(), machine.version.clone()),
+        ("step definition".to_owned(), STEP_VERSION.to_string()),
+        ("config (digest)".to_owned(), digest(&config::to_toml(config))),
+        ("shards (data hash)".to_owned(), shards.manifest().data_hash()),
+    ])
+}
+
+/// The run folder for this process alone, and its newest valid checkpoint.
+fn take(folder: &RunFolder, job: Option<Job>, resume: ResumeIf) -> anyhow::Result<(Arc<RunLock>, Option<Resumed>)> {
+    let root = folder.root();
+    RunFolder::create(root).with_context(|| format!("cannot make the run folder {}", root.display()))?;
+    let lock = Arc::new(RunLock::acquire(folder, job, Timing::default())?);
+    for healed in checkpoint::recover(folder)? {
+        eprintln!("after an interrupted save: {healed}");
+    }
+    let newest = checkpoint_to_go_on_from(folder, resume)?;
+    Ok((lock, newest))
+}
+
+fn checkpoint_to_go_on_from(folder: &RunFolder, resume: ResumeIf) -> anyhow::Result<Option<Resumed>> {
     let (newest, damaged) = trainer::newest(folder)?;
     for damage in damaged {
         eprintln!("warning: {damage}; the previous checkpoint is used");
     }
     match (resume, &newest) {
-        (Resume::Never, Some((name, _))) => Err(UsageError(format!(
+        (ResumeIf::Never, Some(Resumed { name, .. })) => Err(UsageError(format!(
             "{} has checkpoint {name} and --resume never was given: choose another --run, or drop --resume never",
             folder.root().display()
         ))
         .into()),
-        (Resume::Must, None) => Err(TrainError::Resume {
+        (ResumeIf::Must, None) => Err(TrainError::Resume {
             run: folder.root().display().to_string(),
             what: "it has no checkpoint and --resume must was given".into(),
         }
         .into()),
         _ => Ok(newest),
-    }
-}
-
-/// `world.json`: on what the bits of this start depend.
-#[derive(Serialize)]
-struct WorldFile<'a> {
-    shards: PathBuf,
-    version: &'a str,
-    world_size: usize,
-    threads: usize,
-    lanes: usize,
-    cores: usize,
-    arch: &'a str,
-    cpu_features: Vec<&'static str>,
-    c_library: String,
-}
-
-fn write_world(
-    folder: &RunFolder,
-    config: &TrainConfig,
-    world_size: usize,
-    cores: usize,
-    shards: &Path,
-) -> anyhow::Result<()> {
-    let file = WorldFile {
-        shards: std::path::absolute(shards).unwrap_or_else(|_| shards.to_owned()),
-        version: env!("CARGO_PKG_VERSION"),
-        world_size,
-        threads: config.train.threads,
-        lanes: config.train.lanes,
-        cores,
-        arch: std::env::consts::ARCH,
-        cpu_features: cpu_features(),
-        c_library: c_library(),
-    };
-    let path = folder.world();
-    let now = serde_json::to_value(&file)?;
-    if let Ok(text) = std::fs::read_to_string(&path)
-        && let Ok(before) = serde_json::from_str::<serde_json::Value>(&text)
-    {
-        for key in ["version", "arch", "cpu_features", "c_library"] {
-            if before[key] != now[key] {
-                eprintln!(
-                    "warning: {key} was {} when this run started and is {} now: the same bits are not promised across \
-                     that (docs/step.md §7)",
-                    before[key], now[key]
-                );
-            }
-        }
-    }
-    durable::write_atomic(&path, &serde_json::to_vec_pretty(&now)?)?;
-    Ok(())
-}
-
-/// The instruction sets that the kernels choose by.
-fn cpu_features() -> Vec<&'static str> {
-    #[cfg(target_arch = "x86_64")]
-    {
-        let known = [
-            ("avx2", std::is_x86_feature_detected!("avx2")),
-            ("fma", std::is_x86_feature_detected!("fma")),
-            ("avx512f", std::is_x86_feature_detected!("avx512f")),
-            ("avx512dq", std::is_x86_feature_detected!("avx512dq")),
-        ];
-        known.into_iter().filter(|f| f.1).map(|f| f.0).collect()
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    Vec::new()
-}
-
-/// The loaded C library by name: flex's `exp` and `tanh` are the host's.
-fn c_library() -> String {
-    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    let path =
-        maps.lines().filter_map(|l| l.split_whitespace().last()).find(|p| p.contains("/libm")).map(PathBuf::from);
-    let Some(path) = path else { return "static or unknown".to_owned() };
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    match std::fs::read(&path) {
-        Ok(bytes) => format!("{name} {}", &blake3::hash(&bytes).to_hex()[..16]),
-        Err(_) => name,
     }
 }

@@ -13,8 +13,8 @@ use syncytia_shards::durable;
 
 use crate::model::params::ParamSpec;
 use crate::report::tensorboard::EventFile;
-use crate::train::checkpoint::CheckpointContents;
 use crate::train::config::TrainConfig;
+use crate::train::ready::Resumed;
 use crate::train::run_folder::RunFolder;
 use crate::train::state;
 use crate::train::step::StepOutcome;
@@ -37,12 +37,8 @@ pub struct View {
 
 impl View {
     /// Opens the log of a run; lines beyond the step it goes on from move to `metrics.superseded.jsonl`.
-    pub fn open(
-        folder: &RunFolder,
-        config: &TrainConfig,
-        resumed: Option<&(String, CheckpointContents)>,
-    ) -> anyhow::Result<Self> {
-        let step = resumed.and_then(|(_, c)| state::run_state(c).ok()).map_or(0, |s| s.global_step);
+    pub fn open(folder: &RunFolder, config: &TrainConfig, resumed: Option<&Resumed>) -> anyhow::Result<Self> {
+        let step = resumed.and_then(|r| state::run_state(&r.contents).ok()).map_or(0, |s| s.global_step);
         supersede(&folder.metrics(), &folder.superseded_metrics(), step)?;
         let append = |path: &Path| {
             OpenOptions::new()
@@ -149,7 +145,7 @@ impl Observer for View {
         self.record(&json!({
             "kind": "train", "global_step": global_step, "loss": outcome.loss, "grad_norm": outcome.gradient_norm,
             "lr": outcome.lr, "step_s": elapsed.as_secs_f64(), "data_s": outcome.seconds[0][0],
-            "reduce_s": outcome.seconds[0][2], "applied": outcome.applied, "rerun": outcome.rerun,
+            "reduce_s": outcome.seconds[0][2], "rank_s": outcome.seconds, "applied": outcome.applied, "rerun": outcome.rerun,
         }));
         self.log(|events| {
             let scalars = [

@@ -1,13 +1,26 @@
 //! What sums over ranks: a closed set of engines behind one trait. Knows no model.
 //!
 //! Operations are issued by every rank in the same order with the same lengths; a wrong order or length, a lost peer
-//! or an expired deadline is an error naming rank, operation and sequence number, never a hang.
+//! or an expired deadline is an error naming rank, operation and sequence number, never a hang. What no engine can do by
+//! itself, because a call into a library does not return, the [`watchdog`] does.
 
+pub mod buckets;
+pub mod flight;
+pub mod messages;
+#[cfg(feature = "mpi")]
+pub mod mpi;
+pub mod peers;
 pub mod reduce;
 pub mod tail;
 pub mod threads;
+pub mod watchdog;
 
 pub use threads::ThreadsEngine;
+
+/// The engines of this build that join processes.
+pub const FOR_PROCESSES: &[&str] = if cfg!(feature = "mpi") { &["mpi"] } else { &[] };
+
+use std::time::Duration;
 
 /// How sums of a segment become f32: (place of the first value, sums, out).
 pub type Convert<'a> = &'a dyn Fn(usize, &[i64], &mut [f32]);
@@ -31,12 +44,24 @@ pub trait Engine: Send {
         convert: Convert<'_>,
         out: &mut [f32],
     ) -> Result<(), EngineError>;
-    /// Replaces `data` by the sum over ranks in rank order (`reduction = "fast"`: a tolerance, not a promise of bits).
+    /// Replaces `data` by the sum over ranks, the same on every rank (`reduction = "fast"`: a tolerance, not a promise of
+    /// bits).
     fn all_reduce_f32(&mut self, operation: &'static str, data: &mut Vec<f32>) -> Result<(), EngineError>;
     /// Returns when every rank has arrived.
     fn barrier(&mut self, operation: &'static str) -> Result<(), EngineError>;
-    /// Tells the others that this rank cannot go on, so that none waits for it.
-    fn abort(&mut self, reason: &str);
+    /// Tells the others that this rank cannot go on, so that none waits for it; `code` is the exit code it ends with.
+    fn abort(&mut self, reason: &str, code: u8);
+    /// Whether a reduction can go on beside backward, on a thread of its own. Not among thread-ranks: they have a core each
+    /// and memory between them.
+    fn overlaps(&self) -> bool {
+        false
+    }
+    /// How long this rank has waited for others to arrive, in all: what is left of a reduction's time is its own.
+    fn waited(&self) -> Duration;
+    /// Leaves the group in order; nothing may follow. An engine that is dropped without it leaves as one that died.
+    fn finish(&mut self) -> Result<(), EngineError> {
+        self.barrier("end of the run")
+    }
 }
 
 /// Why a group operation failed.
@@ -55,11 +80,13 @@ pub enum EngineError {
         peer: usize,
         /// Its reason.
         reason: String,
+        /// The exit code it ended with.
+        code: u8,
     },
     /// Someone did not arrive in time.
     #[error(
-        "rank {rank}: {operation} (operation {sequence}, {bytes} bytes) waited {waited_s} s for ranks {missing:?}; \
-         they are stuck or lost"
+        "rank {rank}: {operation} (operation {sequence}, {bytes} bytes) waited {waited_s} s for {}; they are stuck or lost",
+        missing_ranks(missing, seen)
     )]
     Deadline {
         /// The rank that reports.
@@ -72,8 +99,10 @@ pub enum EngineError {
         bytes: usize,
         /// How long it waited, seconds.
         waited_s: u64,
-        /// Who had not arrived.
+        /// Who had not arrived, as far as it is known.
         missing: Vec<usize>,
+        /// What was last heard of them, in words.
+        seen: Vec<String>,
     },
     /// Ranks disagree on what they are doing.
     #[error(
@@ -92,8 +121,33 @@ pub enum EngineError {
         /// The rank that differs.
         peer: usize,
         /// What that one does.
-        peer_operation: &'static str,
+        peer_operation: String,
         /// How many elements there.
         peer_length: usize,
     },
+    /// The library under an engine refused.
+    #[error("rank {rank}: {operation} (operation {sequence}): {library} says: {message}")]
+    Library {
+        /// The rank that reports.
+        rank: usize,
+        /// What it was doing.
+        operation: &'static str,
+        /// How many operations this rank had issued.
+        sequence: u64,
+        /// Which library.
+        library: &'static str,
+        /// Its words.
+        message: String,
+    },
+    /// The group cannot be joined.
+    #[error("cannot join the other processes: {0}")]
+    Join(String),
+}
+
+fn missing_ranks(missing: &[usize], seen: &[String]) -> String {
+    match (missing, seen) {
+        ([], []) => "another rank (which one is not known: the store of rank 0 does not answer)".to_owned(),
+        (missing, []) => format!("ranks {missing:?}"),
+        (_, seen) => seen.join("; "),
+    }
 }

@@ -9,29 +9,23 @@ use multiversion::multiversion;
 /// Bits kept free above the exponent seen last, so that a gradient may grow 2⁵-fold without a rerun.
 const HEADROOM: i32 = 6;
 
-/// What one lane's gradient looks like, before any conversion.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LaneScan {
+/// What a lane's gradient of one tensor looks like, before any conversion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scan {
     /// Number of values that are NaN or infinite.
     pub non_finite: u64,
-    /// Largest |g| of each tensor, as f32 bits; 0 where the tensor is all zero.
-    pub max_bits: Vec<u32>,
+    /// Largest |g| as f32 bits; 0 where the tensor is all zero.
+    pub max_bits: u32,
 }
 
-/// Looks at a lane's flat gradient.
-pub fn scan(gradient: &[f32], tensors: &[Range<usize>]) -> LaneScan {
-    let mut non_finite = 0;
-    let max_bits = tensors
-        .iter()
-        .map(|range| {
-            let max = max_abs_bits(&gradient[range.clone()]);
-            if max >= INFINITE {
-                non_finite += gradient[range.clone()].iter().filter(|v| !v.is_finite()).count() as u64;
-            }
-            max
-        })
-        .collect();
-    LaneScan { non_finite, max_bits }
+/// Looks at a lane's gradient of one tensor.
+pub fn scan(gradient: &[f32]) -> Scan {
+    let max_bits = max_abs_bits(gradient);
+    let non_finite = match max_bits {
+        INFINITE.. => gradient.iter().filter(|v| !v.is_finite()).count() as u64,
+        _ => 0,
+    };
+    Scan { non_finite, max_bits }
 }
 
 const INFINITE: u32 = 0x7f80_0000;
@@ -212,8 +206,8 @@ mod tests {
 
     #[test]
     fn non_finite_values_are_counted_per_lane() {
-        let scan = scan(&[1.0, f32::NAN, 0.0, 0.0, f32::NEG_INFINITY, -3.0], &[0..2, 2..4, 4..6]);
-        assert_eq!(scan.non_finite, 2);
-        assert_eq!(scan.max_bits[1], 0);
+        assert_eq!(scan(&[1.0, f32::NAN, 0.0, f32::NEG_INFINITY, -3.0]).non_finite, 2);
+        assert_eq!(scan(&[0.0, -0.0]), Scan { non_finite: 0, max_bits: 0 });
+        assert_eq!(scan(&[0.5, -3.0]), Scan { non_finite: 0, max_bits: 3f32.to_bits() });
     }
 }

@@ -34,8 +34,9 @@ pub struct LaneRow {
     pub exponents: Vec<Option<i16>>,
     /// Per tensor: whether the lane overflowed and sent zeros.
     pub overflow: Vec<bool>,
-    /// Seconds of its rank in data, compute and reduce (log only; in the rank's lowest lane).
-    pub seconds: [f64; 3],
+    /// Seconds of its rank in data, compute, and reduce as far as nothing hid it; and in the engine itself without waiting
+    /// for others, in the step before (log only; in the rank's lowest lane).
+    pub seconds: [f64; 4],
 }
 
 /// Offset that makes every exponent of an f32 (−149..=127) positive; 0 says all zero.
@@ -46,7 +47,7 @@ const SAVE: i64 = 2;
 
 impl TailLayout {
     fn row_len(&self) -> usize {
-        3 + 2 * self.terms + self.tensors.div_ceil(4) + 3
+        3 + 2 * self.terms + self.tensors.div_ceil(4) + 4
     }
 
     /// Words of a whole tail.
@@ -138,7 +139,7 @@ mod tests {
             next_weights: vec![0.1, lane as f64],
             exponents: vec![Some(-149), None, Some(127), Some(0), Some(lane as i16)],
             overflow: vec![false, false, true, false, lane == 1],
-            seconds: [0.5, 0.25, lane as f64],
+            seconds: [0.5, 0.25, lane as f64, 0.125],
         };
         let mut total = vec![0i64; layout.len()];
         for lane in 0..3 {

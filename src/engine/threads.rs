@@ -11,11 +11,15 @@ use super::{Convert, Engine, EngineError};
 /// Values summed and converted at a time: what stays in the first cache.
 const BLOCK: usize = 2048;
 
+/// The code a process ends with when one of its threads panicked: Rust's own.
+const PANICKED: u8 = 101;
+
 /// One thread-rank's handle.
 #[derive(Debug)]
 pub struct ThreadsEngine {
     rank: usize,
     sequence: u64,
+    waited: Duration,
     group: Arc<Group>,
 }
 
@@ -36,7 +40,7 @@ struct State {
     /// What each rank issued last, to name a mismatch.
     issued: Vec<(&'static str, usize)>,
     /// First rank that gave up, and why.
-    aborted: Option<(usize, String)>,
+    aborted: Option<(usize, String, u8)>,
 }
 
 #[derive(Debug, Default)]
@@ -59,7 +63,9 @@ impl ThreadsEngine {
             arrived: Condvar::new(),
             slots: (0..world_size).map(|_| RwLock::default()).collect(),
         });
-        (0..world_size).map(|rank| ThreadsEngine { rank, sequence: 0, group: Arc::clone(&group) }).collect()
+        (0..world_size)
+            .map(|rank| ThreadsEngine { rank, sequence: 0, waited: Duration::ZERO, group: Arc::clone(&group) })
+            .collect()
     }
 
     /// Waits until every rank has entered as many phases as this one, checking that all issue the same operation.
@@ -81,17 +87,24 @@ impl ThreadsEngine {
                         length,
                         sequence: self.sequence,
                         peer,
-                        peer_operation: theirs,
+                        peer_operation: theirs.to_owned(),
                         peer_length: n,
                     });
                 }
             }
             if state.phase.iter().all(|&p| p >= mine) {
+                self.waited += start.elapsed();
                 return Ok(());
             }
-            if let Some((peer, reason)) = &state.aborted {
-                let (peer, reason) = (*peer, reason.clone());
-                return Err(EngineError::Peer { rank: self.rank, operation, sequence: self.sequence, peer, reason });
+            if let Some((peer, reason, code)) = state.aborted.clone() {
+                return Err(EngineError::Peer {
+                    rank: self.rank,
+                    operation,
+                    sequence: self.sequence,
+                    peer,
+                    reason,
+                    code,
+                });
             }
             let waited = start.elapsed();
             if waited >= group.deadline {
@@ -103,6 +116,7 @@ impl ThreadsEngine {
                     bytes,
                     waited_s: waited.as_secs(),
                     missing,
+                    seen: vec![],
                 });
             }
             let left = group.deadline - waited;
@@ -231,12 +245,16 @@ impl Engine for ThreadsEngine {
         self.meet(operation, 0, 0)
     }
 
-    fn abort(&mut self, reason: &str) {
+    fn abort(&mut self, reason: &str, code: u8) {
         let mut state = lock(&self.group.state);
         if state.aborted.is_none() {
-            state.aborted = Some((self.rank, reason.to_owned()));
+            state.aborted = Some((self.rank, reason.to_owned(), code));
         }
         self.group.arrived.notify_all();
+    }
+
+    fn waited(&self) -> Duration {
+        self.waited
     }
 }
 
@@ -244,7 +262,7 @@ impl Drop for ThreadsEngine {
     /// A rank that leaves by panic or error must not leave the others waiting; one that leaves in order is not missed.
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.abort("its thread panicked");
+            self.abort("its thread panicked", PANICKED);
         }
     }
 }

@@ -12,7 +12,7 @@ use syncytia_shards::manifest::Manifest;
 
 use self::params::ParamSpec;
 use self::spackle::{Spackle, SpackleConfig};
-use crate::tensor::{Device, Gradients};
+use crate::tensor::{Device, Gradients, ParamId, TensorData};
 
 /// `[model.<name>]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -88,10 +88,17 @@ impl Model {
         }
     }
 
-    /// Copies the gradients into `out`, flat.
-    pub fn gradients_to_flat(&self, gradients: &mut Gradients, out: &mut [f32]) {
+    /// Ids of the parameters in declaration order.
+    pub fn ids(&self) -> Vec<ParamId> {
         match self {
-            Model::Spackle(m) => params::gradients_to_flat(m, gradients, out),
+            Model::Spackle(m) => params::ids(m),
+        }
+    }
+
+    /// Gives every gradient to `each`, with the parameter's place in the declaration order.
+    pub fn each_gradient(&self, gradients: &mut Gradients, each: &mut dyn FnMut(usize, TensorData)) {
+        match self {
+            Model::Spackle(m) => params::each_gradient(m, gradients, each),
         }
     }
 }

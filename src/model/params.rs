@@ -3,7 +3,7 @@
 //! Burn's parameter ids are random per process, so everything is keyed by position and path (`docs/step.md` §5).
 //! A thread-rank makes its own leaf tensors from values: shared leaves would merge two ranks' autodiff graphs.
 
-use crate::tensor::{Device, Gradients, Module, ModuleMapper, ModuleVisitor, Param, Tensor, TensorData};
+use crate::tensor::{Device, Gradients, Module, ModuleMapper, ModuleVisitor, Param, ParamId, Tensor, TensorData};
 
 /// Place of one parameter tensor in the flat buffer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,11 +57,25 @@ pub fn from_flat<M: Module>(module: M, flat: &[f32], device: &Device) -> M {
     module
 }
 
-/// Copies every parameter's gradient into `out` (flat, declaration order); a parameter without gradient gives zeros.
-pub fn gradients_to_flat<M: Module>(module: &M, gradients: &mut Gradients, out: &mut [f32]) {
-    let mut visitor = Take { gradients, out, at: 0 };
+/// Ids of a module's float parameters in declaration order; random per process, the same as long as the module lives.
+pub fn ids<M: Module>(module: &M) -> Vec<ParamId> {
+    let mut visitor = Ids(Vec::new());
     module.visit(&mut visitor);
-    assert_eq!(visitor.at, visitor.out.len(), "the gradient buffer must fit the module exactly");
+    visitor.0
+}
+
+/// Takes every parameter's gradient and gives it to `each` with the parameter's place in the declaration order; those
+/// without one are left out.
+pub fn each_gradient<M: Module>(module: &M, gradients: &mut Gradients, each: &mut dyn FnMut(usize, TensorData)) {
+    module.visit(&mut Take { gradients, each, place: 0 });
+}
+
+struct Ids(Vec<ParamId>);
+
+impl ModuleVisitor for Ids {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.0.push(param.id);
+    }
 }
 
 #[derive(Default)]
@@ -113,22 +127,15 @@ impl ModuleMapper for Place<'_> {
 
 struct Take<'a> {
     gradients: &'a mut Gradients,
-    out: &'a mut [f32],
-    at: usize,
+    each: &'a mut dyn FnMut(usize, TensorData),
+    place: usize,
 }
 
 impl ModuleVisitor for Take<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let value = param.val();
-        let n: usize = value.dims().iter().product();
-        let out = &mut self.out[self.at..self.at + n];
-        self.at += n;
-        match value.grad_remove(self.gradients) {
-            Some(gradient) => {
-                let data = gradient.into_data();
-                out.copy_from_slice(data.as_slice::<f32>().expect("gradients are f32"));
-            }
-            None => out.fill(0.0),
+        if let Some(gradient) = param.val().grad_remove(self.gradients) {
+            (self.each)(self.place, gradient.into_data());
         }
+        self.place += 1;
     }
 }

@@ -8,7 +8,7 @@ use syncytia_shards::draw::{self, DrawKey, Purpose};
 use syncytia_shards::loader::Slot;
 
 use super::{DrawsAt, Terms};
-use crate::model::layers::DrawContext;
+use crate::model::layers::Training;
 use crate::model::spackle::{Spackle, SpackleInput};
 use crate::tensor::{Device, Tensor, TensorData};
 
@@ -302,9 +302,9 @@ impl Completion {
     }
 
     /// The loss terms of a lane.
-    pub fn loss(&self, model: &Spackle, batch: &Prepared, draws: &DrawContext, device: &Device) -> Terms {
+    pub fn loss(&self, model: &Spackle, batch: &Prepared, training: &Training, device: &Device) -> Terms {
         let (b, s, g) = (batch.ids.len(), batch.spots, batch.genes);
-        let prediction = model.forward(&batch.input(device), Some(draws));
+        let prediction = model.forward(&batch.input(device), Some(training));
         let rows = prediction.dims()[1];
         let tensor = |values: Vec<f32>, shape| Tensor::<3>::from_data(TensorData::new(values, shape), device);
         let target = tensor(take_rows(&batch.target, s * g, rows * g), [b, rows, g]);

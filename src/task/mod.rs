@@ -11,7 +11,7 @@ use syncytia_shards::loader::Slot;
 
 use self::completion::{Completion, GeneMeans};
 use crate::model::Model;
-use crate::model::layers::DrawContext;
+use crate::model::layers::Training;
 use crate::tensor::{Device, Tensor};
 
 /// `[task]`.
@@ -130,19 +130,10 @@ impl Task {
     }
 
     /// The loss terms of a lane.
-    pub fn loss(
-        &self,
-        model: &Model,
-        batch: &Prepared,
-        seed: u64,
-        global_step: u64,
-        first_slot: usize,
-        device: &Device,
-    ) -> Terms {
-        let draws = DrawContext::new(seed, global_step, first_slot);
+    pub fn loss(&self, model: &Model, batch: &Prepared, training: &Training, device: &Device) -> Terms {
         match (self, model, batch) {
             (Task::Completion(task), Model::Spackle(model), Prepared::Completion(batch)) => {
-                task.loss(model, batch, &draws, device)
+                task.loss(model, batch, training, device)
             }
         }
     }

@@ -1,5 +1,7 @@
 //! Why a training run ended without finishing; `cmd` maps each to an exit code.
 
+use syncytia_launch::ExitCode;
+
 use crate::engine::EngineError;
 
 /// A failed run.
@@ -25,6 +27,21 @@ pub enum TrainError {
     /// Ranks lost each other (exit 4).
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// Another rank failed at a start that all make together (its exit code).
+    #[error("rank {rank} failed at {what}: {message}")]
+    Elsewhere {
+        /// Which.
+        rank: usize,
+        /// At what.
+        what: &'static str,
+        /// Its words.
+        message: String,
+        /// Its exit code.
+        code: u8,
+    },
+    /// Ranks were not started alike (exit 2).
+    #[error("the ranks were not started alike:\n  {}\nstart all with the same program, config and shards", .0.join("\n  "))]
+    NotAlike(Vec<String>),
     /// Replicas differ, which must not be (exit 6).
     #[error(
         "after step {global_step} the parameters of ranks {ranks:?} differ from rank 0's: this is a bug or a broken machine"
@@ -79,6 +96,26 @@ pub enum TrainError {
         /// The system's answer.
         source: std::io::Error,
     },
+}
+
+impl TrainError {
+    /// The exit code the command ends with.
+    pub fn exit_code(&self) -> u8 {
+        let code = match self {
+            TrainError::Config(_) | TrainError::NotAlike(_) => ExitCode::Usage,
+            TrainError::Data(_) | TrainError::Store(_) | TrainError::Order { .. } => ExitCode::Data,
+            TrainError::Engine(EngineError::Peer { code, .. }) | TrainError::Elsewhere { code, .. } => return *code,
+            TrainError::Engine(_) => ExitCode::Peers,
+            TrainError::ReplicasDiffer { .. } | TrainError::NotFinite { .. } | TrainError::SecondOverflow { .. } => {
+                ExitCode::Numerics
+            }
+            TrainError::Checkpoint(error) => error.exit_code(),
+            TrainError::Lock(error) => error.exit_code(),
+            TrainError::Resume { .. } => ExitCode::Checkpoint,
+            TrainError::Storage { .. } => ExitCode::Storage,
+        };
+        code.code()
+    }
 }
 
 /// What was not finite, in words; no record is blamed for a gradient that overflows beside finite losses.

@@ -1,11 +1,14 @@
 //! Training: the loop, one global step, what is saved and what is resumed.
 //!
-//! Reading order: `ready` (before the first step), `trainer` (the run), `step` (the definition), `data`, `validate`, `state`, `checkpoint`.
+//! Reading order: `ready` (before the first step), `group` (the processes of a run), `trainer` (the run), `step` (the
+//! definition), `sums` (a gradient's way to the others), `data`, `validate`, `state`, `checkpoint`.
 
 pub mod checkpoint;
 pub mod config;
 pub mod data;
 pub mod error;
+pub mod group;
+pub mod join;
 pub mod lock;
 pub mod ready;
 pub mod replicas;
@@ -13,5 +16,7 @@ pub mod run_folder;
 pub mod saver;
 pub mod state;
 pub mod step;
+pub mod stragglers;
+pub mod sums;
 pub mod trainer;
 pub mod validate;

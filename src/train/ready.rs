@@ -20,8 +20,16 @@ use crate::model::{DataShape, Model};
 use crate::task::Task;
 use crate::tensor::{Device, cpu};
 
-/// A checkpoint to go on from: its name and contents.
-pub type Resumed = (String, CheckpointContents);
+/// A checkpoint to go on from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resumed {
+    /// Name of its folder.
+    pub name: String,
+    /// Its identity: the digest of its manifest.
+    pub digest: String,
+    /// What it holds.
+    pub contents: CheckpointContents,
+}
 
 /// What all ranks of a run share, read-only.
 pub struct Ready<'a> {
@@ -96,7 +104,7 @@ impl<'a> Ready<'a> {
     /// # Errors
     /// [`TrainError::Resume`] by name of what differs; a run that is beyond `train.max_steps`.
     pub fn state(&self, resume: Option<&Resumed>, run: &Path) -> Result<(StepState, RunState), TrainError> {
-        let Some((name, contents)) = resume else {
+        let Some(Resumed { name, contents, .. }) = resume else {
             let step = StepState::new(self.model.to_flat(), self.tensors.len(), self.config.optim.ema.is_some());
             return Ok((step, self.fresh.clone()));
         };

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! RUN/config.toml · world.json · metrics.jsonl · metrics.superseded.jsonl · events.out.tfevents.* · lock
-//!     log/rank-000.jsonl
+//!     log/{rank-000.jsonl, flight-rank-000.json}
 //!     checkpoints/step-00001000/{model.safetensors, train_state/{state.json, *.safetensors}, manifest.json}
 //!     checkpoints/best/
 //!     report/ · report-<split>/
@@ -83,6 +83,11 @@ impl RunFolder {
     /// Log of one rank.
     pub fn rank_log(&self, rank: u32) -> PathBuf {
         self.log().join(format!("rank-{rank:03}.jsonl"))
+    }
+
+    /// The last operations of a rank that waited in vain.
+    pub fn flight_record(&self, rank: usize) -> PathBuf {
+        self.log().join(format!("flight-rank-{rank:03}.json"))
     }
 
     /// The report of a split; the one that stands for the run is `report/`, see [`RunFolder::report`].

@@ -89,6 +89,22 @@ impl Saver {
         self.outcomes.try_iter().collect()
     }
 
+    /// Takes no more saves and waits up to `wait` for those submitted; whether all have been tried. [`Saver::finish`] then
+    /// does not wait and tells how they went.
+    pub fn is_done_within(&mut self, wait: Duration) -> bool {
+        drop(self.queue.take());
+        let began = Instant::now();
+        loop {
+            if self.thread.as_ref().is_none_or(JoinHandle::is_finished) {
+                return true;
+            }
+            if began.elapsed() >= wait {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Waits until everything submitted is on the disk. The outcomes not yet asked for come back with it.
     ///
     /// # Errors

@@ -4,14 +4,16 @@
 //! applied before every rank has decided the same, so an attempt can be thrown away and run again.
 
 use std::ops::Range;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::config::{OnNonFinite, Reduction, TrainConfig};
 use super::error::TrainError;
+use super::sums::Sums;
 use crate::engine::Engine;
 use crate::engine::reduce;
 use crate::engine::tail::{LaneRow, TailLayout, exponents_of};
 use crate::model::Model;
+use crate::model::layers::Training;
 use crate::optim::{adamw, clip, ema, schedule};
 use crate::task::{Prepared, Task};
 use crate::tensor::{Device, Tensor};
@@ -82,12 +84,10 @@ pub struct StepRunner<'a> {
     pub layout: TailLayout,
     /// λ_k of the task's terms.
     lambdas: Vec<f64>,
-    /// The flat gradient of one lane.
-    gradient: Vec<f32>,
-    /// Fixed-point gradients, then the tail: one all-reduce.
-    exact: Vec<i64>,
-    /// f32 gradients (`reduction = "fast"`).
-    fast: Vec<f32>,
+    /// The gradients' way to their sum.
+    sums: Sums<'a>,
+    /// Seconds of the last reduction that were this rank's own: in the engine, less waiting for others.
+    own_reduce_s: f64,
 }
 
 /// What a step did, the same on every rank.
@@ -107,24 +107,25 @@ pub struct StepOutcome {
     pub stop: bool,
     /// W_k of the next step.
     pub next_weights: Vec<f64>,
-    /// Per rank: seconds in data, compute, reduce.
-    pub seconds: Vec<[f64; 3]>,
+    /// Per rank: seconds in data, compute, reduce as far as it was not hidden (this rank's only), and in the engine itself
+    /// in the step before.
+    pub seconds: Vec<[f64; 4]>,
     /// Records blamed for non-finite values.
     pub bad_records: Vec<u64>,
 }
 
 impl<'a> StepRunner<'a> {
-    /// Buffers for `n_parameters`.
+    /// Buffers for the model's tensors. `overlaps`: whether the engine sums beside backward.
     pub fn new(
         config: &'a TrainConfig,
         task: &'a Task,
         tensors: &'a [Range<usize>],
-        n_parameters: usize,
+        overlaps: bool,
         device: &'a Device,
     ) -> Self {
         let layout = TailLayout { lanes: config.train.lanes, terms: task.terms().len(), tensors: tensors.len() };
-        let (lambdas, gradient) = (task.lambdas(), vec![0.0; n_parameters]);
-        Self { config, task, tensors, device, layout, lambdas, gradient, exact: vec![], fast: vec![] }
+        let sums = Sums::new(tensors, config.train.reduction, layout, overlaps);
+        Self { config, task, tensors, device, layout, lambdas: task.lambdas(), sums, own_reduce_s: 0.0 }
     }
 
     /// Runs one global step on this rank's lanes.
@@ -148,10 +149,12 @@ impl<'a> StepRunner<'a> {
         loop {
             let started = Instant::now();
             let leaves = model.take().expect("a model is always put back").from_flat(&state.parameters, self.device);
-            let rows = self.lanes(&leaves, state, batches, weights, next_weights, &exponents, vote_stop);
+            self.sums.begin(&exponents);
+            let waited = engine.waited();
+            let (rows, computed) = self.lanes(engine, &leaves, state, batches, weights, next_weights, vote_stop)?;
             *model = Some(leaves);
-            let compute_s = started.elapsed().as_secs_f64();
-            let rows = self.reduce(engine, batches, rows, &exponents, data_s, compute_s)?;
+            let compute_s = (computed - started).as_secs_f64();
+            let rows = self.reduce(engine, batches, rows, data_s, compute_s, computed, waited)?;
             let outcome = self.outcome(&rows, weights, rerun, engine.world_size());
             if rows.iter().any(|r| r.non_finite > 0) {
                 return self.not_finite(state, outcome);
@@ -174,98 +177,84 @@ impl<'a> StepRunner<'a> {
         }
     }
 
-    /// Forward and backward of each of this rank's lanes, each on its own; fills the reduction buffers.
+    /// Forward and backward of each of this rank's lanes, each on its own; gives their rows and when the last backward had
+    /// ended.
     #[expect(clippy::too_many_arguments, reason = "the arguments are the definition of a step")]
     fn lanes(
         &mut self,
+        engine: &mut dyn Engine,
         model: &Model,
         state: &StepState,
         batches: &[LaneBatch],
         weights: &[f64],
         next_weights: &[Vec<f64>],
-        exponents: &[Option<i16>],
         vote_stop: bool,
-    ) -> Vec<LaneRow> {
-        let (n, lanes) = (self.gradient.len(), self.config.train.lanes);
-        let exact = self.config.train.reduction == Reduction::Exact;
-        let tail_at = if exact { n } else { 0 };
-        self.exact.resize(tail_at + self.layout.len(), 0);
-        self.exact[tail_at..].fill(0); // the values before it are set by the first lane
-        self.fast.clear();
-        self.fast.resize(if exact { 0 } else { n }, 0.0);
+    ) -> Result<(Vec<LaneRow>, Instant), TrainError> {
         let mut rows = Vec::with_capacity(batches.len());
+        let mut computed = Instant::now();
+        let train = &self.config.train;
         for (at, (LaneBatch { lane, batch }, next)) in batches.iter().zip(next_weights).enumerate() {
-            let first_slot = lane * self.config.train.micro_batch;
-            let terms =
-                self.task.loss(model, batch, self.config.train.seed, state.global_step, first_slot, self.device);
-            let mut gradients = objective(terms.sums, &self.lambdas, weights).backward();
-            model.gradients_to_flat(&mut gradients, &mut self.gradient);
-            let scan = reduce::scan(&self.gradient, self.tensors);
-            let mut overflow = vec![false; self.tensors.len()];
-            if exact {
-                for (t, range) in self.tensors.iter().enumerate() {
-                    let (gradient, sum) = (&self.gradient[range.clone()], &mut self.exact[range.clone()]);
-                    let bits = scan.max_bits[t];
-                    let shift = exponents[t].map(|exponent| reduce::shift(exponent, lanes));
-                    overflow[t] = bits < f32::INFINITY.to_bits()
-                        && shift.is_some_and(|shift| reduce::overflows(bits, shift, lanes));
-                    match shift.filter(|_| bits != 0 && !overflow[t]) {
-                        Some(shift) if at == 0 => reduce::quantise(gradient, shift, sum),
-                        Some(shift) => reduce::quantise_add(gradient, shift, sum),
-                        None if at == 0 => sum.fill(0),
-                        None => {}
-                    }
-                }
+            let training = Training::new(train.seed, state.global_step, lane * train.micro_batch);
+            let (task, lambdas, device) = (self.task, &self.lambdas, self.device);
+            let backward = |training: &Training| {
+                let terms = task.loss(model, batch, training, device);
+                let gradients = objective(terms.sums, lambdas, weights).backward();
+                (terms.values, terms.first_bad, gradients)
+            };
+            let last = at + 1 == batches.len();
+            let (sums, first_bad, seen) = if last && self.sums.overlaps() {
+                let told = self.sums.overlapped(engine, at == 0, |listener| {
+                    let training = training.with_listener(listener.clone(), model.ids());
+                    let (sums, first_bad, mut gradients) = backward(&training);
+                    computed = Instant::now();
+                    model.each_gradient(&mut gradients, &mut |place, gradient| listener.tell(place, gradient));
+                    (sums, first_bad)
+                });
+                let ((sums, first_bad), seen) = told?;
+                (sums, first_bad, seen)
             } else {
-                self.fast.iter_mut().zip(&self.gradient).for_each(|(sum, g)| *sum += g);
-            }
-            let loss_is_bad = terms.first_bad.is_some() && scan.non_finite == 0;
+                let (sums, first_bad, mut gradients) = backward(&training);
+                let seen = self.sums.lane(at == 0, |add| model.each_gradient(&mut gradients, add));
+                computed = Instant::now();
+                (sums, first_bad, seen)
+            };
+            let loss_is_bad = first_bad.is_some() && seen.non_finite == 0;
             rows.push(LaneRow {
-                non_finite: scan.non_finite + u64::from(loss_is_bad),
-                first_bad: terms.first_bad, // none where every loss is finite and a gradient is not
+                non_finite: seen.non_finite + u64::from(loss_is_bad),
+                first_bad, // none where every loss is finite and a gradient is not
                 vote_stop,
                 vote_save: false,
-                sums: terms.values,
+                sums,
                 next_weights: next.clone(),
-                exponents: exponents_of(&scan.max_bits),
-                overflow,
-                seconds: [0.0; 3],
+                exponents: exponents_of(&seen.max_bits),
+                overflow: seen.overflow,
+                seconds: [0.0; 4],
             });
         }
-        rows
+        Ok((rows, computed))
     }
 
-    /// Sums gradients and tails over ranks: leaves the whole gradient in `self.gradient`, gives all lanes' rows.
+    /// Sums gradients and tails over ranks: leaves the whole gradient in `self.sums`, gives all lanes' rows.
+    #[expect(clippy::too_many_arguments, reason = "four of them are clocks")]
     fn reduce(
         &mut self,
         engine: &mut dyn Engine,
         batches: &[LaneBatch],
         mut rows: Vec<LaneRow>,
-        exponents: &[Option<i16>],
         data_s: f64,
         compute_s: f64,
+        computed: Instant,
+        waited: Duration,
     ) -> Result<Vec<LaneRow>, TrainError> {
-        let tail_at = self.exact.len() - self.layout.len();
-        rows[0].seconds = [data_s, compute_s, 0.0];
+        rows[0].seconds = [data_s, compute_s, 0.0, self.own_reduce_s];
         for (LaneBatch { lane, .. }, row) in batches.iter().zip(&rows) {
-            self.layout.write(&mut self.exact[tail_at..], *lane, row);
+            self.layout.write(self.sums.tail(), *lane, row);
         }
-        let started = Instant::now();
-        if self.config.train.reduction == Reduction::Exact {
-            let (tensors, lanes) = (self.tensors, self.config.train.lanes);
-            let shifts: Vec<Option<i32>> = exponents.iter().map(|e| e.map(|e| reduce::shift(e, lanes))).collect();
-            let convert = |first: usize, sums: &[i64], out: &mut [f32]| {
-                reduce::dequantise_segment(tensors, &shifts, first, sums, out);
-            };
-            let (words, out) = (&mut self.exact, &mut self.gradient);
-            engine.all_reduce_converted("sum of gradients and tail", words, self.layout.len(), &convert, out)?;
-        } else {
-            engine.all_reduce_i64("tail", &mut self.exact)?;
-            engine.all_reduce_f32("sum of gradients", &mut self.fast)?;
-            self.gradient.copy_from_slice(&self.fast);
-        }
-        let mut all = self.layout.read(&self.exact[tail_at..]);
-        all[engine.rank()].seconds[2] = started.elapsed().as_secs_f64();
+        self.sums.finish(engine)?;
+        let own = self.sums.in_engine().saturating_sub(engine.waited() - waited);
+        self.own_reduce_s = own.as_secs_f64();
+        let mut all = self.layout.read(self.sums.tail());
+        all[engine.rank()].seconds[2] = computed.elapsed().as_secs_f64();
         Ok(all)
     }
 
@@ -306,16 +295,16 @@ impl<'a> StepRunner<'a> {
     /// Clip, Adam, EMA, on the same bits on every rank.
     fn apply(&mut self, state: &mut StepState, mut outcome: StepOutcome, seen: &[Option<i16>]) -> StepOutcome {
         let optim = &self.config.optim;
-        outcome.gradient_norm = clip::global_norm(&self.gradient, self.tensors);
+        outcome.gradient_norm = clip::global_norm(&self.sums.gradient, self.tensors);
         if let Some(limit) = optim.clip_norm {
-            clip::clip(&mut self.gradient, outcome.gradient_norm, limit);
+            clip::clip(&mut self.sums.gradient, outcome.gradient_norm, limit);
         }
         outcome.lr = schedule::rate(optim, state.optim_step);
         adamw::update(
             optim,
             outcome.lr,
             state.optim_step + 1,
-            &self.gradient,
+            &self.sums.gradient,
             &mut state.parameters,
             &mut state.adam_m,
             &mut state.adam_v,

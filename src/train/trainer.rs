@@ -1,15 +1,15 @@
-//! A training run: ranks as threads around one loop of global steps.
+//! A training run: this process's ranks, each a thread, around one loop of global steps.
 //!
 //! Per step, in this order: step → validate → save → stop (`docs/step.md` §5). Everything a reader of the run sees goes
 //! through an [`Observer`]; the loop knows no file but checkpoints.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::checkpoint;
 use super::data::TrainData;
 use super::error::TrainError;
+use super::group;
 use super::lock::RunLock;
 use super::ready::{Ready, Resumed};
 use super::replicas;
@@ -17,7 +17,10 @@ use super::run_folder::RunFolder;
 use super::saver::{Place, Saver};
 use super::state::{self, Best, RunState};
 use super::step::{LaneBatch, StepOutcome, StepRunner, StepState};
+use super::stragglers::Stragglers;
 use super::validate::{is_better, validate};
+use crate::engine::peers::NoNews;
+use crate::engine::watchdog::Watched;
 use crate::engine::{Engine, ThreadsEngine};
 use crate::model::Model;
 use crate::model::params::ParamSpec;
@@ -75,31 +78,36 @@ pub struct Run<'a> {
     pub state: (StepState, RunState),
     /// Name of the checkpoint it goes on from.
     pub resumed_from: Option<String>,
-    /// The run folder, ours alone.
-    pub lock: Arc<RunLock>,
-    /// Ranks.
-    pub world_size: usize,
+    /// The run folder.
+    pub folder: &'a RunFolder,
+    /// The right to write to it: of the process that has rank 0.
+    pub lock: Option<Arc<RunLock>>,
     /// Set when the run shall stop at the next step boundary.
     pub stop: &'a (dyn Fn() -> bool + Sync),
     /// Who is told.
     pub observer: &'a Mutex<dyn Observer>,
 }
 
-/// What all ranks share.
+/// What the ranks of a process share.
 struct Shared<'a> {
     run: &'a Run<'a>,
     ready: &'a Ready<'a>,
-    saver: Mutex<Saver>,
-    failed: AtomicBool,
+    /// Of the process that has rank 0, until the end of the run.
+    saver: Mutex<Option<Saver>>,
 }
 
-/// Runs to the end, a stop or an error; every rank ends alike.
-pub fn train(run: &Run<'_>) -> Result<End, TrainError> {
+/// `world_size` ranks as threads of this process.
+pub fn thread_ranks(world_size: usize, deadline: Duration) -> Vec<Watched> {
+    let group = ThreadsEngine::group(world_size, deadline).into_iter();
+    group.map(|engine| Watched::recorded(Box::new(engine), Arc::new(NoNews))).collect()
+}
+
+/// Runs this process's ranks, one per engine, to the end, a stop or an error; every rank ends alike.
+pub fn train(run: &Run<'_>, engines: Vec<Watched>) -> Result<End, TrainError> {
     let ready = run.ready;
-    let saver = Mutex::new(Saver::start(Arc::clone(&run.lock), ready.config.checkpoint.keep)?);
-    let shared = Shared { run, ready, saver, failed: AtomicBool::new(false) };
-    let deadline = Duration::from_secs(ready.config.train.deadline_s);
-    let engines = ThreadsEngine::group(run.world_size, deadline);
+    let keep = ready.config.checkpoint.keep;
+    let saver = run.lock.as_ref().map(|lock| Saver::start(Arc::clone(lock), keep)).transpose()?;
+    let shared = Shared { run, ready, saver: Mutex::new(saver) };
     let results: Vec<Result<End, TrainError>> = std::thread::scope(|scope| {
         let shared = &shared;
         let ranks: Vec<_> = engines
@@ -114,10 +122,7 @@ pub fn train(run: &Run<'_>) -> Result<End, TrainError> {
             .collect();
         ranks.into_iter().map(|r| r.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
     });
-    let saved = shared.saver.into_inner().unwrap_or_else(PoisonError::into_inner).finish();
-    let end = first_cause(results)?;
-    report_saves(run, saved?);
-    Ok(end)
+    first_cause(results)
 }
 
 /// Warns of saves that failed; the next one tries again.
@@ -147,23 +152,56 @@ fn first_cause(results: Vec<Result<End, TrainError>>) -> Result<End, TrainError>
 }
 
 /// A rank runs its step inside its own pool of kernel threads.
-fn in_own_pool(shared: &Shared<'_>, mut engine: ThreadsEngine) -> Result<End, TrainError> {
+fn in_own_pool(shared: &Shared<'_>, mut engine: Watched) -> Result<End, TrainError> {
     let threads = shared.ready.config.train.threads;
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         .stack_size(16 << 20)
         .build()
         .map_err(|e| TrainError::Data(format!("cannot start {threads} kernel threads: {e}")))?;
-    let result = pool.install(|| rank(shared, &mut engine));
+    let result = pool.install(|| rank(shared, &mut engine)).and_then(|end| {
+        engine.finish()?;
+        Ok(end)
+    });
     if let Err(error) = &result {
-        shared.failed.store(true, Ordering::Relaxed);
-        engine.abort(&error.to_string());
+        engine.abort(&error.to_string(), error.exit_code());
+        if matches!(error, TrainError::Engine(_)) {
+            group::write_flight(shared.run.folder, &engine.flight().record(&error.to_string()));
+        }
     }
     result
 }
 
 /// One rank's run.
 fn rank(shared: &Shared<'_>, engine: &mut dyn Engine) -> Result<End, TrainError> {
+    let end = steps(shared, engine)?;
+    until_saved(shared, engine)?;
+    Ok(end)
+}
+
+/// Waits until everything is on the disk, before any rank ends: the first that ended would take the others along. Rank 0
+/// says every second that it is at it, so that a slow disk is no lost peer.
+fn until_saved(shared: &Shared<'_>, engine: &mut dyn Engine) -> Result<(), TrainError> {
+    let mut saver = match engine.rank() {
+        0 => shared.saver.lock().unwrap_or_else(PoisonError::into_inner).take(),
+        _ => None,
+    };
+    loop {
+        let done = saver.as_mut().is_none_or(|saver| saver.is_done_within(Duration::from_secs(1)));
+        let mut at_it = vec![i64::from(!done)];
+        engine.all_reduce_i64("whether everything is saved", &mut at_it)?;
+        if at_it[0] == 0 {
+            break;
+        }
+    }
+    if let Some(saver) = saver {
+        report_saves(shared.run, saver.finish()?);
+    }
+    Ok(engine.barrier("everything is saved")?)
+}
+
+/// The steps of one rank.
+fn steps(shared: &Shared<'_>, engine: &mut dyn Engine) -> Result<End, TrainError> {
     let (ready, config) = (shared.ready, shared.ready.config);
     let lanes: Vec<usize> = (engine.rank()..config.train.lanes).step_by(engine.world_size()).collect();
     let mut rank = Rank {
@@ -178,7 +216,7 @@ fn rank(shared: &Shared<'_>, engine: &mut dyn Engine) -> Result<End, TrainError>
         observe(shared, |o| {
             o.start(&Start {
                 global_step: first,
-                world_size: shared.run.world_size,
+                world_size: engine.world_size(),
                 data: &shared.ready.train,
                 n_parameters: rank.state.parameters.len(),
                 resumed_from: shared.run.resumed_from.clone(),
@@ -195,8 +233,8 @@ fn rank(shared: &Shared<'_>, engine: &mut dyn Engine) -> Result<End, TrainError>
     std::thread::scope(|scope| {
         let feed = shared.ready.train.feed(scope, &shared.ready.task, config, lanes, first..max_steps);
         let next = || feed.recv().expect("the feed holds every step of the run");
-        let mut runner =
-            StepRunner::new(config, &ready.task, &ready.tensors, rank.state.parameters.len(), &ready.device);
+        let mut runner = StepRunner::new(config, &ready.task, &ready.tensors, engine.overlaps(), &ready.device);
+        let mut stragglers = Stragglers::new(config.train.lanes, engine.world_size());
         let mut batches = next()?;
         let mut weights = rank.first_weights(engine, &runner, &batches)?;
         loop {
@@ -213,6 +251,9 @@ fn rank(shared: &Shared<'_>, engine: &mut dyn Engine) -> Result<End, TrainError>
             let outcome = runner.run(engine, model, state, &batches, &weights, &next_weights, data_s, vote)?;
             if engine.rank() == 0 {
                 observe(shared, |o| o.step(rank.state.global_step, &outcome, started.elapsed()));
+                if let Some(slow) = stragglers.look(&outcome.seconds) {
+                    observe(shared, |o| o.warn(&format!("step {}: {slow}", rank.state.global_step)));
+                }
             }
             weights.clone_from(&outcome.next_weights);
             if let Some(end) = rank.after_step(engine, &outcome)? {
@@ -253,8 +294,11 @@ impl Rank<'_> {
 
     /// Validate → save → stop.
     fn after_step(&mut self, engine: &mut dyn Engine, outcome: &StepOutcome) -> Result<Option<End>, TrainError> {
-        if engine.rank() == 0 && self.shared.run.lock.is_lost() {
-            self.shared.run.lock.check()?;
+        if let Some(lock) = &self.shared.run.lock
+            && engine.rank() == 0
+            && lock.is_lost()
+        {
+            lock.check()?;
         }
         let config = self.shared.ready.config;
         let step = self.state.global_step;
@@ -312,6 +356,7 @@ impl Rank<'_> {
     fn submit(&self, place: Place) -> Result<(), TrainError> {
         let contents = state::to_contents(&self.run_state, &self.state, &self.shared.ready.specs);
         let saver = self.shared.saver.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(saver) = saver.as_ref() else { return Ok(()) };
         saver.submit(place, self.state.global_step, contents)?;
         report_saves(self.shared.run, saver.outcomes());
         Ok(())
@@ -332,7 +377,11 @@ fn observe(shared: &Shared<'_>, f: impl FnOnce(&mut (dyn Observer + '_))) {
 /// The newest valid checkpoint of a run folder, and in words the damaged ones passed over.
 pub fn newest(folder: &RunFolder) -> Result<(Option<Resumed>, Vec<String>), TrainError> {
     let found = checkpoint::newest_valid(folder)?;
-    let name = |path: &std::path::Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let damaged = found.damaged.iter().map(ToString::to_string).collect();
-    Ok((found.checkpoint.map(|c| (name(&c.dir), c.contents)), damaged))
+    let resumed = found.checkpoint.map(|found| Resumed {
+        name: found.dir.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        digest: found.manifest.digest(),
+        contents: found.contents,
+    });
+    Ok((resumed, damaged))
 }

@@ -8,10 +8,15 @@ mod cli;
 mod command;
 /// What a model sees beside its genes, from the file to the prediction.
 mod covariates;
+/// One suite for every engine.
+mod engines;
 /// The directions of the house.
 mod house;
 /// Hidden values reach nothing.
 mod leak;
+/// Processes under the `mpirun` of the build's MPI library.
+#[cfg(feature = "mpi")]
+mod mpirun;
 /// One processed AnnData, and what it refuses.
 mod process;
 /// The README's commands.

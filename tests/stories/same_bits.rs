@@ -178,9 +178,9 @@ fn a_changed_config_is_refused_on_resume_by_name() {
     assert!(error.contains("shards: data hash"), "{error}");
     let (config, shards) = (tiny(|_| {}), stage::shards());
     let ready = Ready::new(&config, &shards).unwrap();
-    let (name, mut contents) = trainer::newest(&theatre.folder).unwrap().0.unwrap();
-    contents.state["step_version"] = 2.into();
-    let error = ready.state(Some(&(name, contents)), theatre.folder.root()).unwrap_err().to_string();
+    let mut resumed = trainer::newest(&theatre.folder).unwrap().0.unwrap();
+    resumed.contents.state["step_version"] = 2.into();
+    let error = ready.state(Some(&resumed), theatre.folder.root()).unwrap_err().to_string();
     assert!(error.contains("step definition: 2 → 1"), "{error}");
     // What may change, may.
     theatre.run(&tiny(|c| c.train.max_steps = 14), 3, None).unwrap();

@@ -111,7 +111,7 @@ fn sums_of_a_toy_gradient_with_an_overflow() {
     for (t, range) in tensors.iter().enumerate() {
         for (l, lane) in lanes.iter().enumerate() {
             let shift = shifts[t].unwrap();
-            if reduce::overflows(reduce::scan(lane, &tensors).max_bits[t], shift, lanes.len()) {
+            if reduce::overflows(reduce::scan(&lane[range.clone()]).max_bits, shift, lanes.len()) {
                 overflow.push(vec![l, t]);
             } else {
                 let (gradient, sum) = (&lane[range.clone()], &mut sums[range.clone()]);
@@ -160,8 +160,7 @@ fn final_weights_of_a_two_term_loss() {
             leaf.grad(&gradients).unwrap().into_data().try_to_vec().unwrap()
         };
         let lanes: Vec<Vec<f32>> = list(lanes).iter().map(gradient_of).collect();
-        let whole = std::slice::from_ref(&(0..p.len())).to_vec();
-        let largest = lanes.iter().map(|g| reduce::scan(g, &whole).max_bits[0]).max().unwrap();
+        let largest = lanes.iter().map(|g| reduce::scan(g).max_bits).max().unwrap();
         let shift = reduce::shift(reduce::binary_exponent(largest), lanes.len());
         let mut sums = vec![0i64; p.len()];
         lanes.iter().for_each(|gradient| reduce::quantise_add(gradient, shift, &mut sums));

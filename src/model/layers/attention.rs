@@ -1,7 +1,7 @@
 //! Multi-head self-attention with a fused in-projection, as PyTorch's `MultiheadAttention` names and lays it out.
 
 use super::linear::{Linear, affine};
-use super::{DrawContext, Dropout};
+use super::{Dropout, Training};
 use crate::model::init::{Init, Scope};
 use crate::tensor::{Bool, Module, Param, Tensor, softmax};
 
@@ -44,7 +44,7 @@ impl SelfAttention {
     }
 
     /// `x`: `[b, s, d]`; the second axis attends. `absent`: `[b, s]`, true where a key is padding.
-    pub fn forward(&self, x: Tensor<3>, absent: Option<&Tensor<2, Bool>>, draws: Option<&DrawContext>) -> Tensor<3> {
+    pub fn forward(&self, x: Tensor<3>, absent: Option<&Tensor<2, Bool>>, training: Option<&Training>) -> Tensor<3> {
         let [b, s, d] = x.dims();
         let (h, dh) = (self.heads, d / self.heads);
         let qkv = affine(x.reshape([b * s, d]), self.in_proj_weight.val(), self.in_proj_bias.val());
@@ -59,7 +59,7 @@ impl SelfAttention {
             }
             None => scores,
         };
-        let weights = self.dropout.forward(softmax(scores, 3), draws);
+        let weights = self.dropout.forward(softmax(scores, 3), training);
         let mixed = weights.matmul(v).swap_dims(1, 2).reshape([b * s, d]);
         self.out_proj.forward2(mixed).reshape([b, s, d])
     }

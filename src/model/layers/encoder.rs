@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{AttentionAxis, DrawContext, Dropout, LayerNorm, Linear, SelfAttention};
+use super::{AttentionAxis, Dropout, LayerNorm, Linear, SelfAttention, Training, before};
 use crate::model::init::Scope;
 use crate::tensor::{Bool, Module, Tensor, relu};
 
@@ -78,13 +78,14 @@ impl TransformerEncoder {
     }
 
     /// `[b, s, d]` → `[b, s, d]`.
-    pub fn forward(&self, x: Tensor<3>, absent: Option<&Tensor<2, Bool>>, draws: Option<&DrawContext>) -> Tensor<3> {
+    pub fn forward(&self, x: Tensor<3>, absent: Option<&Tensor<2, Bool>>, training: Option<&Training>) -> Tensor<3> {
+        let through = |x, absent: Option<&Tensor<2, Bool>>| {
+            let layers = self.layers.iter();
+            layers.fold(x, |x, layer| layer.forward(before(training, x, layer), absent, training))
+        };
         match self.axis {
-            AttentionAxis::Spots => self.layers.iter().fold(x, |x, layer| layer.forward(x, absent, draws)),
-            AttentionAxis::Batch => {
-                let x = x.swap_dims(0, 1);
-                self.layers.iter().fold(x, |x, layer| layer.forward(x, None, draws)).swap_dims(0, 1)
-            }
+            AttentionAxis::Spots => through(x, absent),
+            AttentionAxis::Batch => through(x.swap_dims(0, 1), None).swap_dims(0, 1),
         }
     }
 }
@@ -104,25 +105,25 @@ impl EncoderLayer {
         }
     }
 
-    fn forward(&self, x: Tensor<3>, absent: Option<&Tensor<2, Bool>>, draws: Option<&DrawContext>) -> Tensor<3> {
+    fn forward(&self, x: Tensor<3>, absent: Option<&Tensor<2, Bool>>, training: Option<&Training>) -> Tensor<3> {
         match self.norm {
             NormPlacement::Post => {
-                let x = self.norm1.forward(x.clone() + self.attend(x, absent, draws));
-                self.norm2.forward(x.clone() + self.feed_forward(x, draws))
+                let x = self.norm1.forward(x.clone() + self.attend(x, absent, training));
+                self.norm2.forward(x.clone() + self.feed_forward(x, training))
             }
             NormPlacement::Pre => {
-                let x = x.clone() + self.attend(self.norm1.forward(x), absent, draws);
-                x.clone() + self.feed_forward(self.norm2.forward(x), draws)
+                let x = x.clone() + self.attend(self.norm1.forward(x), absent, training);
+                x.clone() + self.feed_forward(self.norm2.forward(x), training)
             }
         }
     }
 
-    fn attend(&self, x: Tensor<3>, absent: Option<&Tensor<2, Bool>>, draws: Option<&DrawContext>) -> Tensor<3> {
-        self.dropouts[0].forward(self.self_attn.forward(x, absent, draws), draws)
+    fn attend(&self, x: Tensor<3>, absent: Option<&Tensor<2, Bool>>, training: Option<&Training>) -> Tensor<3> {
+        self.dropouts[0].forward(self.self_attn.forward(x, absent, training), training)
     }
 
-    fn feed_forward(&self, x: Tensor<3>, draws: Option<&DrawContext>) -> Tensor<3> {
-        let hidden = self.dropouts[1].forward(relu(self.linear1.forward(x)), draws);
-        self.dropouts[2].forward(self.linear2.forward(hidden), draws)
+    fn feed_forward(&self, x: Tensor<3>, training: Option<&Training>) -> Tensor<3> {
+        let hidden = self.dropouts[1].forward(relu(self.linear1.forward(x)), training);
+        self.dropouts[2].forward(self.linear2.forward(hidden), training)
     }
 }

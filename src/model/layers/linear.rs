@@ -1,7 +1,7 @@
 //! y = x Wᵀ + b, weight `[out, in]` as in PyTorch: what is in memory is what is in the checkpoint.
 
 use crate::model::init::{Init, Scope};
-use crate::tensor::{Module, Param, Tensor};
+use crate::tensor::{Module, Param, Tensor, enter};
 
 /// An affine map of the last axis.
 #[derive(Module, Debug)]
@@ -44,5 +44,6 @@ impl Linear {
 
 /// x Wᵀ + b for rows `[rows, in]`, weight `[out, in]`, bias `[out]`.
 pub(super) fn affine(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
+    let (weight, bias) = (enter(weight, &x), enter(bias, &x));
     x.matmul(weight.transpose()) + bias.unsqueeze::<2>()
 }

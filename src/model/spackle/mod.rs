@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use self::readout::CentreResidual;
 use super::init::{Init, Scope};
-use super::layers::{AttentionAxis, DrawContext, EncoderConfig, Linear, NormPlacement, TransformerEncoder};
+use super::layers::{AttentionAxis, EncoderConfig, Linear, NormPlacement, Training, TransformerEncoder, before};
 use crate::model::DataShape;
 use crate::tensor::{Bool, Device, Module, Param, Tensor};
 
@@ -143,7 +143,7 @@ impl Spackle {
     }
 
     /// Predictions `[b, s, G]`, or `[b, 1, G]` for a centre readout; row 0 is the centre in both.
-    pub fn forward(&self, input: &SpackleInput, draws: Option<&DrawContext>) -> Tensor<3> {
+    pub fn forward(&self, input: &SpackleInput, training: Option<&Training>) -> Tensor<3> {
         let mut x = match self.input {
             InputForm::Values => vec![input.values.clone()],
             InputForm::CentredWithVisibility => vec![readout::centred(input), input.visible.clone()],
@@ -160,11 +160,12 @@ impl Spackle {
             Some(rank) => h + rank.val().unsqueeze(),
             None => h,
         };
-        let h = self.transformer_encoder.forward(h, input.absent.as_ref(), draws);
+        let h = self.transformer_encoder.forward(h, input.absent.as_ref(), training);
         match &self.centre {
-            None => self.out_linear.forward(h),
+            None => self.out_linear.forward(before(training, h, &self.out_linear)),
             Some(centre) => {
-                let head = self.out_linear.forward(h.narrow(1, 0, 1));
+                let h = before(training, h.narrow(1, 0, 1), &self.out_linear);
+                let head = self.out_linear.forward(h);
                 head + centre.forward(input).unsqueeze_dim(1)
             }
         }

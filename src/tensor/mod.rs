@@ -1,10 +1,14 @@
 //! Burn's names, in one place: nothing else in the crate says `burn::`.
 //!
-//! The device is a value (Burn 0.22): no backend generics anywhere above this file.
+//! The device is a value (Burn 0.22): no backend generics anywhere above this folder.
 
-pub use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+mod tap;
+
+pub use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 pub use burn::tensor::activation::{relu, softmax};
 pub use burn::tensor::{Bool, Device, Gradients, Int, Tensor, TensorData};
+
+pub use self::tap::{Listener, enter, tap};
 
 /// The CPU device (flex kernels) without gradients.
 pub fn cpu() -> Device {

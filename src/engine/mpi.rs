@@ -1,0 +1,362 @@
+//! Ranks as processes, joined by the system's MPI through the crate `mpi` (feature `mpi`; Open MPI, MPICH).
+//!
+//! Every operation begins with a *meeting*: a non-blocking reduction of six words in which all see whether they issue the
+//! same operation with the same length, and in which a rank that does not come is found before the deadline. Only then do
+//! the data move, in blocking calls of [`PIECE`] (an `MPI_Iallreduce` does not progress by itself in either library, so
+//! nothing is gained by it); a rank that is lost in the middle of those is the watchdog's matter.
+//!
+//! Must not know what is summed. Calls come from one thread at a time (`MPI_THREAD_SERIALIZED`).
+
+use std::ffi::{c_int, c_void};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mpi::environment::{self, Threading, Universe};
+use mpi::ffi;
+
+use super::peers::{Missing, NoNews, Peers};
+use super::{Convert, Engine, EngineError};
+
+/// Values that travel at a time, 1 MiB of int64: stays in the cache between the sum and what is made of it, and below the
+/// size at which both libraries begin to allocate anew for every call.
+const PIECE: usize = 1 << 17;
+/// Names of the two libraries in [`EngineError::Library`].
+const LIBRARY: &str = "MPI";
+
+/// This process's handle.
+pub struct MpiEngine {
+    universe: Option<Universe>,
+    comm: Comm,
+    rank: usize,
+    world_size: usize,
+    sequence: u64,
+    deadline: Duration,
+    waited: Duration,
+    peers: Arc<dyn Peers>,
+    piece: Vec<i64>,
+    piece_f32: Vec<f32>,
+}
+
+/// A communicator's handle: a pointer in Open MPI, a number in MPICH.
+#[derive(Clone, Copy)]
+struct Comm(ffi::MPI_Comm);
+
+// SAFETY: the handle names a communicator of the process, not of a thread; the library is initialised for calls from any
+// one thread at a time, and an engine is used through `&mut`.
+unsafe impl Send for Comm {}
+
+/// What a rank is about to do, as all must.
+#[repr(i64)]
+#[derive(Clone, Copy)]
+enum Kind {
+    SumI64 = 1,
+    SumF32 = 2,
+    Barrier = 3,
+}
+
+impl MpiEngine {
+    /// Joins the processes that one launcher started. Once per process.
+    ///
+    /// # Errors
+    /// [`EngineError::Join`] when the library refuses or was built without threads.
+    pub fn join(deadline: Duration) -> Result<MpiEngine, EngineError> {
+        let (universe, threading) = environment::initialize_with_threading(Threading::Multiple)
+            .ok_or_else(|| EngineError::Join("MPI was initialised before in this process".into()))?;
+        if threading < Threading::Serialized {
+            let provided = format!("{threading:?}");
+            std::mem::forget(universe);
+            return Err(EngineError::Join(format!(
+                "the MPI library gives thread level {provided}, and a communication thread needs Serialized: use a build of \
+                 the library with thread support"
+            )));
+        }
+        // SAFETY: the library is initialised; the constants are the library's own; the pointers are to locals.
+        let (comm, rank, world_size) = unsafe {
+            let comm = ffi::RSMPI_COMM_WORLD;
+            ffi::MPI_Comm_set_errhandler(comm, ffi::RSMPI_ERRORS_RETURN);
+            let (mut rank, mut world_size): (c_int, c_int) = (0, 0);
+            ffi::MPI_Comm_rank(comm, &mut rank);
+            ffi::MPI_Comm_size(comm, &mut world_size);
+            (Comm(comm), rank as usize, world_size as usize)
+        };
+        Ok(MpiEngine {
+            universe: Some(universe),
+            comm,
+            rank,
+            world_size,
+            sequence: 0,
+            deadline,
+            waited: Duration::ZERO,
+            peers: Arc::new(NoNews),
+            piece: vec![],
+            piece_f32: vec![],
+        })
+    }
+
+    /// From now on waits ask `peers` who is missing, and end when one gave up.
+    pub fn with_peers(mut self, peers: Arc<dyn Peers>) -> Self {
+        self.peers = peers;
+        self
+    }
+
+    /// The library's own description, first line: `Open MPI v4.1.4, …`, `MPICH Version: 4.0.2`.
+    pub fn library() -> String {
+        let version = environment::library_version().unwrap_or_default();
+        version.lines().next().unwrap_or_default().trim_end_matches('\0').trim().to_owned()
+    }
+
+    /// Returns when every rank issues this operation.
+    fn meet(&mut self, operation: &'static str, kind: Kind, length: usize) -> Result<(), EngineError> {
+        self.sequence += 1;
+        if self.world_size == 1 {
+            return Ok(());
+        }
+        let begun = Instant::now();
+        let words = [self.sequence as i64, name_word(operation), length as i64 * 4 + kind as i64];
+        // Of each word its maximum and, in !x = −x − 1, its minimum: equal only if all ranks gave the same.
+        let mine = Box::new([words[0], !words[0], words[1], !words[1], words[2], !words[2]]);
+        let all = self.wait_for_all(operation, mine)?;
+        self.waited += begun.elapsed();
+        if all.chunks(2).all(|pair| pair[0] == !pair[1]) {
+            return Ok(());
+        }
+        Err(self.mismatch(operation, length, words))
+    }
+
+    /// The maximum over ranks, with an eye on the deadline and on peers that give up.
+    fn wait_for_all(&self, operation: &'static str, mine: Box<[i64; 6]>) -> Result<[i64; 6], EngineError> {
+        // The library may write here until the operation ends: on the way out by an error both are left to it for ever.
+        let mine = Box::into_raw(mine);
+        let all = Box::into_raw(Box::new([0i64; 6]));
+        // SAFETY: both buffers live until the request has completed, or for ever; the handles are the library's.
+        unsafe {
+            let mut request = ffi::RSMPI_REQUEST_NULL;
+            let (send, receive) = (mine.cast::<c_void>(), all.cast::<c_void>());
+            let (of_type, sum) = (ffi::RSMPI_INT64_T, ffi::RSMPI_MAX);
+            let code = ffi::MPI_Iallreduce(send, receive, 6, of_type, sum, self.comm.0, &mut request);
+            self.check(operation, code)?;
+            let begun = Instant::now();
+            for turn in 0u64.. {
+                let mut done: c_int = 0;
+                let code = ffi::MPI_Test(&mut request, &mut done, ffi::RSMPI_STATUS_IGNORE);
+                self.check(operation, code)?;
+                if done != 0 {
+                    drop(Box::from_raw(mine));
+                    return Ok(*Box::from_raw(all));
+                }
+                self.give_up_if_hopeless(operation, begun, turn)?;
+            }
+        }
+        unreachable!("the loop ends by a return")
+    }
+
+    /// Between two looks at a request: how long to rest, and whether to go on.
+    fn give_up_if_hopeless(&self, operation: &'static str, begun: Instant, turn: u64) -> Result<(), EngineError> {
+        match turn {
+            0..1_000 => std::hint::spin_loop(),
+            1_000..20_000 => std::thread::yield_now(),
+            _ => std::thread::sleep(Duration::from_micros(50)),
+        }
+        if !turn.is_multiple_of(64) {
+            return Ok(());
+        }
+        let (rank, sequence) = (self.rank, self.sequence);
+        if let Some(aborted) = self.peers.aborted().filter(|a| a.rank != rank) {
+            let (peer, reason, code) = (aborted.rank, aborted.reason, aborted.code);
+            return Err(EngineError::Peer { rank, operation, sequence, peer, reason, code });
+        }
+        let waited = begun.elapsed();
+        if waited < self.deadline {
+            return Ok(());
+        }
+        let Missing { ranks: missing, seen } = self.peers.missing(sequence);
+        let waited_s = waited.as_secs();
+        Err(EngineError::Deadline { rank, operation, sequence, bytes: 0, waited_s, missing, seen })
+    }
+
+    /// Who does something else: all are in this call, because all saw the same words.
+    fn mismatch(&self, operation: &'static str, length: usize, words: [i64; 3]) -> EngineError {
+        const NAME: usize = 64;
+        let mut mine = [0u8; NAME + 24];
+        for (k, word) in words.iter().enumerate() {
+            mine[8 * k..8 * k + 8].copy_from_slice(&word.to_le_bytes());
+        }
+        let name = &operation.as_bytes()[..operation.len().min(NAME)];
+        mine[24..24 + name.len()].copy_from_slice(name);
+        let mut all = vec![0u8; mine.len() * self.world_size];
+        let (count, of_type) = (mine.len() as c_int, self.bytes_type());
+        // SAFETY: `all` has room for every rank's bytes; both buffers outlive the blocking call.
+        let code = unsafe {
+            let (send, receive) = (mine.as_ptr().cast(), all.as_mut_ptr().cast());
+            ffi::MPI_Allgather(send, count, of_type, receive, count, of_type, self.comm.0)
+        };
+        if let Err(error) = self.check(operation, code) {
+            return error;
+        }
+        let differs = all.chunks(mine.len()).enumerate().find(|(_, theirs)| **theirs != mine);
+        let (peer, theirs) = differs.expect("the meeting found a difference");
+        let word = |k: usize| i64::from_le_bytes(theirs[8 * k..8 * k + 8].try_into().expect("eight bytes"));
+        let name = String::from_utf8_lossy(&theirs[24..]).trim_end_matches('\0').to_owned();
+        EngineError::Mismatch {
+            rank: self.rank,
+            operation,
+            length,
+            sequence: self.sequence,
+            peer,
+            peer_operation: name,
+            peer_length: (word(2) / 4) as usize,
+        }
+    }
+
+    fn bytes_type(&self) -> ffi::MPI_Datatype {
+        // SAFETY: a constant of the initialised library.
+        unsafe { ffi::RSMPI_UINT8_T }
+    }
+
+    /// The wrapping sum of `send` over ranks into `receive`, both at most [`PIECE`] long.
+    fn sum_i64(&self, operation: &'static str, send: &[i64], receive: &mut [i64]) -> Result<(), EngineError> {
+        debug_assert!(send.len() == receive.len() && send.len() <= PIECE);
+        // SAFETY: both slices have `len` elements, do not overlap, and outlive the blocking call.
+        let code = unsafe {
+            let (of_type, sum) = (ffi::RSMPI_INT64_T, ffi::RSMPI_SUM);
+            let (from, to) = (send.as_ptr().cast(), receive.as_mut_ptr().cast());
+            ffi::MPI_Allreduce(from, to, send.len() as c_int, of_type, sum, self.comm.0)
+        };
+        self.check(operation, code)
+    }
+
+    fn sum_f32(&self, operation: &'static str, send: &[f32], receive: &mut [f32]) -> Result<(), EngineError> {
+        debug_assert!(send.len() == receive.len() && send.len() <= 2 * PIECE);
+        // SAFETY: as in `sum_i64`.
+        let code = unsafe {
+            let (of_type, sum) = (ffi::RSMPI_FLOAT, ffi::RSMPI_SUM);
+            let (from, to) = (send.as_ptr().cast(), receive.as_mut_ptr().cast());
+            ffi::MPI_Allreduce(from, to, send.len() as c_int, of_type, sum, self.comm.0)
+        };
+        self.check(operation, code)
+    }
+
+    fn check(&self, operation: &'static str, code: c_int) -> Result<(), EngineError> {
+        if code == 0 {
+            return Ok(());
+        }
+        let mut text = vec![0u8; 4096];
+        let mut length: c_int = 0;
+        // SAFETY: the buffer is longer than MPI_MAX_ERROR_STRING of both libraries (256 and 512).
+        unsafe { ffi::MPI_Error_string(code, text.as_mut_ptr().cast(), &mut length) };
+        text.truncate(length.max(0) as usize);
+        let message = String::from_utf8_lossy(&text).into_owned();
+        let (rank, sequence) = (self.rank, self.sequence);
+        Err(EngineError::Library { rank, operation, sequence, library: LIBRARY, message })
+    }
+}
+
+impl Engine for MpiEngine {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn world_size(&self) -> usize {
+        self.world_size
+    }
+
+    fn all_reduce_i64(&mut self, operation: &'static str, data: &mut Vec<i64>) -> Result<(), EngineError> {
+        self.meet(operation, Kind::SumI64, data.len())?;
+        if self.world_size == 1 {
+            return Ok(());
+        }
+        let mut piece = std::mem::take(&mut self.piece);
+        piece.resize(PIECE.min(data.len()), 0);
+        for chunk in data.chunks_mut(PIECE) {
+            let sums = &mut piece[..chunk.len()];
+            self.sum_i64(operation, chunk, sums)?;
+            chunk.copy_from_slice(sums);
+        }
+        self.piece = piece;
+        Ok(())
+    }
+
+    fn all_reduce_converted(
+        &mut self,
+        operation: &'static str,
+        words: &mut Vec<i64>,
+        tail: usize,
+        convert: Convert<'_>,
+        out: &mut [f32],
+    ) -> Result<(), EngineError> {
+        let n = out.len();
+        assert_eq!(n + tail, words.len(), "words are values, then the tail");
+        self.meet(operation, Kind::SumI64, words.len())?;
+        if self.world_size == 1 {
+            convert(0, &words[..n], out);
+            return Ok(());
+        }
+        let mut piece = std::mem::take(&mut self.piece);
+        piece.resize(PIECE.min(words.len()), 0);
+        for first in (0..words.len()).step_by(PIECE) {
+            let chunk = &mut words[first..(first + PIECE).min(n + tail)];
+            let sums = &mut piece[..chunk.len()];
+            self.sum_i64(operation, chunk, sums)?;
+            let values = n.saturating_sub(first).min(chunk.len());
+            if values > 0 {
+                convert(first, &sums[..values], &mut out[first..first + values]);
+            }
+            chunk[values..].copy_from_slice(&sums[values..]);
+        }
+        self.piece = piece;
+        Ok(())
+    }
+
+    fn all_reduce_f32(&mut self, operation: &'static str, data: &mut Vec<f32>) -> Result<(), EngineError> {
+        self.meet(operation, Kind::SumF32, data.len())?;
+        if self.world_size == 1 {
+            return Ok(());
+        }
+        let mut piece = std::mem::take(&mut self.piece_f32);
+        piece.resize((2 * PIECE).min(data.len()), 0.0);
+        for chunk in data.chunks_mut(2 * PIECE) {
+            let sums = &mut piece[..chunk.len()];
+            self.sum_f32(operation, chunk, sums)?;
+            chunk.copy_from_slice(sums);
+        }
+        self.piece_f32 = piece;
+        Ok(())
+    }
+
+    fn barrier(&mut self, operation: &'static str) -> Result<(), EngineError> {
+        self.meet(operation, Kind::Barrier, 0)
+    }
+
+    /// The store carries it: see [`Peers::abort`].
+    fn abort(&mut self, _: &str, _: u8) {}
+
+    fn overlaps(&self) -> bool {
+        self.world_size > 1
+    }
+
+    fn waited(&self) -> Duration {
+        self.waited
+    }
+
+    fn finish(&mut self) -> Result<(), EngineError> {
+        self.barrier("end of the run")?;
+        drop(self.universe.take()); // MPI_Finalize
+        Ok(())
+    }
+}
+
+impl Drop for MpiEngine {
+    /// A rank that leaves by an error must not wait for the others in `MPI_Finalize`: its process ends without, and the
+    /// launcher ends the rest.
+    fn drop(&mut self) {
+        if let Some(universe) = self.universe.take() {
+            std::mem::forget(universe);
+        }
+    }
+}
+
+/// A word that stands for a name; names are few, so that 63 bits of FNV-1a tell them apart.
+fn name_word(name: &str) -> i64 {
+    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+    (hash >> 1) as i64
+}

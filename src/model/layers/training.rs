@@ -1,0 +1,85 @@
+//! What a training forward has beside its input: the place its draws are keyed by, and who is told of gradients on the way
+//! back. Knows no rank.
+
+use std::collections::HashMap;
+
+use syncytia_shards::draw::{DrawKey, Purpose};
+
+use crate::tensor::{Listener, Module, ModuleVisitor, Param, ParamId, Tensor, tap};
+
+/// A micro-batch's forward in training.
+#[derive(Debug, Clone)]
+pub struct Training {
+    dropout: DrawKey,
+    global_step: u32,
+    first_slot: u32,
+    taps: Option<Taps>,
+}
+
+/// Who is told of gradients, and the places of the parameters.
+#[derive(Debug, Clone)]
+struct Taps {
+    listener: Listener,
+    places: HashMap<ParamId, usize>,
+}
+
+impl Training {
+    /// The micro-batch that begins with `first_slot` of `global_step`.
+    pub fn new(seed: u64, global_step: u64, first_slot: usize) -> Self {
+        let global_step = u32::try_from(global_step).expect("max_steps is checked to fit 32 bits");
+        let dropout = DrawKey::new(seed, Purpose::Dropout);
+        Self { dropout, global_step, first_slot: first_slot as u32, taps: None }
+    }
+
+    /// As it is, and `listener` is told of gradients as soon as they are complete. `ids`: the model's parameters in
+    /// declaration order; their places in it are what the listener gets.
+    pub fn with_listener(self, listener: Listener, ids: Vec<ParamId>) -> Self {
+        let places = ids.into_iter().enumerate().map(|(place, id)| (id, place)).collect();
+        Self { taps: Some(Taps { listener, places }), ..self }
+    }
+
+    /// Key of dropout's draws.
+    pub fn dropout_key(&self) -> DrawKey {
+        self.dropout
+    }
+
+    /// Batches consumed before this one.
+    pub fn global_step(&self) -> u32 {
+        self.global_step
+    }
+
+    /// Slot of the micro-batch's first record.
+    pub fn first_slot(&self) -> u32 {
+        self.first_slot
+    }
+
+    /// `x` as it is, before `block`: when backward comes by, the gradients of `block` are complete and are told. Only for
+    /// parameters that nothing before `x` uses.
+    pub fn before<const D: usize>(&self, x: Tensor<D>, block: &impl Module) -> Tensor<D> {
+        let Some(taps) = &self.taps else { return x };
+        let mut attach = Attach { taps, x: Some(x) };
+        block.visit(&mut attach);
+        attach.x.expect("every visit puts it back")
+    }
+}
+
+/// [`Training::before`] where there may be no training.
+pub fn before<const D: usize>(training: Option<&Training>, x: Tensor<D>, block: &impl Module) -> Tensor<D> {
+    match training {
+        Some(training) => training.before(x, block),
+        None => x,
+    }
+}
+
+struct Attach<'a, const D: usize> {
+    taps: &'a Taps,
+    x: Option<Tensor<D>>,
+}
+
+impl<const D: usize> ModuleVisitor for Attach<'_, D> {
+    fn visit_float<const P: usize>(&mut self, param: &Param<Tensor<P>>) {
+        let place = self.taps.places[&param.id];
+        let x = self.x.take().expect("every visit puts it back");
+        self.x = Some(tap(x, param.val(), place, &self.taps.listener));
+    }
+}

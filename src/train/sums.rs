@@ -1,0 +1,245 @@
+//! From lanes' gradients to their sum over all ranks: fixed point, buckets, and a thread that sends what is complete while
+//! backward goes on (`docs/step.md` §5). Knows no model and no task.
+
+use std::ops::Range;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+use super::config::Reduction;
+use crate::engine::buckets::{self, Bucket};
+use crate::engine::reduce::{self, Scan};
+use crate::engine::tail::TailLayout;
+use crate::engine::{Engine, EngineError};
+use crate::tensor::{Listener, TensorData};
+
+/// The reduction's buffers, kept from step to step.
+pub struct Sums<'a> {
+    tensors: &'a [Range<usize>],
+    reduction: Reduction,
+    layout: TailLayout,
+    buckets: Vec<Bucket>,
+    /// The bucket a tensor travels in.
+    bucket_of: Vec<usize>,
+    /// Per bucket its fixed-point values; the tail follows those of the last.
+    words: Vec<Vec<i64>>,
+    /// f32 gradients (`reduction = "fast"`).
+    fast: Vec<f32>,
+    /// Per tensor the shift of its fixed point, where its exponent is known.
+    shifts: Vec<Option<i32>>,
+    /// The whole gradient, after [`Sums::finish`].
+    pub gradient: Vec<f32>,
+    /// Time in the engine, of this attempt.
+    in_engine: Duration,
+}
+
+/// What a lane's gradient looked like, tensor by tensor.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LaneSeen {
+    /// Values that are NaN or infinite.
+    pub non_finite: u64,
+    /// Largest |g| of each tensor, as f32 bits.
+    pub max_bits: Vec<u32>,
+    /// Tensors that overflowed and count as zeros.
+    pub overflow: Vec<bool>,
+    arrived: Vec<bool>,
+}
+
+/// From the thread that runs backward to the one that sends.
+enum Told {
+    Gradient(usize, TensorData),
+    End,
+}
+
+/// The backward side of [`Sums::overlapped`]: tells of the end also when it leaves by a panic.
+struct End(Sender<Told>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let _ = self.0.send(Told::End); // nobody listens when the other side has failed: its error is the one to tell
+    }
+}
+
+impl LaneSeen {
+    fn new(tensors: usize) -> LaneSeen {
+        let (max_bits, overflow, arrived) = (vec![0; tensors], vec![false; tensors], vec![false; tensors]);
+        LaneSeen { non_finite: 0, max_bits, overflow, arrived }
+    }
+}
+
+impl<'a> Sums<'a> {
+    /// Buffers for the tensors of a model. With `overlaps` they are cut into buckets that leave one by one.
+    pub fn new(tensors: &'a [Range<usize>], reduction: Reduction, layout: TailLayout, overlaps: bool) -> Self {
+        let buckets = match (overlaps, reduction) {
+            (true, Reduction::Exact) => buckets::plan(tensors),
+            _ => buckets::whole(tensors),
+        };
+        let n = tensors.last().map_or(0, |t| t.end);
+        let mut bucket_of = vec![0; tensors.len()];
+        for (k, bucket) in buckets.iter().enumerate() {
+            bucket_of[bucket.tensors.clone()].fill(k);
+        }
+        let exact = reduction == Reduction::Exact;
+        let mut words: Vec<Vec<i64>> =
+            buckets.iter().map(|b| vec![0; if exact { b.values.len() } else { 0 }]).collect();
+        let last = words.last_mut().expect("there is always a bucket for the tail");
+        last.resize(last.len() + layout.len(), 0);
+        let fast = vec![0.0; if exact { 0 } else { n }];
+        let (shifts, gradient) = (vec![None; tensors.len()], vec![0.0; n]);
+        let in_engine = Duration::ZERO;
+        Self { tensors, reduction, layout, buckets, bucket_of, words, fast, shifts, gradient, in_engine }
+    }
+
+    /// Whether buckets leave while backward runs.
+    pub fn overlaps(&self) -> bool {
+        self.buckets.len() > 1
+    }
+
+    /// An attempt at a step begins, with these exponents.
+    pub fn begin(&mut self, exponents: &[Option<i16>]) {
+        let lanes = self.layout.lanes;
+        self.shifts = exponents.iter().map(|e| e.map(|e| reduce::shift(e, lanes))).collect();
+        self.in_engine = Duration::ZERO;
+        self.tail().fill(0);
+    }
+
+    /// The tail, to be written before [`Sums::finish`] and read after it.
+    pub fn tail(&mut self) -> &mut [i64] {
+        let length = self.layout.len();
+        let last = self.words.last_mut().expect("there is always a bucket for the tail");
+        let at = last.len() - length;
+        &mut last[at..]
+    }
+
+    /// Adds a lane's gradients as `feed` gives them, in any order; those it does not give are zero. `first`: nothing was
+    /// added in this attempt.
+    pub fn lane(&mut self, first: bool, feed: impl FnOnce(&mut dyn FnMut(usize, TensorData))) -> LaneSeen {
+        let mut seen = LaneSeen::new(self.tensors.len());
+        feed(&mut |place, gradient| self.add(&mut seen, first, place, &gradient));
+        self.add_zeros(&mut seen, first, 0..self.tensors.len());
+        seen
+    }
+
+    /// As [`Sums::lane`] for a rank's last lane: `backward` runs here and tells its listener of gradients as they become
+    /// complete; beside it a thread adds them and sends every bucket that is whole, in the order all ranks keep.
+    pub fn overlapped<T>(
+        &mut self,
+        engine: &mut dyn Engine,
+        first: bool,
+        backward: impl FnOnce(Listener) -> T,
+    ) -> Result<(T, LaneSeen), EngineError> {
+        let (tell, told) = channel();
+        std::thread::scope(|scope| {
+            let sending = std::thread::Builder::new()
+                .name("communication".to_owned())
+                .spawn_scoped(scope, move || self.send_as_told(engine, first, &told))
+                .expect("the system gives a thread for communication");
+            let end = End(tell.clone());
+            let result = backward(Listener::new(move |place, gradient| {
+                let _ = tell.send(Told::Gradient(place, gradient)); // see `End`
+            }));
+            drop(end);
+            let seen = sending.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            Ok((result, seen))
+        })
+    }
+
+    fn send_as_told(
+        &mut self,
+        engine: &mut dyn Engine,
+        first: bool,
+        told: &Receiver<Told>,
+    ) -> Result<LaneSeen, EngineError> {
+        let mut seen = LaneSeen::new(self.tensors.len());
+        let last = self.buckets.len() - 1;
+        let mut next = 0;
+        while let Ok(Told::Gradient(place, gradient)) = told.recv() {
+            self.add(&mut seen, first, place, &gradient);
+            while next < last && seen.arrived[self.buckets[next].tensors.clone()].iter().all(|&a| a) {
+                self.send(engine, next)?;
+                next += 1;
+            }
+        }
+        self.add_zeros(&mut seen, first, 0..self.tensors.len());
+        for bucket in next..last {
+            self.send(engine, bucket)?;
+        }
+        Ok(seen)
+    }
+
+    /// Sums the last bucket and the tail; then the gradient is whole. Gives the time this rank spent in the engine itself,
+    /// without waiting for others to arrive.
+    pub fn finish(&mut self, engine: &mut dyn Engine) -> Result<(), EngineError> {
+        if self.reduction == Reduction::Exact {
+            return self.send(engine, self.buckets.len() - 1);
+        }
+        let begun = Instant::now();
+        engine.all_reduce_i64("tail", &mut self.words[0])?;
+        engine.all_reduce_f32("sum of gradients", &mut self.fast)?;
+        self.gradient.copy_from_slice(&self.fast);
+        self.in_engine += begun.elapsed();
+        Ok(())
+    }
+
+    /// Time in the engine since [`Sums::begin`], hidden or not.
+    pub fn in_engine(&self) -> Duration {
+        self.in_engine
+    }
+
+    fn send(&mut self, engine: &mut dyn Engine, bucket: usize) -> Result<(), EngineError> {
+        let begun = Instant::now();
+        let (tail, operation) = match bucket + 1 == self.buckets.len() {
+            true => (self.layout.len(), "sum of gradients and tail"),
+            false => (0, "sum of gradients"),
+        };
+        let values = self.buckets[bucket].values.clone();
+        let (tensors, shifts) = (self.tensors, &self.shifts);
+        let convert = |first: usize, sums: &[i64], out: &mut [f32]| {
+            reduce::dequantise_segment(tensors, shifts, values.start + first, sums, out);
+        };
+        let out = &mut self.gradient[values.clone()];
+        engine.all_reduce_converted(operation, &mut self.words[bucket], tail, &convert, out)?;
+        self.in_engine += begun.elapsed();
+        Ok(())
+    }
+
+    fn add(&mut self, seen: &mut LaneSeen, first: bool, place: usize, gradient: &TensorData) {
+        let gradient = gradient.as_slice::<f32>().expect("gradients are f32");
+        let Scan { non_finite, max_bits } = reduce::scan(gradient);
+        let lanes = self.layout.lanes;
+        seen.arrived[place] = true;
+        seen.non_finite += non_finite;
+        seen.max_bits[place] = max_bits;
+        let range = self.tensors[place].clone();
+        if self.reduction == Reduction::Fast {
+            let sums = self.fast[range].iter_mut().zip(gradient);
+            return if first { sums.for_each(|(sum, g)| *sum = *g) } else { sums.for_each(|(sum, g)| *sum += g) };
+        }
+        let finite = max_bits < f32::INFINITY.to_bits();
+        seen.overflow[place] = finite && self.shifts[place].is_some_and(|s| reduce::overflows(max_bits, s, lanes));
+        let shift = self.shifts[place].filter(|_| max_bits != 0 && !seen.overflow[place]);
+        let sum = self.words_of(place);
+        match shift {
+            Some(shift) if first => reduce::quantise(gradient, shift, sum),
+            Some(shift) => reduce::quantise_add(gradient, shift, sum),
+            None if first => sum.fill(0),
+            None => {}
+        }
+    }
+
+    /// The tensors that no gradient came for.
+    fn add_zeros(&mut self, seen: &mut LaneSeen, first: bool, places: Range<usize>) {
+        for place in places.filter(|&place| !seen.arrived[place]) {
+            if first && self.reduction == Reduction::Fast {
+                self.fast[self.tensors[place].clone()].fill(0.0);
+            } else if first {
+                self.words_of(place).fill(0);
+            }
+        }
+    }
+
+    fn words_of(&mut self, place: usize) -> &mut [i64] {
+        let bucket = self.bucket_of[place];
+        let (tensor, first) = (&self.tensors[place], self.buckets[bucket].values.start);
+        &mut self.words[bucket][tensor.start - first..tensor.end - first]
+    }
+}

@@ -1,0 +1,330 @@
+//! One suite for every engine: threads in this process, and processes under `mpirun` when the build has the feature `mpi`
+//! (each of them is this test binary again, in the part [`part_of_an_mpi_group`]).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use syncytia::engine::messages::{broadcast, gather};
+use syncytia::engine::peers::NoNews;
+use syncytia::engine::watchdog::Watched;
+use syncytia::engine::{Convert, Engine, EngineError, ThreadsEngine};
+use syncytia::train::sums::Sums;
+
+use crate::stage::{Theatre, tiny};
+
+/// What any engine must do, on this rank; `largest`: elements of the largest buffer.
+fn conforms(engine: &mut dyn Engine, largest: usize) {
+    let (rank, w) = (engine.rank() as i64, engine.world_size() as i64);
+    for n in [0usize, 1, 7, 65_537, largest] {
+        let value = |i: usize, rank: i64| (i as i64 - 40) * (rank + 1) + (rank << 40);
+        let all: Vec<i64> = (0..n).map(|i| (0..w).map(|r| value(i, r)).sum()).collect();
+        let mine: Vec<i64> = (0..n).map(|i| value(i, rank)).collect();
+        for round in 0..2 {
+            let mut sums = mine.clone();
+            engine.all_reduce_i64("sum", &mut sums).unwrap();
+            assert!(sums == all, "{n} elements on {w} ranks, round {round}");
+        }
+        for tail in [0, 5].into_iter().filter(|&tail| tail <= n) {
+            let (mut words, mut out) = (mine.clone(), vec![f32::NAN; n - tail]);
+            // The place enters the conversion: a piece that is told the wrong place shows.
+            let convert: Convert<'_> = &|first, sums, out| {
+                out.iter_mut().zip(sums).enumerate().for_each(|(i, (o, &s))| *o = s as f32 + (first + i) as f32);
+            };
+            engine.all_reduce_converted("converted sum", &mut words, tail, convert, &mut out).unwrap();
+            let expected = all[..n - tail].iter().enumerate().map(|(i, &s)| s as f32 + i as f32);
+            assert!(out.iter().copied().eq(expected), "{n} elements, {tail} of them tail, on {w} ranks");
+            assert_eq!(words[n - tail..], all[n - tail..], "the tail");
+        }
+        let mut floats: Vec<f32> = (0..n).map(|i| 0.1 * (i % 97) as f32 * (rank + 1) as f32).collect();
+        engine.all_reduce_f32("floats", &mut floats).unwrap();
+        let bits: Vec<u8> = floats.iter().take(1000).flat_map(|f| f.to_bits().to_le_bytes()).collect();
+        assert!(
+            gather(engine, "bits", &bits).unwrap().iter().all(|theirs| *theirs == bits),
+            "floats agree on all ranks"
+        );
+        for (i, sum) in floats.iter().enumerate() {
+            let expected = 0.1 * f64::from((i % 97) as u32) * (w * (w + 1) / 2) as f64;
+            assert!((f64::from(*sum) - expected).abs() <= 1e-5 * expected, "element {i}: {sum}, not {expected}");
+        }
+    }
+    assert_eq!(broadcast(engine, "told", format!("from {rank}").as_bytes()).unwrap(), b"from 0");
+    engine.barrier("end").unwrap();
+}
+
+/// Runs `f` as each rank of a group of threads.
+fn threads<T: Send>(world_size: usize, deadline: Duration, f: impl Fn(&mut dyn Engine) -> T + Sync) -> Vec<T> {
+    std::thread::scope(|scope| {
+        let f = &f;
+        let ranks = ThreadsEngine::group(world_size, deadline)
+            .into_iter()
+            .map(|mut engine| scope.spawn(move || f(&mut engine)));
+        let ranks: Vec<_> = ranks.collect();
+        ranks.into_iter().map(|r| r.join().unwrap()).collect()
+    })
+}
+
+#[test]
+fn thread_ranks_conform() {
+    for world_size in [1, 2, 3, 8] {
+        threads(world_size, Duration::from_secs(120), |engine| conforms(engine, 1_000_003));
+    }
+}
+
+/// Ranks that issue different operations: what each gets is an error that names them.
+fn differs(engine: &mut dyn Engine, in_length: bool) -> EngineError {
+    let rank = engine.rank();
+    engine.barrier("together").unwrap();
+    if in_length {
+        return engine.all_reduce_i64("sum", &mut vec![0; 3 + usize::from(rank == 1)]).unwrap_err();
+    }
+    let operation = if rank == 1 { "validation" } else { "sum" };
+    engine.all_reduce_i64(operation, &mut vec![0; 3]).unwrap_err()
+}
+
+fn names_the_difference(error: &EngineError, rank: usize, in_length: bool) {
+    let words = error.to_string();
+    assert!(matches!(error, EngineError::Mismatch { sequence: 2, .. }), "{words}");
+    let peer = if rank == 1 { "rank 0" } else { "rank 1" };
+    let other = match (in_length, rank) {
+        (true, 1) => "sum of 3",
+        (true, _) => "sum of 4",
+        (false, 1) => "sum of 3",
+        (false, _) => "validation of 3",
+    };
+    assert!(words.contains(&format!("rank {rank} issues")) && words.contains(peer) && words.contains(other), "{words}");
+}
+
+#[test]
+fn thread_ranks_that_disagree_are_told_who_and_how() {
+    for in_length in [false, true] {
+        let errors = threads(2, Duration::from_secs(10), |engine| differs(engine, in_length));
+        errors.iter().enumerate().for_each(|(rank, error)| names_the_difference(error, rank, in_length));
+    }
+}
+
+/// An engine that says it can sum beside backward; thread-ranks can when asked.
+pub struct Beside(pub Box<dyn Engine>);
+
+impl Engine for Beside {
+    fn rank(&self) -> usize {
+        self.0.rank()
+    }
+
+    fn world_size(&self) -> usize {
+        self.0.world_size()
+    }
+
+    fn all_reduce_i64(&mut self, operation: &'static str, data: &mut Vec<i64>) -> Result<(), EngineError> {
+        self.0.all_reduce_i64(operation, data)
+    }
+
+    fn all_reduce_converted(
+        &mut self,
+        operation: &'static str,
+        words: &mut Vec<i64>,
+        tail: usize,
+        convert: Convert<'_>,
+        out: &mut [f32],
+    ) -> Result<(), EngineError> {
+        self.0.all_reduce_converted(operation, words, tail, convert, out)
+    }
+
+    fn all_reduce_f32(&mut self, operation: &'static str, data: &mut Vec<f32>) -> Result<(), EngineError> {
+        self.0.all_reduce_f32(operation, data)
+    }
+
+    fn barrier(&mut self, operation: &'static str) -> Result<(), EngineError> {
+        self.0.barrier(operation)
+    }
+
+    fn abort(&mut self, reason: &str, code: u8) {
+        self.0.abort(reason, code);
+    }
+
+    fn overlaps(&self) -> bool {
+        true
+    }
+
+    fn waited(&self) -> Duration {
+        self.0.waited()
+    }
+}
+
+/// Buckets that leave during backward change no bit: of any recipe, any number of lanes per rank, after an overflow too.
+#[test]
+fn sums_beside_backward_have_the_same_bits() {
+    for (name, change) in [("paper", false), ("best", false), ("tiny", true)] {
+        let mut config = crate::stage::shipped(name);
+        config.train.max_steps = 4;
+        config.train.micro_batch = 4;
+        config.train.validate_every = 4;
+        if change {
+            config = tiny(|c| c.train.max_steps = 6);
+        }
+        let run = |ranks: usize, beside: bool| {
+            let theatre = Theatre::new();
+            let engines = |n| {
+                let plain = ThreadsEngine::group(n, Duration::from_secs(60)).into_iter();
+                let one = |engine| -> Box<dyn Engine> {
+                    if beside { Box::new(Beside(Box::new(engine))) } else { Box::new(engine) }
+                };
+                plain.map(|engine| Watched::recorded(one(engine), Arc::new(NoNews))).collect()
+            };
+            let (_, seen) = theatre.run_with(crate::stage::shards(), &config, ranks, None, engines).unwrap();
+            assert!(seen.reruns.contains(&1), "the first step runs again for its exponents");
+            (theatre.last(), seen.losses)
+        };
+        let plain = run(1, false);
+        for ranks in [1, 3, 8] {
+            assert!(run(ranks, true) == plain, "{name}.toml on {ranks} ranks");
+        }
+    }
+}
+
+/// The buckets of a model with several blocks do leave before backward has ended: the later blocks first.
+#[test]
+fn buckets_leave_in_the_order_in_which_backward_finishes() {
+    // see `train::sums`: the plan has several buckets, and the taps tell all but the first block's tensors
+    let layout = syncytia::engine::tail::TailLayout { lanes: 1, terms: 1, tensors: 4 };
+    let tensors = [0..10, 10..20, 20..30, 30..40];
+    let reduction = syncytia::train::config::Reduction::Exact;
+    let mut sums = Sums::new(&tensors, reduction, layout, true);
+    assert!(sums.overlaps());
+    sums.begin(&[Some(0); 4]);
+    let (tell, told) = std::sync::mpsc::channel();
+    let mut engine = Spy(tell);
+    let data = |v: f32| syncytia::tensor::TensorData::new(vec![v; 10], [10]);
+    let ((), seen) = sums
+        .overlapped(&mut engine, true, |listener| {
+            listener.tell(3, data(3.0));
+            assert_eq!(told.recv_timeout(Duration::from_secs(5)).unwrap(), 10, "the last tensor is on its way already");
+            listener.tell(1, data(1.0));
+            assert!(told.recv_timeout(Duration::from_millis(100)).is_err(), "out of order: it waits for its turn");
+            listener.tell(2, data(2.0));
+            assert_eq!((told.recv().unwrap(), told.recv().unwrap()), (10, 10));
+        })
+        .unwrap();
+    assert_eq!(seen.max_bits, [0, 1f32.to_bits(), 2f32.to_bits(), 3f32.to_bits()]);
+    sums.finish(&mut engine).unwrap();
+    let expected: Vec<f32> = [0.0f32, 1.0, 2.0, 3.0].iter().flat_map(|&v| [v; 10]).collect();
+    assert_eq!(sums.gradient, expected);
+}
+
+/// One rank; tells the length of what it sums.
+struct Spy(std::sync::mpsc::Sender<usize>);
+
+impl Engine for Spy {
+    fn rank(&self) -> usize {
+        0
+    }
+
+    fn world_size(&self) -> usize {
+        1
+    }
+
+    fn all_reduce_i64(&mut self, _: &'static str, _: &mut Vec<i64>) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    fn all_reduce_converted(
+        &mut self,
+        _: &'static str,
+        words: &mut Vec<i64>,
+        tail: usize,
+        convert: Convert<'_>,
+        out: &mut [f32],
+    ) -> Result<(), EngineError> {
+        convert(0, &words[..words.len() - tail], out);
+        self.0.send(out.len()).unwrap();
+        Ok(())
+    }
+
+    fn all_reduce_f32(&mut self, _: &'static str, _: &mut Vec<f32>) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    fn barrier(&mut self, _: &'static str) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    fn abort(&mut self, _: &str, _: u8) {}
+
+    fn waited(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
+#[cfg(feature = "mpi")]
+mod under_mpirun {
+    use std::process::Output;
+
+    use syncytia::engine::mpi::MpiEngine;
+
+    use super::*;
+    use crate::mpirun::{mpirun, said};
+
+    /// Runs a scenario of [`part_of_an_mpi_group`] in `n` processes.
+    fn group(n: usize, scenario: &str) -> Output {
+        let this = std::env::current_exe().unwrap();
+        let part = ["engines::under_mpirun::part_of_an_mpi_group", "--exact", "--ignored", "--nocapture"];
+        mpirun(n, this.to_str().unwrap(), &part).env("SYNCYTIA_SCENARIO", scenario).output().unwrap()
+    }
+
+    fn all_well(n: usize, scenario: &str) {
+        let output = group(n, scenario);
+        assert_eq!(output.status.code(), Some(0), "{scenario} on {n}: {}", said(&output));
+        let well = said(&output).matches("rank is well").count();
+        assert_eq!(well, n, "{scenario} on {n}: {}", said(&output));
+    }
+
+    #[test]
+    fn mpi_processes_conform() {
+        for n in [1, 2, 3, 4] {
+            all_well(n, "conforms");
+        }
+    }
+
+    #[test]
+    fn mpi_processes_that_disagree_are_told_who_and_how() {
+        all_well(2, "another operation");
+        all_well(2, "another length");
+    }
+
+    #[test]
+    fn an_mpi_process_that_does_not_come_is_an_error_before_the_deadline() {
+        all_well(3, "late");
+    }
+
+    /// One process of the groups above; what the others call it by.
+    #[test]
+    #[ignore = "a part of other tests, under mpirun"]
+    fn part_of_an_mpi_group() {
+        let scenario = std::env::var("SYNCYTIA_SCENARIO").unwrap();
+        let deadline = Duration::from_secs(if scenario == "late" { 2 } else { 60 });
+        let mut engine = MpiEngine::join(deadline).unwrap();
+        let rank = engine.rank();
+        match scenario.as_str() {
+            "conforms" => conforms(&mut engine, 10_000_000),
+            "another operation" => names_the_difference(&differs(&mut engine, false), rank, false),
+            "another length" => names_the_difference(&differs(&mut engine, true), rank, true),
+            "late" => {
+                engine.barrier("together").unwrap();
+                if rank == 1 {
+                    std::thread::sleep(Duration::from_secs(4)); // lost, as far as the others can tell
+                } else {
+                    let error = engine.barrier("start").unwrap_err();
+                    let words = error.to_string();
+                    assert!(matches!(error, EngineError::Deadline { operation: "start", sequence: 2, .. }), "{words}");
+                    std::thread::sleep(Duration::from_secs(2));
+                }
+                println!("rank is well");
+                syncytia_launch::exit::now(0); // the group is broken: no orderly end
+            }
+            other => panic!("no scenario {other:?}"),
+        }
+        if scenario == "conforms" || scenario.starts_with("another") {
+            println!("rank is well");
+            engine.finish().unwrap();
+        }
+    }
+}
