@@ -10,4 +10,4 @@ pub mod world;
 
 pub use exit::ExitCode;
 pub use signals::{StopSignal, StopVote};
-pub use world::{Job, Launcher, World, WorldError};
+pub use world::{Job, Launcher, LauncherChoice, World, WorldError};
