@@ -1,34 +1,30 @@
-//! World size and rank, from whoever launched this process. The only file that reads rank variables; environment comes
-//! in as a function, so that every launcher's variables can be a literal in a test. Must not know engines.
+//! World size and rank, from whoever launched this process, and where its peers meet. The only file that reads rank
+//! variables; environment comes in as a function, so that every launcher's variables can be a literal in a test. Must
+//! not know engines, nor the store that listens at the address found here.
 //!
 //! | launcher | size, rank, local rank |
 //! |---|---|
 //! | torchrun | `WORLD_SIZE`, `RANK`, `LOCAL_RANK` (all three) |
 //! | mpirun (Open MPI) | `OMPI_COMM_WORLD_SIZE`, `…_RANK`, `…_LOCAL_RANK` |
+//! | mpirun (MVAPICH) | `MV2_COMM_WORLD_SIZE`, `…_RANK`, `…_LOCAL_RANK` |
 //! | mpirun (MPICH, Intel), `srun --mpi=pmi2` | `PMI_SIZE`, `PMI_RANK`, `MPI_LOCALRANKID` or `SLURM_LOCALID` |
+//! | `srun --mpi=pmix` | `SLURM_STEP_NUM_TASKS`, `PMIX_RANK`, `SLURM_LOCALID` |
 //! | srun | `SLURM_STEP_NUM_TASKS`, `SLURM_PROCID`, `SLURM_LOCALID` |
 //!
 //! The innermost launcher wins, hence this order: an `mpirun` or `torchrun` inside a Slurm step starts its helpers with
 //! srun, one per node, and their children inherit a `SLURM_STEP_NUM_TASKS` that counts nodes. `SLURM_NTASKS` is never
 //! read: a batch shell has `SLURM_NTASKS=2` and `SLURM_PROCID=0` though it runs once, and would wait for a peer for ever.
+//! A shell that is itself a step (newer `salloc`, a notebook's kernel) is one process as well. `--launcher` overrides.
+
+mod launcher;
+
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Who started this process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Launcher {
-    /// Nobody: a shell, a batch script, a notebook.
-    Local,
-    /// `srun`.
-    Slurm,
-    /// `mpirun` of Open MPI.
-    OpenMpi,
-    /// A process manager that speaks PMI: MPICH, Intel MPI, `srun --mpi=pmi2`.
-    Pmi,
-    /// `torchrun`.
-    Torchrun,
-}
+use crate::nodelist::{self, NodelistError};
+
+pub use launcher::{Launcher, LauncherChoice};
 
 /// This process among its peers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +37,22 @@ pub struct World {
     pub local_rank: u32,
     /// From whom we know.
     pub launcher: Launcher,
+    /// Where it runs: Slurm's name of the node under srun, else the host name.
+    pub node: String,
+    /// What was read, as `NAME=value`; empty for one process.
+    pub variables: Vec<String>,
+}
+
+/// `rank 3 of 4 (local rank 1 on n2), from srun: SLURM_STEP_NUM_TASKS=4 SLURM_PROCID=3`: for the log's first line.
+impl fmt::Display for World {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let World { world_size, rank, local_rank, launcher, node, variables } = self;
+        if *launcher == Launcher::Local {
+            return write!(f, "one process on {node}, started by no launcher");
+        }
+        let variables = variables.join(" ");
+        write!(f, "rank {rank} of {world_size} (local rank {local_rank} on {node}), from {launcher}: {variables}")
+    }
 }
 
 /// What is wrong with the launcher's variables, or with a world this build cannot serve.
@@ -74,9 +86,44 @@ pub enum WorldError {
         /// Size as read.
         world_size: u32,
     },
+    /// `--launcher` names none that we know.
+    #[error("unknown launcher `{name}`: choose slurm, mpi, env or local")]
+    UnknownLauncher {
+        /// As typed.
+        name: String,
+    },
+    /// `--launcher` names one whose variables are not there.
+    #[error("--launcher {choice}: looked for {looked_for}, found {found}; leave --launcher out to see what is found")]
+    Absent {
+        /// As typed.
+        choice: &'static str,
+        /// Names of the variables.
+        looked_for: String,
+        /// Those of them that are set.
+        found: String,
+    },
+    /// Two launchers count this process differently.
+    #[error("PMIX_RANK={pmix} but SLURM_PROCID={slurm}; choose whom to believe with --launcher")]
+    Contradiction {
+        /// Rank that PMIx says.
+        pmix: u32,
+        /// Rank that Slurm says.
+        slurm: u32,
+    },
+    /// A variable is not an address.
+    #[error("{name}={value:?} is not host:port")]
+    NotAnAddress {
+        /// Variable.
+        name: &'static str,
+        /// Its value.
+        value: String,
+    },
+    /// Slurm's list of hosts cannot be read.
+    #[error("SLURM_STEP_NODELIST: {0}")]
+    Hosts(#[from] NodelistError),
     /// Several processes, and no engine that joins processes.
     #[error(
-        "this build has no engine for {world_size} processes (found by {launcher:?}, rank {rank}); start one process and \
+        "this build has no engine for {world_size} processes (found by {launcher}, rank {rank}); start one process and \
          give it threads with --ranks N, e.g. `srun --ntasks=1 --cpus-per-task=N syncytia train … --ranks N`"
     )]
     NoEngine {
@@ -98,7 +145,7 @@ struct Variables {
 }
 
 /// Innermost first; `srun` last, because the others may run inside its step.
-const LAUNCHERS: [Variables; 4] = [
+const LAUNCHERS: [Variables; 6] = [
     Variables { launcher: Launcher::Torchrun, size: "WORLD_SIZE", rank: "RANK", local_rank: &["LOCAL_RANK"] },
     Variables {
         launcher: Launcher::OpenMpi,
@@ -107,36 +154,68 @@ const LAUNCHERS: [Variables; 4] = [
         local_rank: &["OMPI_COMM_WORLD_LOCAL_RANK"],
     },
     Variables {
+        launcher: Launcher::Mvapich,
+        size: "MV2_COMM_WORLD_SIZE",
+        rank: "MV2_COMM_WORLD_RANK",
+        local_rank: &["MV2_COMM_WORLD_LOCAL_RANK"],
+    },
+    Variables {
         launcher: Launcher::Pmi,
         size: "PMI_SIZE",
         rank: "PMI_RANK",
-        local_rank: &["MPI_LOCALRANKID", "SLURM_LOCALID"],
+        local_rank: &["MPI_LOCALRANKID", STEP_LOCAL_RANK],
     },
-    Variables {
-        launcher: Launcher::Slurm,
-        size: "SLURM_STEP_NUM_TASKS",
-        rank: "SLURM_PROCID",
-        local_rank: &["SLURM_LOCALID"],
-    },
+    Variables { launcher: Launcher::Pmix, size: STEP_SIZE, rank: "PMIX_RANK", local_rank: &[STEP_LOCAL_RANK] },
+    Variables { launcher: Launcher::Slurm, size: STEP_SIZE, rank: STEP_RANK, local_rank: &[STEP_LOCAL_RANK] },
 ];
+
+const STEP_SIZE: &str = "SLURM_STEP_NUM_TASKS";
+const STEP_RANK: &str = "SLURM_PROCID";
+const STEP_LOCAL_RANK: &str = "SLURM_LOCALID";
+
+/// Steps that are a shell: interactive (`salloc` since 21.08), batch script, extern (`ssh` into a job).
+const SHELL_STEPS: [&str; 3] = ["4294967290", "4294967291", "4294967292"];
 
 impl World {
     /// One process, started by nobody.
     pub fn local() -> World {
-        World { world_size: 1, rank: 0, local_rank: 0, launcher: Launcher::Local }
+        let (launcher, node) = (Launcher::Local, host_name());
+        World { world_size: 1, rank: 0, local_rank: 0, launcher, node, variables: Vec::new() }
     }
 
-    /// The world as the launcher's variables tell it; `vars` is `|name| std::env::var(name).ok()`.
+    /// The world as the launcher's variables tell it; `vars` is `|name| std::env::var(name).ok()`, `choice` is
+    /// `--launcher`.
     ///
     /// # Errors
-    /// [`WorldError`] when a launcher's variables are incomplete, no numbers, or contradict each other.
-    pub fn from_env(vars: impl Fn(&str) -> Option<String>) -> Result<World, WorldError> {
-        for launcher in &LAUNCHERS {
-            if let Some(world) = launcher.read(&vars)? {
+    /// [`WorldError`] when a launcher's variables are incomplete, no numbers, or contradict each other; when those of
+    /// the chosen launcher are absent.
+    pub fn from_env(
+        vars: impl Fn(&str) -> Option<String>,
+        choice: Option<LauncherChoice>,
+    ) -> Result<World, WorldError> {
+        let shell = vars("SLURM_STEP_ID").is_some_and(|step| SHELL_STEPS.contains(&step.as_str()));
+        let asked: Vec<&Variables> = match choice {
+            Some(choice) => LAUNCHERS.iter().filter(|v| choice.launchers().contains(&v.launcher)).collect(),
+            None => LAUNCHERS.iter().filter(|v| !(shell && v.size == STEP_SIZE)).collect(),
+        };
+        for launcher in &asked {
+            if let Some(mut world) = launcher.read(&vars)? {
+                // Hydra hands the variables of the first node to all: only the step's own ranks may believe its name.
+                if let (true, Some(name)) = (world.is_slurm_step(&vars), vars("SLURMD_NODENAME")) {
+                    world.node = name;
+                }
                 return Ok(world);
             }
         }
-        Ok(World::local())
+        match choice {
+            None | Some(LauncherChoice::Local) => Ok(World::local()),
+            Some(choice) => Err(absent(choice, &asked, &vars)),
+        }
+    }
+
+    /// [`World`] in words: who launched it, as read from which variables.
+    pub fn source(&self) -> String {
+        self.to_string()
     }
 
     /// Refuses a world of several processes, in words.
@@ -149,29 +228,132 @@ impl World {
         }
         Err(WorldError::NoEngine { world_size: self.world_size, rank: self.rank, launcher: self.launcher })
     }
+
+    /// `host:port` where rank 0 lets its peers meet, when the engine cannot tell them: `SYNCYTIA_STORE`; torchrun's
+    /// `MASTER_ADDR` and the port after `MASTER_PORT`, which torchrun's own store holds; under srun the first host of
+    /// the step and [`step_port`]. None for one process and for `mpirun`, whose variables differ from node to node:
+    /// there MPI's own broadcast tells.
+    ///
+    /// # Errors
+    /// [`WorldError`] for an address or a host list that cannot be read.
+    pub fn rendezvous(&self, vars: impl Fn(&str) -> Option<String>) -> Result<Option<String>, WorldError> {
+        if let Some(value) = vars("SYNCYTIA_STORE") {
+            let port = value.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
+            return match port {
+                Some(Ok(1..)) => Ok(Some(value)),
+                _ => Err(WorldError::NotAnAddress { name: "SYNCYTIA_STORE", value }),
+            };
+        }
+        if self.launcher == Launcher::Torchrun {
+            let (Some(host), Some(port)) = (vars("MASTER_ADDR"), vars("MASTER_PORT")) else { return Ok(None) };
+            let port: u16 = port.parse().map_err(|_| WorldError::NotAnAddress { name: "MASTER_PORT", value: port })?;
+            let port = port.checked_add(1).unwrap_or(port - 1);
+            let host = if host.contains(':') { format!("[{host}]") } else { host }; // IPv6
+            return Ok(Some(format!("{host}:{port}")));
+        }
+        if !self.is_slurm_step(&vars) {
+            return Ok(None);
+        }
+        let (Some(list), Some(job), Some(step)) =
+            (vars("SLURM_STEP_NODELIST"), vars("SLURM_JOB_ID"), vars("SLURM_STEP_ID"))
+        else {
+            return Ok(None);
+        };
+        let (job, step) = (number("SLURM_JOB_ID", job)?, number("SLURM_STEP_ID", step)?);
+        let first = nodelist::expand(&list)?.swap_remove(0); // never empty
+        Ok(Some(format!("{first}:{}", step_port(job, step))))
+    }
+
+    /// The name of this start of this world, equal on all its ranks and on no other's: `job.step.restarts` under srun
+    /// (an array's job as `78_1`), run id and restarts under torchrun. None where [`World::rendezvous`] knows nothing.
+    ///
+    /// # Errors
+    /// [`WorldError::NotANumber`] for a restart count that is none.
+    pub fn generation(&self, vars: impl Fn(&str) -> Option<String>) -> Result<Option<String>, WorldError> {
+        if self.launcher == Launcher::Torchrun {
+            let restarts =
+                number("TORCHELASTIC_RESTART_COUNT", vars("TORCHELASTIC_RESTART_COUNT").unwrap_or("0".into()))?;
+            return Ok(vars("TORCHELASTIC_RUN_ID").map(|run| format!("{run}.{restarts}")));
+        }
+        let (true, Some(step)) = (self.is_slurm_step(&vars), vars("SLURM_STEP_ID")) else { return Ok(None) };
+        Ok(Job::from_env(&vars)?.map(|job| format!("{}.{step}.{}", job.id, job.restart_count)))
+    }
+
+    /// Whether the tasks of the Slurm step are the ranks of this world, so that the step's other variables hold too.
+    fn is_slurm_step(&self, vars: &impl Fn(&str) -> Option<String>) -> bool {
+        let says = |name: &str, value: u32| vars(name).is_some_and(|v| v.trim() == value.to_string());
+        matches!(self.launcher, Launcher::Slurm | Launcher::Pmix | Launcher::Pmi)
+            && says(STEP_SIZE, self.world_size)
+            && says(STEP_RANK, self.rank)
+    }
+}
+
+/// The port of a Slurm step: 20,000 + (job + 7919 · step) modulo 10,000. Below Linux' range of outgoing ports (32768),
+/// so no connection holds it by chance. Job *and* step, because two jobs, or two steps of one, may share a node; and a
+/// sum, because a hash lets 5 % of 1,000 neighbours in the queue collide and this none of them.
+pub fn step_port(job: u32, step: u32) -> u16 {
+    20_000 + ((u64::from(job) + 7919 * u64::from(step)) % 10_000) as u16
+}
+
+/// This host's own name.
+pub fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 impl Variables {
+    fn names(&self) -> impl Iterator<Item = &'static str> {
+        [self.size, self.rank].into_iter().chain(self.local_rank.iter().copied())
+    }
+
     fn read(&self, vars: &impl Fn(&str) -> Option<String>) -> Result<Option<World>, WorldError> {
-        let local = self.local_rank.iter().find(|name| vars(name).is_some());
+        // Hydra inside a step: the step's local rank is that of Hydra's helper.
+        let foreign = self.launcher == Launcher::Pmi
+            && (vars(STEP_SIZE) != vars(self.size) || vars(STEP_RANK) != vars(self.rank));
+        let believed = |name: &str| vars(name).is_some() && !(foreign && name == STEP_LOCAL_RANK);
+        let local = self.local_rank.iter().find(|name| believed(name));
         // `WORLD_SIZE` alone is a habit of batch scripts, not a launcher: torchrun sets all three.
         if self.launcher == Launcher::Torchrun && (vars(self.rank).is_none() || local.is_none()) {
             return Ok(None);
         }
-        let Some(size) = vars(self.size) else { return Ok(None) };
+        // PMIx says no size: its rank is the sign, and a missing size (a bare prterun) is an error, not one process.
+        if self.launcher == Launcher::Pmix && vars(self.rank).is_none() {
+            return Ok(None);
+        }
+        let Some(size) = vars(self.size) else {
+            return match self.launcher {
+                Launcher::Pmix => Err(WorldError::Missing { present: self.rank, missing: self.size }),
+                _ => Ok(None),
+            };
+        };
         let world_size = number(self.size, size)?;
         let rank = vars(self.rank).ok_or(WorldError::Missing { present: self.size, missing: self.rank })?;
         let rank = number(self.rank, rank)?;
         if rank >= world_size {
             return Err(WorldError::OutOfRange { rank_name: self.rank, size_name: self.size, rank, world_size });
         }
+        if let (Launcher::Pmix, Some(slurm)) = (self.launcher, vars(STEP_RANK)) {
+            let slurm = number(STEP_RANK, slurm)?;
+            if slurm != rank {
+                return Err(WorldError::Contradiction { pmix: rank, slurm });
+            }
+        }
         let local_rank = match local {
             Some(name) => number(name, vars(name).unwrap_or_default())?,
             None if world_size == 1 => 0,
             None => return Err(WorldError::Missing { present: self.size, missing: self.local_rank[0] }),
         };
-        Ok(Some(World { world_size, rank, local_rank, launcher: self.launcher }))
+        let variables = vec![format!("{}={world_size}", self.size), format!("{}={rank}", self.rank)];
+        Ok(Some(World { world_size, rank, local_rank, launcher: self.launcher, variables, ..World::local() }))
     }
+}
+
+fn absent(choice: LauncherChoice, asked: &[&Variables], vars: &impl Fn(&str) -> Option<String>) -> WorldError {
+    let mut names: Vec<&str> = asked.iter().flat_map(|v| v.names()).collect();
+    names.sort_unstable();
+    names.dedup();
+    let found: Vec<&str> = names.iter().copied().filter(|name| vars(name).is_some()).collect();
+    let found = if found.is_empty() { "none".into() } else { format!("only {}", found.join(", ")) };
+    WorldError::Absent { choice: choice.name(), looked_for: names.join(", "), found }
 }
 
 fn number(name: &'static str, value: String) -> Result<u32, WorldError> {
@@ -208,82 +390,4 @@ impl Job {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Variables as a line of a shell: `A=1 B=2`.
-    fn env(line: &str) -> impl Fn(&str) -> Option<String> {
-        let pairs: Vec<(String, String)> =
-            line.split(' ').filter_map(|p| p.split_once('=')).map(|(k, v)| (k.into(), v.into())).collect();
-        move |name| pairs.iter().find(|(k, _)| k == name).map(|(_, v)| v.clone())
-    }
-
-    fn check(line: &str, launcher: Launcher, rank: u32, world_size: u32, local_rank: u32) {
-        let expected = World { world_size, rank, local_rank, launcher };
-        assert_eq!(World::from_env(env(line)), Ok(expected), "{line}");
-    }
-
-    #[test]
-    fn every_launcher_is_read_by_its_own_variables() {
-        check("", Launcher::Local, 0, 1, 0);
-        check("SLURM_STEP_NUM_TASKS=4 SLURM_PROCID=3 SLURM_LOCALID=1", Launcher::Slurm, 3, 4, 1);
-        check("OMPI_COMM_WORLD_SIZE=2 OMPI_COMM_WORLD_RANK=1 OMPI_COMM_WORLD_LOCAL_RANK=1", Launcher::OpenMpi, 1, 2, 1);
-        check("PMI_SIZE=3 PMI_RANK=2 MPI_LOCALRANKID=0", Launcher::Pmi, 2, 3, 0);
-        check("WORLD_SIZE=8 RANK=5 LOCAL_RANK=1", Launcher::Torchrun, 5, 8, 1);
-    }
-
-    #[test]
-    fn a_batch_shell_is_one_process_though_it_has_tasks_and_a_rank() {
-        // the batch shell of a two-node job under Slurm 22.05
-        let shell = "SLURM_JOB_ID=6 SLURM_NTASKS=2 SLURM_NPROCS=2 SLURM_PROCID=0 SLURM_LOCALID=0 SLURM_NODEID=0";
-        check(shell, Launcher::Local, 0, 1, 0);
-    }
-
-    #[test]
-    fn one_task_inside_a_larger_allocation_is_one_process() {
-        check("SLURM_NTASKS=1 SLURM_STEP_NUM_TASKS=1 SLURM_PROCID=0 SLURM_LOCALID=0", Launcher::Slurm, 0, 1, 0);
-    }
-
-    #[test]
-    fn a_launcher_inside_a_step_wins_over_the_step() {
-        // mpirun's daemons run one per node: the inherited step variables count nodes
-        let step = "SLURM_STEP_NUM_TASKS=2 SLURM_PROCID=1 SLURM_LOCALID=0";
-        let ompi = "OMPI_COMM_WORLD_SIZE=8 OMPI_COMM_WORLD_RANK=6 OMPI_COMM_WORLD_LOCAL_RANK=2";
-        check(&format!("{step} {ompi}"), Launcher::OpenMpi, 6, 8, 2);
-        check(&format!("{step} WORLD_SIZE=8 RANK=6 LOCAL_RANK=2"), Launcher::Torchrun, 6, 8, 2);
-        // srun --mpi=pmi2: both say the same, the local rank comes from Slurm
-        check("SLURM_STEP_NUM_TASKS=2 SLURM_PROCID=1 SLURM_LOCALID=1 PMI_SIZE=2 PMI_RANK=1", Launcher::Pmi, 1, 2, 1);
-    }
-
-    #[test]
-    fn an_exported_world_size_alone_is_no_launcher() {
-        check("WORLD_SIZE=8", Launcher::Local, 0, 1, 0);
-    }
-
-    #[test]
-    fn contradictions_are_refused_with_the_names_of_the_variables() {
-        let refused = |line: &str| World::from_env(env(line)).unwrap_err().to_string();
-        assert!(refused("SLURM_STEP_NUM_TASKS=2").contains("SLURM_PROCID is not"));
-        assert!(refused("SLURM_STEP_NUM_TASKS=2 SLURM_PROCID=0").contains("SLURM_LOCALID is not"));
-        assert!(refused("SLURM_STEP_NUM_TASKS=two SLURM_PROCID=0").contains("\"two\""));
-        assert!(refused("PMI_SIZE=2 PMI_RANK=2 MPI_LOCALRANKID=0").contains("PMI_RANK=2 does not fit PMI_SIZE=2"));
-        assert!(refused("SLURM_STEP_NUM_TASKS=0 SLURM_PROCID=0 SLURM_LOCALID=0").contains("does not fit"));
-    }
-
-    #[test]
-    fn several_processes_are_refused_in_words() {
-        assert_eq!(World::local().require_single(), Ok(()));
-        let two = World::from_env(env("WORLD_SIZE=2 RANK=1 LOCAL_RANK=1")).unwrap();
-        let words = two.require_single().unwrap_err().to_string();
-        assert!(words.contains("no engine for 2 processes") && words.contains("--ranks N"), "{words}");
-    }
-
-    #[test]
-    fn a_job_carries_the_id_that_requeue_takes_and_its_life() {
-        let job = |line: &str| Job::from_env(env(line)).unwrap();
-        assert_eq!(job(""), None);
-        assert_eq!(job("SLURM_JOB_ID=77"), Some(Job { id: "77".into(), restart_count: 0 }));
-        let array = "SLURM_JOB_ID=79 SLURM_ARRAY_JOB_ID=78 SLURM_ARRAY_TASK_ID=1 SLURM_RESTART_COUNT=2";
-        assert_eq!(job(array), Some(Job { id: "78_1".into(), restart_count: 2 }));
-    }
-}
+mod tests;
