@@ -123,8 +123,9 @@ pub enum WorldError {
     Hosts(#[from] NodelistError),
     /// Several processes, and no engine that joins processes.
     #[error(
-        "this build has no engine for {world_size} processes (found by {launcher}, rank {rank}); start one process and \
-         give it threads with --ranks N, e.g. `srun --ntasks=1 --cpus-per-task=N syncytia train … --ranks N`"
+        "this build has no engine for {world_size} processes (found by {launcher}, rank {rank}): rebuild with \
+         `--features mpi`, or start one process and give it threads with --ranks N, e.g. `srun --ntasks=1 \
+         --cpus-per-task=N syncytia train … --ranks N`"
     )]
     NoEngine {
         /// Processes found.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use syncytia_launch::ExitCode;
 use syncytia_launch::signals::StopVote;
-use syncytia_launch::world::{Job, World};
+use syncytia_launch::world::{Job, LauncherChoice, World};
 use syncytia_shards::draw::STEP_VERSION;
 use syncytia_shards::durable;
 use syncytia_shards::reader::Shards;
@@ -42,6 +42,9 @@ pub struct Args {
     /// Ranks as threads of this process: a number or `auto` (train.ranks).
     #[arg(long)]
     ranks: Option<String>,
+    /// Who started this process, where that is not found by itself: slurm, mpi, env (torchrun) or local (one process).
+    #[arg(long)]
+    launcher: Option<LauncherChoice>,
     /// A key of the config, repeatable.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -71,7 +74,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         sets.push(format!("train.ranks={ranks}"));
     }
     let config: TrainConfig = config::load(&args.config, &sets).map_err(not_of_the_shards)?;
-    let end = train(&config, &args.shards, &args.run, args.resume)?;
+    let end = train(&config, &args.shards, &args.run, args.resume, args.launcher)?;
     let (code, step) = match end {
         End::Finished => (ExitCode::Done, config.train.max_steps),
         End::Stopped { global_step } => (ExitCode::Stopped, global_step),
@@ -100,14 +103,23 @@ fn not_of_the_shards(mut error: ConfigError) -> ConfigError {
 }
 
 /// Trains in a locked run folder, on this process's ranks or as one of several processes.
-pub fn train(config: &TrainConfig, shards: &Path, run: &Path, resume: ResumeIf) -> anyhow::Result<End> {
+pub fn train(
+    config: &TrainConfig,
+    shards: &Path,
+    run: &Path,
+    resume: ResumeIf,
+    launcher: Option<LauncherChoice>,
+) -> anyhow::Result<End> {
     config.check()?;
     // First of all: a USR1 that comes while data is loaded must become a vote, not the end.
     let stop = StopVote::on_signals().context("cannot listen to signals")?;
     let vars = |name: &str| std::env::var(name).ok();
-    let world = World::from_env(vars).map_err(|e| UsageError(e.to_string()))?;
+    let world = World::from_env(vars, launcher).map_err(|e| UsageError(e.to_string()))?;
     let job = Job::from_env(vars).map_err(|e| UsageError(e.to_string()))?;
     let folder = RunFolder::at(run);
+    if world.world_size > 1 && world.rank == 0 {
+        eprintln!("{}", world.source());
+    }
     let mut group = join::join(world, config, &folder)?;
     let prepared = Shards::open(shards).map(Arc::new);
     let shards = group.together("opening the shards", prepared.map_err(anyhow::Error::from), exit::number)?;

@@ -16,8 +16,6 @@ use crate::train::run_folder::RunFolder;
 pub struct Machine {
     /// Its place among the processes.
     pub world: World,
-    /// Host name.
-    pub host: String,
     /// Cores it may use.
     pub cores: usize,
     /// Of syncytia.
@@ -49,7 +47,6 @@ impl Machine {
     pub fn this(world: &World) -> Machine {
         Machine {
             world: world.clone(),
-            host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             arch: std::env::consts::ARCH.to_owned(),
@@ -83,7 +80,7 @@ pub fn write(
             if ours != theirs {
                 eprintln!(
                     "warning: {name} is {ours} on rank 0 ({}) and {theirs} on rank {rank} ({}): {NOT_PROMISED}",
-                    first.host, other.host
+                    first.world.node, other.world.node
                 );
             }
         }

@@ -2,13 +2,16 @@
 //! to the shards, through training and evaluation, to `impute`.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use syncytia_shards::ingest::h5ad_write::{self, AnnData};
 use syncytia_shards::ingest::{self, IngestOptions};
 use syncytia_shards::processed::{Matrix, Split};
 use syncytia_shards::reader::Shards;
+use syncytia_shards::writer::{self, WriteOptions};
 
 use crate::command::{cut, done, refused};
+use crate::stage::{self, Theatre, tiny};
 
 /// The shipped section with an embedding of two columns.
 fn with_embedding(path: &Path, value: impl Fn(usize) -> f32) {
@@ -68,6 +71,27 @@ fn covariates_go_from_the_file_to_the_prediction() {
     let process = [&process[..], &["--set", "filter.top_moran=16", "--set", "split.kind=block"]].concat();
     refused(&process, 2, &["27 covariates", "syncytia impute"]);
     refused(&["impute", &run, "--input", &cut(), "--output", &a], 3, &["X_toy", "input.features"]);
+}
+
+/// Two sections that differ only in which spot has which covariate, so that even their means are the same: the loss
+/// differs as soon as the head, which starts at zero, has moved.
+#[test]
+fn training_sees_the_covariates() {
+    let losses = |sign: fn(usize, usize) -> bool| {
+        let mut processed = stage::processed_with("top_moran = 16\ncontext_genes = 1");
+        for piece in &mut processed.pieces {
+            let n = piece.covariates.values.len();
+            let values = piece.covariates.values.iter_mut().enumerate();
+            values.for_each(|(i, v)| *v = if sign(i, n) { 1.0 } else { -1.0 }); // their sum is exact in any order
+        }
+        let dir = tempfile::tempdir().unwrap();
+        writer::write(&processed, "", dir.path(), &WriteOptions::default()).unwrap();
+        let shards = Arc::new(Shards::open(dir.path()).unwrap());
+        let (_, seen) = Theatre::new().run_on(shards, &tiny(|c| c.train.max_steps = 3), 2, None).unwrap();
+        seen.losses
+    };
+    let (upper, lower) = (losses(|i, n| i < n / 2), losses(|i, n| i >= n - n / 2));
+    assert!(upper[2] != lower[2], "{upper:?}");
 }
 
 #[test]

@@ -19,6 +19,9 @@ mod leak;
 mod mpirun;
 /// One processed AnnData, and what it refuses.
 mod process;
+/// Several processes train as one.
+#[cfg(feature = "mpi")]
+mod processes;
 /// The README's commands.
 mod readme;
 /// The page of a run again, and several runs on one page.
