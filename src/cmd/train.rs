@@ -74,11 +74,14 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         sets.push(format!("train.ranks={ranks}"));
     }
     let config: TrainConfig = config::load(&args.config, &sets).map_err(not_of_the_shards)?;
-    let end = train(&config, &args.shards, &args.run, args.resume, args.launcher)?;
+    let Trained { end, leads } = train(&config, &args.shards, &args.run, args.resume, args.launcher)?;
     let (code, step) = match end {
         End::Finished => (ExitCode::Done, config.train.max_steps),
         End::Stopped { global_step } => (ExitCode::Stopped, global_step),
     };
+    if !leads {
+        return Ok(code); // rank 0 speaks for all
+    }
     if args.json {
         out::json(&serde_json::json!({"run": args.run, "global_step": step, "finished": end == End::Finished}))?;
     } else if end == End::Finished {
@@ -102,6 +105,14 @@ fn not_of_the_shards(mut error: ConfigError) -> ConfigError {
     error
 }
 
+/// How training ended, in this process.
+pub struct Trained {
+    /// How.
+    pub end: End,
+    /// Whether this process has rank 0.
+    pub leads: bool,
+}
+
 /// Trains in a locked run folder, on this process's ranks or as one of several processes.
 pub fn train(
     config: &TrainConfig,
@@ -109,7 +120,7 @@ pub fn train(
     run: &Path,
     resume: ResumeIf,
     launcher: Option<LauncherChoice>,
-) -> anyhow::Result<End> {
+) -> anyhow::Result<Trained> {
     config.check()?;
     // First of all: a USR1 that comes while data is loaded must become a vote, not the end.
     let stop = StopVote::on_signals().context("cannot listen to signals")?;
@@ -149,8 +160,10 @@ pub fn train(
     let resumed_from = resumed.map(|r| r.name);
     let run = Run { ready: &ready, state, resumed_from, folder: &folder, lock, stop: &vote, observer: &*observer };
     let deadline = Duration::from_secs(config.train.deadline_s);
+    let leads = group.leads();
     let engines = group.engines(|| trainer::thread_ranks(world_size(config, &machines), deadline));
-    Ok(trainer::train(&run, engines)?)
+    let end = trainer::train(&run, engines)?;
+    Ok(Trained { end, leads })
 }
 
 /// Ranks of the run: the processes, or in one process its threads.
