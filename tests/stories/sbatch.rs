@@ -1,10 +1,13 @@
-//! `slurm/train.sbatch` runs as it is: with programs on PATH that answer as Slurm does, and `syncytia` in between.
+//! The templates of `slurm/` run as they are: with programs on PATH that answer as Slurm does, and `syncytia` in between.
+//! `tests/cluster` runs them under a real one.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
+
+use crate::stage;
 
 /// A folder of fake programs; each writes its arguments to `calls`.
 struct Cluster {
@@ -30,17 +33,22 @@ impl Cluster {
     }
 
     fn submit(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Child {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("slurm/train.sbatch");
+        self.submit_template("train", arguments, environment)
+    }
+
+    fn submit_template(&self, template: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Child {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("slurm/{template}.sbatch"));
         let path = format!("{}:{}", self.folder.path().display(), std::env::var("PATH").unwrap());
         let mut command = Command::new("bash");
-        command.arg(script).args(arguments).env("PATH", path).stdout(Stdio::piped()).stderr(Stdio::piped());
-        for name in
-            ["SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT", "SYNCYTIA", "RANKS", "MAX_REQUEUES"]
-        {
-            command.env_remove(name);
+        command.arg(script).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let ours = ["SYNCYTIA", "CONTAINER", "RANKS", "THREADS", "MPI", "STAGE", "MAX_REQUEUES"];
+        for (name, _) in std::env::vars() {
+            if name.starts_with("SLURM_") || ours.contains(&name.as_str()) {
+                command.env_remove(name);
+            }
         }
-        command.env("SLURM_JOB_ID", "41").env("SLURM_CPUS_PER_TASK", "4").envs(environment.iter().copied());
-        command.spawn().unwrap()
+        command.env("PATH", path).env("SLURM_JOB_ID", "41").env("SLURM_CPUS_PER_TASK", "4");
+        command.envs(environment.iter().copied()).spawn().unwrap()
     }
 
     fn run(&self, environment: &[(&str, &str)]) -> Output {
@@ -152,8 +160,201 @@ fn a_job_that_is_ended_from_outside_saves_and_is_not_requeued_by_the_script() {
 
 #[test]
 fn too_few_arguments_are_refused_before_a_step_starts() {
+    for (template, arguments) in [("train", &["C.toml", "D"][..]), ("shard", &["D"]), ("evaluate", &[])] {
+        let cluster = Cluster::new("exit 0");
+        let output = cluster.submit_template(template, arguments, &[]).wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{template}");
+        assert!(said(&output).contains("usage:") && cluster.calls().is_empty(), "{template}");
+    }
+}
+
+#[test]
+fn several_tasks_are_one_rank_each_joined_by_what_the_program_was_built_with() {
+    let two_nodes = [("SLURM_JOB_NUM_NODES", "2"), ("SLURM_NTASKS", "8"), ("SLURM_CPUS_PER_TASK", "2")];
+    let step = |mpi: &str, threads: u8| {
+        format!(
+            "srun --mpi={mpi} --ntasks=8 --cpus-per-task=2 --kill-on-bad-exit=1 /opt/s train C.toml --shards D --run R \
+             --set train.threads={threads} --resume auto"
+        )
+    };
+    let said_by_ldd = |library: &str, environment: &[(&str, &str)]| {
+        let cluster = Cluster::new("exit 0");
+        cluster.program("ldd", &format!("echo '\t{library} => /usr/lib/{library} (0x00007f2b1c000000)'"));
+        let environment = [&two_nodes[..], &[("SYNCYTIA", "/opt/s")], environment].concat();
+        let output = cluster.run(&environment);
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+        cluster.calls().into_iter().find(|c| c.starts_with("srun")).unwrap()
+    };
+    for (library, mpi) in [
+        ("libmpi.so.40", "pmix"),
+        ("libmpich.so.12", "pmi2"),
+        ("libmpi.so.12", "pmi2"),
+        ("libmpi_cray.so.12", "cray_shasta"),
+        ("libc.so.6", "none"),
+    ] {
+        assert_eq!(said_by_ldd(library, &[]), step(mpi, 2), "{library}");
+    }
+    assert_eq!(said_by_ldd("libmpi.so.40", &[("MPI", "pmix_v4"), ("THREADS", "1")]), step("pmix_v4", 1));
+    assert_eq!(said_by_ldd("libmpi.so.40", &[("SLURM_MPI_TYPE", "pmix_v3")]), step("pmix_v3", 2));
+}
+
+#[test]
+fn an_element_of_an_array_has_a_seed_and_a_run_of_its_own() {
+    let element = [("SLURM_ARRAY_JOB_ID", "40"), ("SLURM_ARRAY_TASK_ID", "43")];
     let cluster = Cluster::new("exit 0");
-    let output = cluster.submit(&["C.toml", "D"], &[]).wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(2));
-    assert!(said(&output).contains("usage:") && cluster.calls().is_empty());
+    let arguments = ["C.toml", "D", "R", "--set", "train.max_steps=3"];
+    cluster.submit(&arguments, &element).wait_with_output().unwrap();
+    let wanted =
+        "train C.toml --shards D --run R/seed-43 --ranks 4 --set train.seed=43 --resume auto --set train.max_steps=3";
+    assert!(cluster.calls()[0].ends_with(wanted), "{:?}", cluster.calls());
+
+    let cluster = Cluster::new("exit 0");
+    cluster.submit_template("evaluate", &["R", "--split", "val"], &element).wait_with_output().unwrap();
+    assert!(cluster.calls()[0].ends_with("evaluate R/seed-43 --split val"), "{:?}", cluster.calls());
+}
+
+#[test]
+fn shards_and_evaluations_are_one_task_with_all_its_cores_and_its_exit_code() {
+    let environment = [("CONTAINER", "apptainer exec s.sif"), ("SYNCYTIA", "/opt/s")];
+    for (template, arguments, wanted) in [
+        ("shard", &["D", "a.h5ad", "--split", "val=b"][..], "shard a.h5ad --split val=b --out D --jobs 4 --resume"),
+        ("evaluate", &["R", "--sweep"], "evaluate R --sweep"),
+    ] {
+        let cluster = Cluster::new("echo cores $RAYON_NUM_THREADS; exit 3");
+        let output = cluster.submit_template(template, arguments, &environment).wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+        assert!(said(&output).contains("cores 4"), "{}", said(&output));
+        assert_eq!(
+            cluster.calls(),
+            [format!("srun --ntasks=1 --cpus-per-task=4 apptainer exec s.sif /opt/s {wanted}")]
+        );
+    }
+}
+
+/// An `srun` that runs what it is given, once.
+const RUNS: &str = r#"while [[ $1 == --* ]]; do shift; done; exec "$@""#;
+
+/// Trains two steps on staged shards with the real program, inside a job.
+fn train_staged(cluster: &Cluster, shards: &Path, job: &str, environment: &[(&str, &str)]) -> Output {
+    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/spackle/tiny.toml");
+    let (run, disk) = (cluster.file("run"), cluster.file("disk"));
+    let arguments =
+        [config.to_str().unwrap(), shards.to_str().unwrap(), run.to_str().unwrap(), "--set", "train.max_steps=2"];
+    let always = [
+        ("SYNCYTIA", env!("CARGO_BIN_EXE_syncytia")),
+        ("STAGE", disk.to_str().unwrap()),
+        ("RANKS", "1"),
+        ("SLURM_ARRAY_JOB_ID", "40"),
+        ("SLURM_ARRAY_TASK_ID", job),
+    ];
+    cluster.submit(&arguments, &[&always[..], environment].concat()).wait_with_output().unwrap()
+}
+
+/// What lies under a folder, sorted.
+fn files(folder: &Path) -> Vec<String> {
+    let found =
+        Command::new("find").args([folder.to_str().unwrap(), "-type", "f", "-printf", "%P\n"]).output().unwrap();
+    let mut names: Vec<String> = String::from_utf8(found.stdout).unwrap().lines().map(str::to_owned).collect();
+    names.sort();
+    names
+}
+
+fn copy_of(shards: &Path) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    let from = format!("{}/.", shards.display());
+    assert!(Command::new("cp").args(["-r", &from, copy.path().to_str().unwrap()]).status().unwrap().success());
+    copy
+}
+
+#[test]
+fn staged_shards_are_whole_are_trained_on_and_are_gone_after_the_job() {
+    let shards = stage::shards();
+    let cluster = Cluster::new(RUNS);
+    let output = train_staged(&cluster, shards.dir(), "1", &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert!(
+        said(&output).contains("were copied to") && said(&output).contains("finished 2 steps"),
+        "{}",
+        said(&output)
+    );
+    let train = cluster.calls().into_iter().find(|c| c.contains(" train ")).unwrap();
+    assert!(train.contains(&format!("--shards {}/syncytia-40/", cluster.file("disk").display())), "{train}");
+    assert!(files(&cluster.file("disk")).is_empty(), "{:?}", files(&cluster.file("disk")));
+
+    // A life that is to come back finds them.
+    let cluster = Cluster::new(&format!("[[ $* == *' train '* ]] && exit 75\n{RUNS}"));
+    let output = train_staged(&cluster, shards.dir(), "1", &[]);
+    assert_eq!(output.status.code(), Some(75), "{}", said(&output));
+    let kept = files(&cluster.file("disk"));
+    assert!(kept.iter().any(|f| f.ends_with("/manifest.json")) && kept.iter().any(|f| f.ends_with(".users/40_1")));
+    let another = train_staged(&cluster, shards.dir(), "2", &[("SLURM_RESTART_COUNT", "50")]);
+    assert!(said(&another).contains("the shards are in"), "{}", said(&another));
+    assert_eq!(files(&cluster.file("disk")), kept, "the other element, at its end, leaves them to the first");
+    // Its shards were written anew meanwhile: the copy of the old ones goes.
+    let anew = copy_of(shards.dir());
+    let manifest = anew.path().join("manifest.json");
+    fs::write(&manifest, fs::read_to_string(&manifest).unwrap() + "\n").unwrap();
+    let output = train_staged(&cluster, anew.path(), "1", &[]);
+    assert!(said(&output).contains("were copied to"), "{}", said(&output));
+    let now = files(&cluster.file("disk"));
+    assert!(now.len() == kept.len() && now != kept, "{now:?}");
+}
+
+#[test]
+fn an_interrupted_copy_is_gone_on_with_and_a_damaged_one_is_made_again() {
+    let shards = stage::shards();
+    let cluster = Cluster::new(&format!("[[ $* == *' train '* ]] && exit 75\n{RUNS}"));
+    assert_eq!(train_staged(&cluster, shards.dir(), "1", &[]).status.code(), Some(75));
+    let home = cluster.file("disk").join("syncytia-40");
+    let whole = fs::read_dir(&home).unwrap().map(|e| e.unwrap().path()).find(|p| p.join("manifest.json").exists());
+    let whole = whole.unwrap();
+    let part = whole.with_extension("part");
+    let train_file = fs::read_dir(&whole).unwrap().map(|e| e.unwrap().path());
+    let train_file = train_file.filter(|p| p.extension().is_some_and(|e| e == "parquet")).max().unwrap();
+    let name = train_file.file_name().unwrap().to_owned();
+
+    fs::rename(&whole, &part).unwrap();
+    fs::remove_file(part.join(&name)).unwrap();
+    let inode = |folder: &Path| fs::metadata(folder.join("manifest.json")).unwrap().ino();
+    let copied_before = inode(&part);
+    let output = train_staged(&cluster, shards.dir(), "1", &[]);
+    assert_eq!(inode(&whole), copied_before, "what was copied is not copied again");
+    assert!(said(&output).contains("were copied to") && !said(&output).contains("not whole"), "{}", said(&output));
+    assert!(whole.join(&name).exists() && !part.exists());
+
+    fs::rename(&whole, &part).unwrap();
+    let mut bytes = fs::read(part.join(&name)).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(part.join(&name), bytes).unwrap();
+    let output = train_staged(&cluster, shards.dir(), "1", &[]);
+    assert_eq!(output.status.code(), Some(75), "{}", said(&output));
+    assert!(said(&output).contains("not whole (attempt 1)"), "{}", said(&output));
+    assert_eq!(fs::read(whole.join(&name)).unwrap(), fs::read(shards.dir().join(&name)).unwrap());
+
+    // Shards that are damaged where they come from: exit 3, no step, nothing left.
+    let damaged = copy_of(shards.dir());
+    fs::write(damaged.path().join(&name), "no longer Parquet").unwrap();
+    let cluster = Cluster::new(RUNS);
+    let output = train_staged(&cluster, damaged.path(), "1", &[]);
+    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+    assert!(cluster.calls().iter().all(|c| !c.contains(" train ")));
+    assert!(files(&cluster.file("disk")).is_empty(), "{:?}", files(&cluster.file("disk")));
+    let output = train_staged(&cluster, Path::new("/nowhere"), "1", &[]);
+    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+}
+
+#[test]
+fn time_that_runs_out_while_shards_are_copied_is_no_failure() {
+    let cluster = Cluster::new("touch \"$(dirname \"$0\")/running\"; exec sleep 20");
+    let shards = stage::shards();
+    let disk = cluster.file("disk");
+    let arguments = ["C.toml", shards.dir().to_str().unwrap(), "R"];
+    let job = cluster.submit(&arguments, &[("STAGE", disk.to_str().unwrap())]);
+    cluster.wait_for("running");
+    signal("USR1", job.id());
+    let output = job.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(75), "{}", said(&output));
+    assert_eq!(cluster.calls().last().unwrap(), "scontrol requeue 41");
+    assert!(cluster.calls().iter().all(|c| !c.contains(" train ")));
 }
