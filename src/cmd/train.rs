@@ -199,7 +199,7 @@ fn write_world(
 }
 
 /// The instruction sets that the kernels choose by.
-fn cpu_features() -> Vec<&'static str> {
+pub(super) fn cpu_features() -> Vec<&'static str> {
     #[cfg(target_arch = "x86_64")]
     {
         let known = [
