@@ -2,6 +2,7 @@
 
 pub mod cmd;
 pub mod config;
+pub mod doctor;
 pub mod engine;
 pub mod evaluate;
 pub mod export;

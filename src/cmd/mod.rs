@@ -1,6 +1,7 @@
 //! The command line: one file per command, errors with what, where and what to do, and the exit codes.
 
 mod demo;
+mod doctor;
 mod evaluate;
 mod exit;
 mod export;
@@ -68,6 +69,13 @@ enum Command {
     /// Say what the reader sees in shards, a checkpoint, a run or an input file.
     #[command(before_help = "Example: syncytia inspect a.h5ad")]
     Inspect(inspect::Args),
+    /// Look whether a run would work here: devices, MPI, Slurm, limits, storage, shards, run folder.
+    #[command(
+        before_help = "Example: syncytia doctor configs/spackle/best.toml --shards shards --run run",
+        after_help = "The exit code is that of the first line that says fail: the one `train` would end with; 0 where none \
+                      does. Writes nothing but temporary files in the run folder, or in the folder it would be made in."
+    )]
+    Doctor(doctor::Args),
 }
 
 fn exit_codes() -> String {
@@ -98,6 +106,7 @@ pub fn main() -> ExitCode {
         Command::Export(args) => export::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
     };
     match result {
         Ok(code) => code,

@@ -115,7 +115,7 @@ pub fn write(
 const NOT_PROMISED: &str = "the same bits are not promised across that (docs/step.md §7)";
 
 /// The instruction sets that the kernels choose by.
-fn cpu_features() -> Vec<&'static str> {
+pub(super) fn cpu_features() -> Vec<&'static str> {
     #[cfg(target_arch = "x86_64")]
     {
         let known = [

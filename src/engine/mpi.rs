@@ -54,6 +54,16 @@ enum Kind {
     Barrier = 3,
 }
 
+impl Kind {
+    fn bytes(self, length: usize) -> usize {
+        match self {
+            Kind::SumI64 => 8 * length,
+            Kind::SumF32 => 4 * length,
+            Kind::Barrier => 0,
+        }
+    }
+}
+
 impl MpiEngine {
     /// Joins the processes that one launcher started. Once per process.
     ///
@@ -115,7 +125,7 @@ impl MpiEngine {
         let words = [self.sequence as i64, name_word(operation), length as i64 * 4 + kind as i64];
         // Of each word its maximum and, in !x = −x − 1, its minimum: equal only if all ranks gave the same.
         let mine = Box::new([words[0], !words[0], words[1], !words[1], words[2], !words[2]]);
-        let all = self.wait_for_all(operation, mine)?;
+        let all = self.wait_for_all(operation, kind.bytes(length), mine)?;
         self.waited += begun.elapsed();
         if all.chunks(2).all(|pair| pair[0] == !pair[1]) {
             return Ok(());
@@ -124,7 +134,12 @@ impl MpiEngine {
     }
 
     /// The maximum over ranks, with an eye on the deadline and on peers that give up.
-    fn wait_for_all(&self, operation: &'static str, mine: Box<[i64; 6]>) -> Result<[i64; 6], EngineError> {
+    fn wait_for_all(
+        &self,
+        operation: &'static str,
+        bytes: usize,
+        mine: Box<[i64; 6]>,
+    ) -> Result<[i64; 6], EngineError> {
         // The library may write here until the operation ends: on the way out by an error both are left to it for ever.
         let mine = Box::into_raw(mine);
         let all = Box::into_raw(Box::new([0i64; 6]));
@@ -144,14 +159,20 @@ impl MpiEngine {
                     drop(Box::from_raw(mine));
                     return Ok(*Box::from_raw(all));
                 }
-                self.give_up_if_hopeless(operation, begun, turn)?;
+                self.give_up_if_hopeless(operation, bytes, begun, turn)?;
             }
         }
         unreachable!("the loop ends by a return")
     }
 
     /// Between two looks at a request: how long to rest, and whether to go on.
-    fn give_up_if_hopeless(&self, operation: &'static str, begun: Instant, turn: u64) -> Result<(), EngineError> {
+    fn give_up_if_hopeless(
+        &self,
+        operation: &'static str,
+        bytes: usize,
+        begun: Instant,
+        turn: u64,
+    ) -> Result<(), EngineError> {
         match turn {
             0..1_000 => std::hint::spin_loop(),
             1_000..20_000 => std::thread::yield_now(),
@@ -171,7 +192,7 @@ impl MpiEngine {
         }
         let Missing { ranks: missing, seen } = self.peers.missing(sequence);
         let waited_s = waited.as_secs();
-        Err(EngineError::Deadline { rank, operation, sequence, bytes: 0, waited_s, missing, seen })
+        Err(EngineError::Deadline { rank, operation, sequence, bytes, waited_s, missing, seen })
     }
 
     /// Who does something else: all are in this call, because all saw the same words.

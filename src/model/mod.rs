@@ -58,6 +58,21 @@ impl ModelConfig {
         }
     }
 
+    /// How many parameters a model for data of this shape has, without building it; a config may ask for more than any
+    /// integer holds.
+    pub fn n_parameters(&self, shape: DataShape) -> f64 {
+        match self {
+            ModelConfig::Spackle(config) => config.n_parameters(shape),
+        }
+    }
+
+    /// About how many values a forward of `records` keeps for its backward.
+    pub fn n_kept_values(&self, shape: DataShape, records: usize) -> f64 {
+        match self {
+            ModelConfig::Spackle(config) => config.n_kept_values(shape, records),
+        }
+    }
+
     /// A new model with initial parameters keyed by `seed` and tensor path.
     pub fn build(&self, shape: DataShape, seed: u64, device: &Device) -> Model {
         match self {

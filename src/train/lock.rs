@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use syncytia_launch::{ExitCode, Job};
 
@@ -200,6 +200,33 @@ impl Drop for RunLock {
             let _ = fs::remove_file(&entry);
         }
     }
+}
+
+/// A lock as somebody who only looks sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InUse {
+    /// By whom, in words.
+    pub by: String,
+    /// Time since its last heartbeat.
+    pub age: Duration,
+    /// Whether a run of `job` that starts now would take it over.
+    pub may_be_taken: bool,
+}
+
+/// Looks who holds a run folder and writes nothing; `now` is the time by the clock of its file system. `None`: nobody.
+///
+/// # Errors
+/// The system's.
+pub fn in_use(run: &RunFolder, job: Option<Job>, now: SystemTime, timing: Timing) -> io::Result<Option<InUse>> {
+    let looked = fs::metadata(run.lock()).and_then(|meta| Ok((meta.modified()?, read_lock(&run.lock())?)));
+    let (then, holder) = match looked {
+        Ok(found) => found,
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    let seen = Seen { holder, age: now.duration_since(then).unwrap_or_default() };
+    let may_be_taken = seen.may_be_taken(&Holder::this_process(job), timing);
+    Ok(Some(InUse { by: described(seen.holder.as_ref()), age: seen.age, may_be_taken }))
 }
 
 struct Beat {

@@ -10,6 +10,7 @@ pub mod error;
 pub mod group;
 pub mod join;
 pub mod lock;
+pub mod news;
 pub mod ready;
 pub mod replicas;
 pub mod run_folder;

@@ -272,7 +272,9 @@ mod under_mpirun {
 
     fn all_well(n: usize, scenario: &str) {
         let output = group(n, scenario);
-        assert_eq!(output.status.code(), Some(0), "{scenario} on {n}: {}", said(&output));
+        // who leaves a broken group without MPI_Finalize is an error to Open MPI's mpirun and none to MPICH's
+        let orderly = scenario != "late";
+        assert!(!orderly || output.status.code() == Some(0), "{scenario} on {n}: {}", said(&output));
         let well = said(&output).matches("rank is well").count();
         assert_eq!(well, n, "{scenario} on {n}: {}", said(&output));
     }

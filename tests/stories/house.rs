@@ -75,6 +75,21 @@ fn training_and_judging_do_not_know_each_other_and_nobody_knows_the_command_line
 }
 
 #[test]
+fn the_doctor_knows_no_command_and_one_file_of_it_knows_training() {
+    forbid(
+        "src/doctor",
+        &["crate::cmd", "crate::report", "crate::evaluate", "crate::export", "crate::engine", "crate::task"],
+    );
+    for (file, code) in sources("src/doctor") {
+        let knows = ["crate::train", "crate::model", "crate::tensor"].iter().any(|word| code.contains(word));
+        assert!(file == "src/doctor/configured.rs" || !knows, "{file} must not know models and training");
+    }
+    for folder in ["src/train", "src/model", "src/task", "src/engine", "src/report", "src/evaluate", "src/export"] {
+        forbid(folder, &["crate::doctor"]);
+    }
+}
+
+#[test]
 fn one_file_says_burn() {
     for (file, code) in sources("src") {
         assert!(

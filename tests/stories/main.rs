@@ -8,6 +8,11 @@ mod cli;
 mod command;
 /// What a model sees beside its genes, from the file to the prediction.
 mod covariates;
+/// Small disks that can be full.
+mod disk;
+/// What the doctor finds before a run is queued.
+#[cfg(target_os = "linux")]
+mod doctor;
 /// One suite for every engine.
 mod engines;
 /// The directions of the house.

@@ -43,6 +43,41 @@ pub struct SpackleConfig {
     pub readout: Readout,
 }
 
+impl SpackleConfig {
+    /// Columns of a spot's row as it enters.
+    fn width(&self, shape: DataShape) -> usize {
+        let per_gene = match self.input {
+            InputForm::Values => 1,
+            InputForm::CentredWithVisibility => 2,
+        };
+        per_gene * shape.genes + shape.covariates
+    }
+
+    /// How many parameters [`Spackle::new`] makes, without making them.
+    pub fn n_parameters(&self, shape: DataShape) -> f64 {
+        let linear = |n_in: f64, n_out: f64| (n_in + 1.0) * n_out;
+        let [d, hidden, genes, spots] = [self.d, self.feed_forward, shape.genes, shape.spots].map(|n| n as f64);
+        let norms = 4.0 * d;
+        let layer = linear(d, 3.0 * d) + linear(d, d) + linear(d, hidden) + linear(hidden, d) + norms;
+        let rank = if self.rank_embedding { spots * d } else { 0.0 };
+        let centre = if self.readout == Readout::CentreResidual { linear(4.0 * genes, genes) } else { 0.0 };
+        linear(self.width(shape) as f64, d) + rank + self.layers as f64 * layer + linear(d, genes) + centre
+    }
+
+    /// About how many values a forward of `records` neighbourhoods keeps for its backward. The multiples are what the
+    /// peak memory of `paper.toml` showed (README, "Measured"): right to a third, not to a value.
+    pub fn n_kept_values(&self, shape: DataShape, records: usize) -> f64 {
+        let rows = records as f64 * shape.spots as f64;
+        let attended = match self.attention_axis {
+            AttentionAxis::Spots => shape.spots,
+            AttentionAxis::Batch => records,
+        };
+        let scores = 3.0 * self.heads as f64 * attended as f64;
+        let layer = 12.0 * self.d as f64 + 6.0 * self.feed_forward as f64 + scores;
+        rows * (2.0 * (self.width(shape) + shape.genes) as f64 + self.layers as f64 * layer)
+    }
+}
+
 /// Initial weights of the stack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -108,13 +143,10 @@ pub struct Spackle {
 impl Spackle {
     /// A new model for data of this shape, initialised from `seed`.
     pub fn new(config: &SpackleConfig, shape: DataShape, seed: u64, device: &Device) -> Self {
-        let DataShape { genes, spots, covariates } = shape;
+        let DataShape { genes, spots, .. } = shape;
         let sites = Cell::new(0);
         let scope = Scope::root(seed, device, &sites);
-        let width = match config.input {
-            InputForm::Values => genes + covariates,
-            InputForm::CentredWithVisibility => 2 * genes + covariates,
-        };
+        let width = config.width(shape);
         let encoder = EncoderConfig {
             d: config.d,
             layers: config.layers,
@@ -195,6 +227,19 @@ mod tests {
             input: InputForm::Values,
             rank_embedding: false,
             readout: Readout::AllRows,
+        }
+    }
+
+    #[test]
+    fn parameters_are_counted_without_being_made() {
+        let mut config = paper(8, 2, 12, AttentionAxis::Spots);
+        for readout in [Readout::AllRows, Readout::CentreResidual] {
+            for (input, rank_embedding) in [(InputForm::Values, false), (InputForm::CentredWithVisibility, true)] {
+                (config.readout, config.input, config.rank_embedding) = (readout, input, rank_embedding);
+                let shape = DataShape { genes: 5, spots: 7, covariates: 3 };
+                let built = params::to_flat(&Spackle::new(&config, shape, 1, &cpu())).len();
+                assert_eq!(config.n_parameters(shape), built as f64, "{config:?}");
+            }
         }
     }
 
