@@ -5,8 +5,8 @@ use std::ffi::OsStr;
 use syncytia_launch::ExitCode;
 use syncytia_launch::world::{Job, World};
 
-use super::{Finding, engines, engines};
 use super::program::{self, Answer, ask};
+use super::{Finding, engines};
 
 /// Looks at the tools on `path`.
 pub fn tools(path: Option<&OsStr>) -> Vec<Finding> {

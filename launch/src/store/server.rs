@@ -272,11 +272,10 @@ async fn converse(stream: &mut TcpStream, shared: &Shared, hello: &Hello) {
     }
 }
 
-/// Answers a stranger and closes; what he still sends is read for a moment, for a reset would swallow the answer.
+/// Answers a stranger and closes.
 async fn turn_away(mut stream: TcpStream, error: StoreError) {
-    if write(&mut stream, &Response::No(error), &[]).await.is_ok() && stream.shutdown().await.is_ok() {
-        let rest = async { tokio::io::copy(&mut (&mut stream).take(1 << 16), &mut tokio::io::sink()).await };
-        let _ = timeout(Duration::from_secs(1), rest).await;
+    if write(&mut stream, &Response::No(error), &[]).await.is_ok() {
+        let _ = stream.shutdown().await; // what he still sends resets the connection, but after the answer
     }
 }
 
