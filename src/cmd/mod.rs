@@ -8,6 +8,7 @@ mod export;
 mod follower;
 mod impute;
 mod inspect;
+mod launch;
 mod out;
 mod process;
 mod report;
@@ -51,6 +52,11 @@ enum Command {
     /// Train a model on shards; run the same command again to go on.
     #[command(before_help = "Example: syncytia train configs/spackle/best.toml --shards shards --run run --ranks 4")]
     Train(train::Args),
+    /// Start N processes of `train` on this host; under srun or mpirun it is not needed.
+    #[command(
+        before_help = "Example: syncytia launch -n 4 -- train configs/spackle/best.toml --shards shards --run run"
+    )]
+    Launch(launch::Args),
     /// Score a trained model beside every simple fill and write the report.
     #[command(before_help = "Example: syncytia evaluate run --split val")]
     Evaluate(evaluate::Args),
@@ -98,6 +104,7 @@ pub fn main() -> ExitCode {
         Command::Shard(args) => shard::run(&args),
         Command::Process(args) => process::run(&args),
         Command::Train(args) => train::run(&args),
+        Command::Launch(args) => launch::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Demo(args) => demo::run(&args),

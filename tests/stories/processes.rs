@@ -232,6 +232,21 @@ fn what_one_process_cannot_do_ends_all_in_its_words() {
 }
 
 #[test]
+fn launch_starts_processes_of_the_same_library_and_only_training() {
+    let place = Place::new();
+    let arguments = place.train("run", &[]);
+    let launch: Vec<&str> =
+        ["launch", "-n", "2", "--"].into_iter().chain(arguments.iter().map(String::as_str)).collect();
+    let said = done(&launch);
+    assert_eq!(said.matches("finished 60 steps").count(), 1, "{said}");
+    crate::command::refused(
+        &["launch", "-n", "2", "--", "evaluate", "run"],
+        2,
+        &["`evaluate` is the work of one process"],
+    );
+}
+
+#[test]
 fn more_processes_than_lanes_or_ranks_beside_processes_are_refused() {
     let place = Place::new();
     for (sets, fragment) in
