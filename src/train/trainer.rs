@@ -96,7 +96,7 @@ struct Shared<'a> {
 /// Runs to the end, a stop or an error; every rank ends alike.
 pub fn train(run: &Run<'_>) -> Result<End, TrainError> {
     let ready = run.ready;
-    let saver = Mutex::new(Saver::start(Arc::clone(&run.lock), ready.config.checkpoint.keep)?);
+    let saver = Mutex::new(Saver::start(Arc::clone(&run.lock), &ready.config.checkpoint)?);
     let shared = Shared { run, ready, saver, failed: AtomicBool::new(false) };
     let deadline = Duration::from_secs(ready.config.train.deadline_s);
     let engines = ThreadsEngine::group(run.world_size, deadline);
