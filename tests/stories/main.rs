@@ -13,6 +13,9 @@ mod disk;
 /// What the doctor finds before a run is queued.
 #[cfg(target_os = "linux")]
 mod doctor;
+/// Storage on a bad day.
+#[cfg(target_os = "linux")]
+mod faults;
 /// The directions of the house.
 mod house;
 /// Hidden values reach nothing.
