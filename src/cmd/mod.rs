@@ -100,6 +100,10 @@ pub fn main() -> ExitCode {
             return code;
         }
     };
+    // Warnings of the libraries (a heartbeat that cannot be written, old checkpoints that stay) reach stderr.
+    let filter = tracing_subscriber::EnvFilter::try_from_env("SYNCYTIA_LOG").unwrap_or_else(|_| "warn".into());
+    let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter);
+    let _ = log.with_target(false).without_time().try_init(); // a test may have set its own
     let result = match cli.command {
         Command::Shard(args) => shard::run(&args),
         Command::Process(args) => process::run(&args),

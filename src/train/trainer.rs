@@ -105,8 +105,8 @@ pub fn thread_ranks(world_size: usize, deadline: Duration) -> Vec<Watched> {
 /// Runs this process's ranks, one per engine, to the end, a stop or an error; every rank ends alike.
 pub fn train(run: &Run<'_>, engines: Vec<Watched>) -> Result<End, TrainError> {
     let ready = run.ready;
-    let keep = ready.config.checkpoint.keep;
-    let saver = run.lock.as_ref().map(|lock| Saver::start(Arc::clone(lock), keep)).transpose()?;
+    let saving = &ready.config.checkpoint;
+    let saver = run.lock.as_ref().map(|lock| Saver::start(Arc::clone(lock), saving)).transpose()?;
     let shared = Shared { run, ready, saver: Mutex::new(saver) };
     let results: Vec<Result<End, TrainError>> = std::thread::scope(|scope| {
         let shared = &shared;

@@ -15,6 +15,9 @@ mod disk;
 mod doctor;
 /// One suite for every engine.
 mod engines;
+/// Storage on a bad day.
+#[cfg(target_os = "linux")]
+mod faults;
 /// The directions of the house.
 mod house;
 /// Hidden values reach nothing.
