@@ -1,10 +1,11 @@
 //! Who am I among the ranks? World, signals, exit codes. Knows no tensor and no file of the data.
 //!
 //! [`world`] reads the launcher's variables (nobody else does), [`signals`] turns TERM, INT, USR1 and USR2 into a vote
-//! to stop, [`exit`] names the codes a script may rely on.
+//! to stop, [`exit`] names the codes a script may rely on, [`slurm`] writes batch scripts and reads what `sinfo` says.
 
 pub mod exit;
 pub mod signals;
+pub mod slurm;
 pub mod world;
 
 pub use exit::ExitCode;

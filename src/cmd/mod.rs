@@ -10,6 +10,7 @@ mod out;
 mod process;
 mod report;
 mod shard;
+mod submit;
 mod synth;
 mod train;
 mod train_view;
@@ -48,6 +49,11 @@ enum Command {
     /// Train a model on shards; run the same command again to go on.
     #[command(before_help = "Example: syncytia train configs/spackle/best.toml --shards shards --run run --ranks 4")]
     Train(train::Args),
+    /// Write the batch script for a Slurm cluster, show it, check it and submit it.
+    #[command(
+        before_help = "Example: syncytia submit configs/spackle/best.toml --shards shards --run run --nodes 2 --tasks-per-node 4 --cpus-per-task 1 --time 4:00:00"
+    )]
+    Submit(submit::Args),
     /// Score a trained model beside every simple fill and write the report.
     #[command(before_help = "Example: syncytia evaluate run --split val")]
     Evaluate(evaluate::Args),
@@ -88,6 +94,7 @@ pub fn main() -> ExitCode {
         Command::Shard(args) => shard::run(&args),
         Command::Process(args) => process::run(&args),
         Command::Train(args) => train::run(&args),
+        Command::Submit(args) => submit::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Demo(args) => demo::run(&args),

@@ -3,6 +3,7 @@
 //! ```text
 //! RUN/config.toml · world.json · metrics.jsonl · metrics.superseded.jsonl · events.out.tfevents.* · lock
 //!     log/rank-000.jsonl
+//!     train.sbatch · shard.sbatch · evaluate.sbatch        as submitted
 //!     checkpoints/step-00001000/{model.safetensors, train_state/{state.json, *.safetensors}, manifest.json}
 //!     checkpoints/best/
 //!     report/ · report-<split>/
@@ -83,6 +84,11 @@ impl RunFolder {
     /// Log of one rank.
     pub fn rank_log(&self, rank: u32) -> PathBuf {
         self.log().join(format!("rank-{rank:03}.jsonl"))
+    }
+
+    /// The batch script that `submit` wrote for a command.
+    pub fn batch_script(&self, command: &str) -> PathBuf {
+        self.root.join(format!("{command}.sbatch"))
     }
 
     /// The report of a split; the one that stands for the run is `report/`, see [`RunFolder::report`].

@@ -4,8 +4,10 @@ use std::fs::File;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-const COMMANDS: [&str; 11] =
-    ["demo", "synth", "shard", "process", "train", "evaluate", "report", "impute", "export", "verify", "inspect"];
+const COMMANDS: [&str; 12] = [
+    "demo", "synth", "shard", "process", "train", "submit", "evaluate", "report", "impute", "export", "verify",
+    "inspect",
+];
 const CUT: &str = "shards/data/vis5a_cut.h5ad";
 
 fn syncytia() -> Command {
