@@ -13,6 +13,7 @@ mod out;
 mod process;
 mod report;
 mod shard;
+mod submit;
 mod synth;
 mod train;
 mod train_view;
@@ -57,6 +58,11 @@ enum Command {
         before_help = "Example: syncytia launch -n 4 -- train configs/spackle/best.toml --shards shards --run run"
     )]
     Launch(launch::Args),
+    /// Write the batch script for a Slurm cluster, show it, check it and submit it.
+    #[command(
+        before_help = "Example: syncytia submit configs/spackle/best.toml --shards shards --run run --nodes 2 --tasks-per-node 4 --cpus-per-task 1 --time 4:00:00"
+    )]
+    Submit(submit::Args),
     /// Score a trained model beside every simple fill and write the report.
     #[command(before_help = "Example: syncytia evaluate run --split val")]
     Evaluate(evaluate::Args),
@@ -109,6 +115,7 @@ pub fn main() -> ExitCode {
         Command::Process(args) => process::run(&args),
         Command::Train(args) => train::run(&args),
         Command::Launch(args) => launch::run(&args),
+        Command::Submit(args) => submit::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Demo(args) => demo::run(&args),

@@ -405,7 +405,7 @@ fn whole_records(bytes: &[u8]) -> usize {
 fn logs_on_a_disk_that_was_full_go_on_behind_whole_lines() {
     let dir = tempfile::tempdir().unwrap();
     let shards = shards_in(dir.path());
-    let Some((disk, run)) = mounted(dir.path(), "size=4m", "logs on a full disk") else { return };
+    let Some((disk, run)) = mounted(dir.path(), "size=96m", "logs on a full disk") else { return };
     let sets = ["train.max_steps=1000000", "checkpoint.every=1000000", "train.validate_every=1000000", "log.every=1"];
     let mut watched = Watched::train(&shards, &run, &sets);
     for _ in 0..2 {
