@@ -14,6 +14,7 @@ use syncytia_shards::reader::Shards;
 use super::exit::UsageError;
 use super::out;
 use crate::config;
+use crate::engine;
 use crate::train::config::TrainConfig;
 use crate::train::run_folder::RunFolder;
 
@@ -153,6 +154,13 @@ fn request(args: &Args) -> Request {
 
 fn check_ranks(request: &Request, config: &TrainConfig) -> Result<(), UsageError> {
     let lanes = config.train.lanes;
+    if request.tasks() > 1 && engine::FOR_PROCESSES.is_empty() {
+        eprintln!(
+            "warning: this build has no engine for {} processes, and the job would refuse to start: rebuild with \
+             `--features mpi`, or name such a build by SYNCYTIA=PROGRAM when it runs",
+            request.tasks()
+        );
+    }
     if request.tasks() <= lanes as u64 {
         return Ok(());
     }
