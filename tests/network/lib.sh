@@ -57,10 +57,3 @@ end_mpirun() {
     for i in "${doomed[@]}"; do [ "$i" = $$ ] || kill -9 "$i" 2>/dev/null || true; done
     wait "$mpirun" 2>/dev/null || true
 }
-
-silent() { # RANK… said nothing that a healthy run does not say
-    local rank
-    for rank in "$@"; do
-        ! grep -E 'warning|error|panicked|is slow in' "$life/err-$rank" || fail "rank $rank complained"
-    done
-}

@@ -43,7 +43,7 @@ trap tidy EXIT
 trap 'exit 130' INT TERM
 
 began=$SECONDS
-SHARDS=$work/shards REFERENCE=$work/reference STEPS=${STEPS:-400}
+SHARDS=$work/shards REFERENCE=$work/reference STEPS=${STEPS:-250}
 sets=(--set train.micro_batch=4 --set checkpoint.every=25 --set train.digest_every=25)
 "$BINARY" shard "$ROOT/shards/data/vis5a_cut.h5ad" --config "$ROOT/configs/spackle/shard.toml" --set filter.top_moran=16 \
     --set split.kind=block --out "$SHARDS" >"$work/prepare.log" 2>&1 &&
