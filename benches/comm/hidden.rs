@@ -37,8 +37,8 @@ struct Networked {
 struct Round {
     /// One kind of step after the other: sums at the end, beside backward, beside backward on the network.
     steps: [f64; 3],
-    /// Of the last of these: what was still to do when backward had ended.
-    left: f64,
+    /// Of the last two: what was still to do when backward had ended.
+    left: [f64; 2],
     /// The network alone.
     alone: f64,
     operations: usize,
@@ -71,13 +71,14 @@ fn main() {
     let parameters: usize = ready.tensors.iter().map(ExactSizeIterator::len).sum();
     let of = |f: &dyn Fn(&Round) -> f64| -> Vec<f64> { all[0].iter().map(f).collect() };
     println!(
-        r#"{{"ranks": {ranks}, "micro_batch": {micro_batch}, "gbits": {gbits}, "parameters": {parameters}, "operations": {}, "alone": {}, "plain": {:?}, "beside": {:?}, "networked": {:?}, "left": {:?}}}"#,
+        r#"{{"ranks": {ranks}, "micro_batch": {micro_batch}, "gbits": {gbits}, "parameters": {parameters}, "operations": {}, "alone": {}, "plain": {:?}, "beside": {:?}, "networked": {:?}, "left_beside": {:?}, "left_networked": {:?}}}"#,
         all[0][0].operations,
         all[0][0].alone,
         of(&|r| r.steps[0]),
         of(&|r| r.steps[1]),
         of(&|r| r.steps[2]),
-        of(&|r| r.left),
+        of(&|r| r.left[0]),
+        of(&|r| r.left[1]),
     );
 }
 
@@ -112,12 +113,12 @@ fn rank(ready: &Ready<'_>, engine: ThreadsEngine, bytes_per_s: f64, rounds: usiz
     let mut seen = Vec::new();
     for _ in 0..rounds {
         let (plain, _) = step(&mut at_the_end, &mut engine);
-        let (free, _) = step(&mut beside, &mut engine);
+        let (free, left_free) = step(&mut beside, &mut engine);
         engine.bytes_per_s = Some(bytes_per_s);
         let (networked, left) = step(&mut beside, &mut engine);
         engine.bytes_per_s = None;
         let (alone, operations) = (engine.slept_s, engine.operations);
-        seen.push(Round { steps: [plain, free, networked], left, alone, operations });
+        seen.push(Round { steps: [plain, free, networked], left: [left_free, left], alone, operations });
     }
     seen
 }

@@ -5,7 +5,6 @@
 //! Usage: reduce ROUNDS BYTES…
 
 use std::ffi::{c_int, c_void};
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use mpi::ffi;
@@ -130,6 +129,12 @@ fn converted_forms(world_size: usize) -> Vec<Form<'static>> {
     let mut forms: Vec<Form<'_>> = vec![("ours".into(), Box::new(ours))];
     for piece in PIECES {
         let then = move |b: &mut Buffers, _: &mut MpiEngine| {
+            library(&mut b.i64s, None, piece, sum_type::<i64>());
+            let n = b.i64s.len();
+            reduce::dequantise(&b.i64s, SHIFT, &mut b.f32s_out[..n]);
+        };
+        forms.push((format!("in place, {}, then convert", cut(piece)), Box::new(then)));
+        let then = move |b: &mut Buffers, _: &mut MpiEngine| {
             library(&mut b.i64s, Some(&mut b.i64s_out), piece, sum_type::<i64>());
             let n = b.i64s.len();
             reduce::dequantise(&b.i64s_out, SHIFT, &mut b.f32s_out[..n]);
@@ -185,11 +190,10 @@ fn scatter_convert_gather(b: &mut Buffers, piece: usize, world_size: usize) {
     }
 }
 
-/// `MPI_IN_PLACE`, which the crate lacks.
+/// `MPI_IN_PLACE`, as in the engine.
 fn in_place() -> *const c_void {
-    static PLACE: OnceLock<usize> = OnceLock::new();
-    let open_mpi = || MpiEngine::library().starts_with("Open MPI");
-    std::ptr::without_provenance(*PLACE.get_or_init(|| if open_mpi() { 1 } else { usize::MAX }))
+    let handles_are_pointers = size_of::<ffi::MPI_Comm>() == size_of::<*const c_void>();
+    std::ptr::without_provenance(if handles_are_pointers { 1 } else { usize::MAX })
 }
 
 /// The library's name of a type that is summed.

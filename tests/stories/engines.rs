@@ -321,7 +321,8 @@ mod under_mpirun {
                     println!("rank is well");
                     std::thread::sleep(Duration::from_secs(4)); // the first to leave takes the others along
                 }
-                std::thread::sleep(Duration::from_secs(2));
+                println!("rank is well");
+                std::thread::sleep(Duration::from_secs(1)); // the first that leaves takes the others along
                 syncytia_launch::exit::now(0); // the group is broken: no orderly end
             }
             other => panic!("no scenario {other:?}"),

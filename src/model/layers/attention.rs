@@ -1,7 +1,7 @@
 //! Multi-head self-attention with a fused in-projection, as PyTorch's `MultiheadAttention` names and lays it out.
 
 use super::linear::{Linear, affine};
-use super::{Dropout, Training};
+use super::{Dropout, Training, before};
 use crate::model::init::{Init, Scope};
 use crate::tensor::{Bool, Module, Param, Tensor, softmax};
 
@@ -61,6 +61,7 @@ impl SelfAttention {
         };
         let weights = self.dropout.forward(softmax(scores, 3), training);
         let mixed = weights.matmul(v).swap_dims(1, 2).reshape([b * s, d]);
+        let mixed = before(training, mixed, &self.out_proj);
         self.out_proj.forward2(mixed).reshape([b, s, d])
     }
 }
