@@ -321,8 +321,7 @@ mod under_mpirun {
                     println!("rank is well");
                     std::thread::sleep(Duration::from_secs(4)); // the first to leave takes the others along
                 }
-                println!("rank is well");
-                std::thread::sleep(Duration::from_secs(1)); // the first that leaves takes the others along
+                std::thread::sleep(Duration::from_secs(2));
                 syncytia_launch::exit::now(0); // the group is broken: no orderly end
             }
             other => panic!("no scenario {other:?}"),
