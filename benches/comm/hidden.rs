@@ -37,8 +37,8 @@ struct Networked {
 struct Round {
     /// One kind of step after the other: sums at the end, beside backward, beside backward on the network.
     steps: [f64; 3],
-    /// Of the last two: what was still to do when backward had ended.
-    left: [f64; 2],
+    /// Of each: what was still to do when backward had ended.
+    left: [f64; 3],
     /// The network alone.
     alone: f64,
     operations: usize,
@@ -77,8 +77,8 @@ fn main() {
         of(&|r| r.steps[0]),
         of(&|r| r.steps[1]),
         of(&|r| r.steps[2]),
-        of(&|r| r.left[0]),
         of(&|r| r.left[1]),
+        of(&|r| r.left[2]),
     );
 }
 
@@ -111,14 +111,17 @@ fn rank(ready: &Ready<'_>, engine: ThreadsEngine, bytes_per_s: f64, rounds: usiz
     step(&mut at_the_end, &mut engine);
     step(&mut beside, &mut engine);
     let mut seen = Vec::new();
-    for _ in 0..rounds {
-        let (plain, _) = step(&mut at_the_end, &mut engine);
-        let (free, left_free) = step(&mut beside, &mut engine);
-        engine.bytes_per_s = Some(bytes_per_s);
-        let (networked, left) = step(&mut beside, &mut engine);
-        engine.bytes_per_s = None;
-        let (alone, operations) = (engine.slept_s, engine.operations);
-        seen.push(Round { steps: [plain, free, networked], left: [left_free, left], alone, operations });
+    for round in 0..rounds {
+        let mut of = Round { steps: [0.0; 3], left: [0.0; 3], alone: 0.0, operations: 0 };
+        for way in (0..3).map(|k| (k + round) % 3) {
+            engine.bytes_per_s = (way == 2).then_some(bytes_per_s);
+            let runner = if way == 0 { &mut at_the_end } else { &mut beside };
+            (of.steps[way], of.left[way]) = step(runner, &mut engine);
+            if way == 2 {
+                (of.alone, of.operations) = (engine.slept_s, engine.operations);
+            }
+        }
+        seen.push(of);
     }
     seen
 }
