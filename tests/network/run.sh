@@ -6,7 +6,7 @@
 # KEEP=1 keeps the folder with all logs. Exit: 0 all proven, 1 not.
 set -uo pipefail
 
-cases=(same_bytes cut_link cut_store loss slow_link paused slow_rank)
+cases=(same_bytes cut_link cut_store loss slow_link paused slow_rank not_finite)
 BINARY=$(realpath "${1:?usage: run.sh SYNCYTIA [CASE...]}")
 shift
 [ $# -gt 0 ] && cases=("$@")
