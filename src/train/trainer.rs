@@ -167,6 +167,9 @@ fn in_own_pool(shared: &Shared<'_>, mut engine: Watched) -> Result<End, TrainErr
         engine.abort(&error.to_string(), error.exit_code());
         if matches!(error, TrainError::Engine(_)) {
             group::write_flight(shared.run.folder, &engine.flight().record(&error.to_string()));
+            if engine.is_guarded() {
+                group::let_the_others_speak();
+            }
         }
     }
     result
