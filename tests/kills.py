@@ -31,6 +31,8 @@ IN_FLIGHT = 3 * EVERY
 DEADLINE_S = 15
 SETS = [f"train.max_steps={STEPS}", "train.micro_batch=4", f"checkpoint.every={EVERY}", "train.validate_every=10",
         "train.digest_every=10", f"train.deadline_s={DEADLINE_S}"]
+# What rank 0 says before its first step.
+BEGUN = re.compile(r"^from (?:step-(\d+)|the start) on", re.MULTILINE)
 
 
 class Fault(Exception):
@@ -133,15 +135,17 @@ def newest(run):
     return max((int(name[5:]) for name in listed(run) if name.startswith("step-")), default=None)
 
 
-def wait_for_moment(draw, run, child):
-    """The moment of the blow, in words; None when the run had ended before it came."""
+def wait_for_moment(draw, run, said, child):
+    """The moment of the blow, in words; None when the run had ended before it came. The clock meets lives that have not begun."""
     began, at = time.monotonic(), min(newest(run) or 0, STEPS - 1)
     kind = draw.choice(["step", "save", "save", "clock"])
     target = draw.randint(at + 1, min(at + 30, STEPS))
     patience = draw.uniform(0, 1.5) if kind == "clock" else 60
     while child.poll() is None:
         waited = time.monotonic() - began
-        if kind == "save" and being_saved(run) or kind == "step" and steps_logged(run) >= target or waited > patience:
+        begun = kind != "clock" and said.stat().st_size and BEGUN.search(said.read_text())
+        reached = begun and (being_saved(run) if kind == "save" else steps_logged(run) >= target)
+        if reached or waited > patience:
             time.sleep(draw.choice([0, draw.uniform(0, 0.003), draw.uniform(0, 0.02)]))
             return None if child.poll() is not None else kind
         time.sleep(0.0005 if kind == "save" else 0.004)  # a save of this model takes 10 ms
@@ -202,7 +206,7 @@ def look(place, run, before):
 
 def goes_on_from(said, at):
     """The life that is over, if it came so far as to say so, began at the newest checkpoint of the one before."""
-    began = re.search(r"^from (?:step-(\d+)|the start) on", said.read_text(), re.MULTILINE)
+    began = BEGUN.search(said.read_text())
     if began and int(began[1] or 0) != (at or 0):
         raise Fault(f"it went on {began[0]!r}, the newest checkpoint was of step {at}")
 
@@ -216,7 +220,7 @@ def one_run(place, draw, run, left, counts):
             world = draw.choice(place.worlds())
             with open(said, "w") as words:
                 child = subprocess.Popen(place.command(run, world), stdout=words, stderr=words, start_new_session=True)
-            moment = wait_for_moment(draw, run, child) if kills < min(KILLS_PER_RUN, left) else None
+            moment = wait_for_moment(draw, run, said, child) if kills < min(KILLS_PER_RUN, left) else None
             if moment is None:
                 code = child.wait(timeout=180)
                 story.append(f"{world} ended {code}")

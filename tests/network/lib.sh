@@ -23,7 +23,8 @@ train3() { # RUN [arguments of train…]
     esac
     command=("$MPIRUN" "${options[@]}" -n 3 nice -n -10 "$ROOT/tests/network/rank.sh" "$life" "$BINARY"
         train "$ROOT/configs/spackle/tiny.toml" --shards "$SHARDS" --run "$run" --set train.max_steps="$STEPS" "${SETS[@]}" "$@")
-    "$ROOT/tests/network/rsh.sh" "$first" "${command[@]}" >"$life/mpirun" 2>&1 &
+    # as with rsh, the words are read by a shell over there
+    "$ROOT/tests/network/rsh.sh" "$first" "$(printf '%q ' "${command[@]}")" >"$life/mpirun" 2>&1 &
     mpirun=$!
 }
 lives=0

@@ -1,6 +1,6 @@
 # Numbers that are not finite end every rank alike, at the same step and in the same words, and never reach a checkpoint.
-# By a learning rate: no shard with a NaN can be made from outside (`shard` refuses, and every row group has its checksum); records of
-# one rank alone are the matter of tests/stories/steps.rs.
+# By a learning rate: no shard with a NaN can be made from outside (`shard` refuses, and every row group has its checksum);
+# records of one rank alone are the matter of tests/stories/steps.rs.
 train3 "$DIR/run" --set optim.lr=1e4 --set checkpoint.every=1
 within 60 ended 0 1 2
 for rank in 0 1 2; do
