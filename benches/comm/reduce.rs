@@ -63,9 +63,11 @@ fn measure(sum: &str, bytes: usize, rounds: usize, mut forms: Vec<Form<'_>>, eng
     buffers.f32s.fill(0.0);
     let calls = (ROUND / bytes).clamp(1, 200);
     let mut seconds = vec![vec![]; forms.len()];
+    let mut order: Vec<usize> = (0..forms.len()).collect();
+    let mut draws = 88_172_645_463_325_252u64; // the same on every rank
     for round in 0..=rounds {
-        for k in 0..forms.len() {
-            let k = (k + round) % forms.len();
+        shuffle(&mut order, &mut draws); // no form always follows the same other one
+        for &k in &order {
             if bytes <= CACHED {
                 forms[k].1(&mut buffers, engine); // or it would meet what the form before left in the caches
             }
@@ -84,6 +86,16 @@ fn measure(sum: &str, bytes: usize, rounds: usize, mut forms: Vec<Form<'_>>, eng
         for ((form, _), seconds) in forms.iter().zip(seconds) {
             println!(r#"{{"sum": "{sum}", "bytes": {bytes}, "form": "{form}", "seconds": {seconds:?}}}"#);
         }
+    }
+}
+
+/// Fisher and Yates, by xorshift.
+fn shuffle(order: &mut [usize], draws: &mut u64) {
+    for last in (1..order.len()).rev() {
+        *draws ^= *draws << 13;
+        *draws ^= *draws >> 7;
+        *draws ^= *draws << 17;
+        order.swap(last, (*draws % (last as u64 + 1)) as usize);
     }
 }
 
