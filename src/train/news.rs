@@ -80,8 +80,14 @@ impl Peers for StoreNews {
             let reason = format!("its store does not answer: {lost}");
             return (self.rank != 0).then_some(Aborted { rank: 0, reason, code });
         }
-        let gone = |p: &Peer| matches!(p.state, PeerState::Gone | PeerState::Left) && p.silent_s > GONE_S;
-        let peer = self.client().peers().into_iter().find(gone)?;
+        // Who has left in order was in every operation it had to be in; only one that others still wait for is missed.
+        let mine = self.progress.now().sequence;
+        let missed = |p: &Peer| match p.state {
+            PeerState::Gone => true,
+            PeerState::Left => p.doing.sequence < mine,
+            _ => false,
+        };
+        let peer = self.client().peers().into_iter().find(|p| missed(p) && p.silent_s > GONE_S)?;
         Some(Aborted { rank: peer.rank as usize, reason: peer.to_string(), code })
     }
 

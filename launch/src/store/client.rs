@@ -260,7 +260,7 @@ impl Shared {
             doing.operation = protocol::cut(&doing.operation);
             let request = match stop {
                 Some((Stop::Silently, _)) => return,
-                Some((Stop::WithGoodbye, _)) => Request::Bye,
+                Some((Stop::WithGoodbye, _)) => Request::Bye { doing },
                 None => Request::Beat { doing, abort, table: n_beats % every == 0 },
             };
             let answer = protocol::encode(&request, &[])

@@ -93,7 +93,7 @@ pub(super) enum Request {
     Add { key: String, amount: i64 },
     Barrier { name: String, deadline_ms: u64 },
     Beat { doing: Doing, abort: Option<Abort>, table: bool },
-    Bye,
+    Bye { doing: Doing },
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -142,8 +142,10 @@ impl Shared {
                 self.barrier(&name, who.rank, Duration::from_millis(deadline_ms), stream).await
             }
             Request::Beat { doing, abort, table } => bare(self.beat(who, doing, abort, table)),
-            Request::Bye => {
-                self.state().end(who, PeerState::Left);
+            Request::Bye { doing } => {
+                let mut state = self.state();
+                state.hear(who, doing);
+                state.end(who, PeerState::Left);
                 bare(Response::Done)
             }
         }
