@@ -2,11 +2,12 @@
 //!
 //! [`world`] reads the launcher's variables (nobody else does) with [`nodelist`] for Slurm's host lists; [`store`] is
 //! where ranks meet and hear of each other's end; [`signals`] turns TERM, INT, USR1 and USR2 into a vote to stop; [`exit`]
-//! names the codes a script may rely on.
+//! names the codes a script may rely on; [`slurm`] writes batch scripts and reads what `sinfo` says.
 
 pub mod exit;
 pub mod nodelist;
 pub mod signals;
+pub mod slurm;
 pub mod store;
 pub mod world;
 

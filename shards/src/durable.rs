@@ -94,6 +94,64 @@ impl Drop for AtomicFile {
     }
 }
 
+/// A file that grows by whole pieces: a piece that does not fit leaves nothing of itself, so that what follows when there
+/// is room again does not stand behind half a line. For logs: nothing is synced unless asked.
+#[derive(Debug)]
+pub struct AppendFile {
+    file: File,
+    whole: u64,
+    torn: bool,
+}
+
+impl AppendFile {
+    /// Opens `path` to add to it, or makes it. What is there already is taken as whole.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn open(path: &Path) -> io::Result<AppendFile> {
+        AppendFile::from_options(OpenOptions::new().create(true), path)
+    }
+
+    /// Makes `path`, which must not exist.
+    ///
+    /// # Errors
+    /// The system's; `AlreadyExists` when another writer took the name.
+    pub fn create_new(path: &Path) -> io::Result<AppendFile> {
+        AppendFile::from_options(OpenOptions::new().create_new(true), path)
+    }
+
+    fn from_options(options: &mut OpenOptions, path: &Path) -> io::Result<AppendFile> {
+        let file = options.append(true).open(path)?;
+        let whole = file.metadata()?.len();
+        Ok(AppendFile { file, whole, torn: false })
+    }
+
+    /// Adds a piece, whole or not at all.
+    ///
+    /// # Errors
+    /// The system's; the file is then as it was before, and another piece may be tried.
+    pub fn append(&mut self, piece: &[u8]) -> io::Result<()> {
+        if self.torn {
+            self.file.set_len(self.whole)?; // what could not be taken back last time
+            self.torn = false;
+        }
+        let written = self.file.write_all(piece);
+        match written {
+            Ok(()) => self.whole += piece.len() as u64,
+            Err(_) => self.torn = self.file.set_len(self.whole).is_err(),
+        }
+        written
+    }
+
+    /// Makes what was added durable.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+}
+
 /// A folder that appears under its name only when `commit` succeeds; dropped before, it leaves nothing.
 #[derive(Debug)]
 pub struct AtomicDir {
@@ -235,6 +293,32 @@ mod tests {
         }
         drop(AtomicDir::create(dir.path(), "best").unwrap());
         assert_eq!(names(dir.path()), ["best"]);
+    }
+
+    #[test]
+    fn a_piece_is_added_whole_and_what_is_there_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        AppendFile::open(&path).unwrap().append(b"one\n").unwrap();
+        let mut again = AppendFile::open(&path).unwrap();
+        again.append(b"two\n").unwrap();
+        // half a piece that the system took before it refused, and could not take back at once
+        File::options().append(true).open(&path).unwrap().write_all(b"thr").unwrap();
+        again.torn = true;
+        again.append(b"four\n").unwrap();
+        again.sync().unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "one\ntwo\nfour\n");
+        assert_eq!(AppendFile::create_new(&path).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+    }
+
+    /// `/dev/full` takes nothing and cannot be cut: the piece is an error, the next too, nothing panics.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_full_device_is_an_error_each_time() {
+        let mut full = AppendFile::open(Path::new("/dev/full")).unwrap();
+        for _ in 0..3 {
+            full.append(b"piece").unwrap_err();
+        }
     }
 
     #[test]

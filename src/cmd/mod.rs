@@ -8,10 +8,12 @@ mod export;
 mod follower;
 mod impute;
 mod inspect;
+mod launch;
 mod out;
 mod process;
 mod report;
 mod shard;
+mod submit;
 mod synth;
 mod train;
 mod train_view;
@@ -51,6 +53,16 @@ enum Command {
     /// Train a model on shards; run the same command again to go on.
     #[command(before_help = "Example: syncytia train configs/spackle/best.toml --shards shards --run run --ranks 4")]
     Train(train::Args),
+    /// Start N processes of `train` on this host; under srun or mpirun it is not needed.
+    #[command(
+        before_help = "Example: syncytia launch -n 4 -- train configs/spackle/best.toml --shards shards --run run"
+    )]
+    Launch(launch::Args),
+    /// Write the batch script for a Slurm cluster, show it, check it and submit it.
+    #[command(
+        before_help = "Example: syncytia submit configs/spackle/best.toml --shards shards --run run --nodes 2 --tasks-per-node 4 --cpus-per-task 1 --time 4:00:00"
+    )]
+    Submit(submit::Args),
     /// Score a trained model beside every simple fill and write the report.
     #[command(before_help = "Example: syncytia evaluate run --split val")]
     Evaluate(evaluate::Args),
@@ -94,10 +106,16 @@ pub fn main() -> ExitCode {
             return code;
         }
     };
+    // Warnings of the libraries (a heartbeat that cannot be written, old checkpoints that stay) reach stderr.
+    let filter = tracing_subscriber::EnvFilter::try_from_env("SYNCYTIA_LOG").unwrap_or_else(|_| "warn".into());
+    let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter);
+    let _ = log.with_target(false).without_time().try_init(); // a test may have set its own
     let result = match cli.command {
         Command::Shard(args) => shard::run(&args),
         Command::Process(args) => process::run(&args),
         Command::Train(args) => train::run(&args),
+        Command::Launch(args) => launch::run(&args),
+        Command::Submit(args) => submit::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Demo(args) => demo::run(&args),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
-use syncytia_shards::durable;
+use syncytia_shards::durable::{self, AppendFile};
 
 use crate::model::params::ParamSpec;
 use crate::report::tensorboard::EventFile;
@@ -22,9 +22,9 @@ use crate::train::trainer::{Observer, Start};
 
 /// The view of a run.
 pub struct View {
-    metrics: File,
-    events: Option<EventFile>,
-    ids: Option<File>,
+    metrics: Log<AppendFile>,
+    events: Log<EventFile>,
+    ids: Option<AppendFile>,
     bar: Option<ProgressBar>,
     max_steps: u64,
     every: u64,
@@ -32,7 +32,33 @@ pub struct View {
     since: Instant,
     steps_since: u64,
     seconds_since: [f64; 3],
+}
+
+/// A log that a disk may refuse for a while: that is told once, its end too, and never ends the run.
+struct Log<F> {
+    file: F,
+    name: String,
     broken: bool,
+}
+
+impl<F> Log<F> {
+    fn new(name: &Path, file: F) -> Self {
+        let name = name.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Self { file, name, broken: false }
+    }
+
+    /// Writes; gives what there is to say.
+    fn write(&mut self, write: impl FnOnce(&mut F) -> io::Result<()>) -> Option<String> {
+        let result = write(&mut self.file);
+        let was_broken = std::mem::replace(&mut self.broken, result.is_err());
+        let name = &self.name;
+        match result {
+            Ok(()) => was_broken.then(|| format!("{name} is written again; some of what came between may be missing")),
+            Err(error) => {
+                (!was_broken).then(|| format!("warning: cannot write {name}: {error}; the run goes on and tries again"))
+            }
+        }
+    }
 }
 
 impl View {
@@ -40,13 +66,7 @@ impl View {
     pub fn open(folder: &RunFolder, config: &TrainConfig, resumed: Option<&Resumed>) -> anyhow::Result<Self> {
         let step = resumed.and_then(|r| state::run_state(&r.contents).ok()).map_or(0, |s| s.global_step);
         supersede(&folder.metrics(), &folder.superseded_metrics(), step)?;
-        let append = |path: &Path| {
-            OpenOptions::new()
-                .create(true)
-                .append(true)
-                .open(path)
-                .with_context(|| format!("cannot open {}", path.display()))
-        };
+        let append = |path: &Path| AppendFile::open(path).with_context(|| format!("cannot open {}", path.display()));
         let ids = if config.log.record_ids {
             std::fs::create_dir_all(folder.log()).with_context(|| format!("cannot make {}", folder.log().display()))?;
             Some(append(&folder.rank_log(0))?)
@@ -57,8 +77,8 @@ impl View {
             new_events(folder).with_context(|| format!("cannot make an event file in {}", folder.root().display()))?;
         events.start_after(step)?;
         Ok(Self {
-            metrics: append(&folder.metrics())?,
-            events: Some(events),
+            metrics: Log::new(&folder.metrics(), append(&folder.metrics())?),
+            events: Log::new(Path::new("events.out.tfevents"), events),
             ids,
             bar: None,
             max_steps: config.train.max_steps,
@@ -67,7 +87,6 @@ impl View {
             since: Instant::now(),
             steps_since: 0,
             seconds_since: [0.0; 3],
-            broken: false,
         })
     }
 
@@ -78,24 +97,16 @@ impl View {
         }
     }
 
-    /// One JSON line; a disk that refuses is one warning, never the end of the run.
+    /// One JSON line.
     fn record(&mut self, line: &Value) {
-        if let Err(error) = writeln!(self.metrics, "{line}")
-            && !self.broken
-        {
-            self.broken = true;
-            self.say(&format!("warning: cannot write metrics.jsonl: {error}; the run goes on without"));
-        }
+        let said = self.metrics.write(|file| file.append(format!("{line}\n").as_bytes()));
+        said.into_iter().for_each(|words| self.say(&words));
     }
 
-    /// Writes TensorBoard events; on an error one warning, and the run goes on without.
+    /// TensorBoard events.
     fn log(&mut self, write: impl FnOnce(&mut EventFile) -> io::Result<()>) {
-        if let Some(events) = &mut self.events
-            && let Err(error) = write(events)
-        {
-            self.events = None;
-            self.say(&format!("warning: cannot write TensorBoard events: {error}; the run goes on without"));
-        }
+        let said = self.events.write(write);
+        said.into_iter().for_each(|words| self.say(&words));
     }
 }
 
@@ -208,7 +219,7 @@ impl Observer for View {
         if let Some(file) = &mut self.ids {
             let line = json!({"rank": rank, "global_step": global_step, "lane": lane, "ids": ids});
             // The ids are for tests and audits; a full disk is told by the metrics.
-            let _ = writeln!(file, "{line}");
+            let _ = file.append(format!("{line}\n").as_bytes());
         }
     }
 }

@@ -186,7 +186,7 @@ pub fn holder(run: &Path, job: Option<Job>, now: SystemTime) -> Finding {
         Ok(Some(lock)) => {
             let found = format!("held by {}, last heartbeat {} s ago", lock.by, lock.age.as_secs());
             if lock.may_be_taken {
-                return Finding::ok(what, format!("{found}: dead, will be taken over"));
+                return Finding::ok(what, format!("{found}: seems dead and is taken over if it stays silent"));
             }
             let after = timing.takeover_after.as_secs();
             let advice = format!(

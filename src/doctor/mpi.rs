@@ -2,20 +2,23 @@
 //! launcher starts N worlds of one process each, and every one of them trains.
 
 use std::ffi::OsStr;
+use std::path::PathBuf;
 
 use super::program::{self, Answer, ask};
 use super::{Finding, engines};
 
 /// MPI libraries that speak to each other's launchers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Family {
+pub enum Family {
+    /// Open MPI.
     OpenMpi,
     /// MPICH, Intel MPI, Cray, MVAPICH.
     Mpich,
 }
 
 impl Family {
-    fn as_str(self) -> &'static str {
+    /// As people call it.
+    pub fn as_str(self) -> &'static str {
         match self {
             Family::OpenMpi => "Open MPI",
             Family::Mpich => "MPICH (or Intel, Cray, MVAPICH)",
@@ -59,6 +62,22 @@ pub fn look(path: Option<&OsStr>) -> Vec<Finding> {
         launchers.into_iter().find(|(_, a)| *a != Answer::Absent).unwrap_or(("mpirun", Answer::Absent));
     findings.push(launcher(name, &answer, built_for));
     findings
+}
+
+/// The family that this process has loaded a library of.
+pub fn built_for() -> Option<Family> {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    loaded_library(&maps).and_then(Family::of_library)
+}
+
+/// The first launcher on `path` that is of `family`; Debian has both under names of their own.
+pub fn launcher_of(family: Family, path: Option<&OsStr>) -> Option<PathBuf> {
+    let names = ["mpirun", "mpiexec", "mpirun.openmpi", "mpirun.mpich", "mpiexec.hydra"];
+    let fits = |name: &&str| match ask(path, name, &["--version"]) {
+        Answer::Said { text, .. } => Family::of_launcher(&text) == Some(family),
+        Answer::Absent | Answer::Silent(_) => false,
+    };
+    names.iter().find(|name| fits(name)).and_then(|name| program::find(path, name))
 }
 
 /// The file name of the first MPI library in `/proc/self/maps`.

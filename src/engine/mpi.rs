@@ -17,9 +17,13 @@ use mpi::ffi;
 use super::peers::{Missing, NoNews, Peers};
 use super::{Convert, Engine, EngineError};
 
-/// Values that travel at a time, 1 MiB of int64: stays in the cache between the sum and what is made of it, and below the
-/// size at which both libraries begin to allocate anew for every call.
-const PIECE: usize = 1 << 17;
+/// Bytes that travel at a time: below the size at which both libraries begin to allocate anew for every call.
+const PIECE: usize = 4 << 20;
+/// The same where something is made of the sums, which are then still in the cache.
+const CONVERTED_PIECE: usize = 1 << 20;
+/// `MPI_IN_PLACE`, which the crate lacks: an address that is none. It belongs to the header's family, as the type of a
+/// handle does: pointers in Open MPI and in the standard's own ABI, numbers in MPICH and what descends from it.
+const IN_PLACE: usize = if size_of::<ffi::MPI_Comm>() == size_of::<*const c_void>() { 1 } else { usize::MAX };
 /// Names of the two libraries in [`EngineError::Library`].
 const LIBRARY: &str = "MPI";
 
@@ -33,8 +37,6 @@ pub struct MpiEngine {
     deadline: Duration,
     waited: Duration,
     peers: Arc<dyn Peers>,
-    piece: Vec<i64>,
-    piece_f32: Vec<f32>,
 }
 
 /// A communicator's handle: a pointer in Open MPI, a number in MPICH.
@@ -98,8 +100,6 @@ impl MpiEngine {
             deadline,
             waited: Duration::ZERO,
             peers: Arc::new(NoNews),
-            piece: vec![],
-            piece_f32: vec![],
         })
     }
 
@@ -234,26 +234,31 @@ impl MpiEngine {
         unsafe { ffi::RSMPI_UINT8_T }
     }
 
-    /// The wrapping sum of `send` over ranks into `receive`, both at most [`PIECE`] long.
-    fn sum_i64(&self, operation: &'static str, send: &[i64], receive: &mut [i64]) -> Result<(), EngineError> {
-        debug_assert!(send.len() == receive.len() && send.len() <= PIECE);
-        // SAFETY: both slices have `len` elements, do not overlap, and outlive the blocking call.
-        let code = unsafe {
-            let (of_type, sum) = (ffi::RSMPI_INT64_T, ffi::RSMPI_SUM);
-            let (from, to) = (send.as_ptr().cast(), receive.as_mut_ptr().cast());
-            ffi::MPI_Allreduce(from, to, send.len() as c_int, of_type, sum, self.comm.0)
-        };
-        self.check(operation, code)
+    /// The wrapping sums of `values` over ranks in their place, which both libraries do faster than beside it.
+    fn sum_i64(&self, operation: &'static str, values: &mut [i64]) -> Result<(), EngineError> {
+        // SAFETY: constants of the initialised library.
+        let of_type = unsafe { ffi::RSMPI_INT64_T };
+        self.sum(operation, values.as_mut_ptr().cast(), values.len(), of_type)
     }
 
-    fn sum_f32(&self, operation: &'static str, send: &[f32], receive: &mut [f32]) -> Result<(), EngineError> {
-        debug_assert!(send.len() == receive.len() && send.len() <= 2 * PIECE);
-        // SAFETY: as in `sum_i64`.
-        let code = unsafe {
-            let (of_type, sum) = (ffi::RSMPI_FLOAT, ffi::RSMPI_SUM);
-            let (from, to) = (send.as_ptr().cast(), receive.as_mut_ptr().cast());
-            ffi::MPI_Allreduce(from, to, send.len() as c_int, of_type, sum, self.comm.0)
-        };
+    fn sum_f32(&self, operation: &'static str, values: &mut [f32]) -> Result<(), EngineError> {
+        // SAFETY: as above.
+        let of_type = unsafe { ffi::RSMPI_FLOAT };
+        self.sum(operation, values.as_mut_ptr().cast(), values.len(), of_type)
+    }
+
+    /// `values`: `length` values of this type, at most [`PIECE`].
+    fn sum(
+        &self,
+        operation: &'static str,
+        values: *mut c_void,
+        length: usize,
+        of_type: ffi::MPI_Datatype,
+    ) -> Result<(), EngineError> {
+        let in_place = std::ptr::without_provenance(IN_PLACE);
+        // SAFETY: the callers' slices outlive the blocking call.
+        let code =
+            unsafe { ffi::MPI_Allreduce(in_place, values, length as c_int, of_type, ffi::RSMPI_SUM, self.comm.0) };
         self.check(operation, code)
     }
 
@@ -286,15 +291,7 @@ impl Engine for MpiEngine {
         if self.world_size == 1 {
             return Ok(());
         }
-        let mut piece = std::mem::take(&mut self.piece);
-        piece.resize(PIECE.min(data.len()), 0);
-        for chunk in data.chunks_mut(PIECE) {
-            let sums = &mut piece[..chunk.len()];
-            self.sum_i64(operation, chunk, sums)?;
-            chunk.copy_from_slice(sums);
-        }
-        self.piece = piece;
-        Ok(())
+        data.chunks_mut(PIECE / 8).try_for_each(|chunk| self.sum_i64(operation, chunk))
     }
 
     fn all_reduce_converted(
@@ -312,19 +309,14 @@ impl Engine for MpiEngine {
             convert(0, &words[..n], out);
             return Ok(());
         }
-        let mut piece = std::mem::take(&mut self.piece);
-        piece.resize(PIECE.min(words.len()), 0);
-        for first in (0..words.len()).step_by(PIECE) {
-            let chunk = &mut words[first..(first + PIECE).min(n + tail)];
-            let sums = &mut piece[..chunk.len()];
-            self.sum_i64(operation, chunk, sums)?;
-            let values = n.saturating_sub(first).min(chunk.len());
+        for (k, sums) in words.chunks_mut(CONVERTED_PIECE / 8).enumerate() {
+            let first = k * (CONVERTED_PIECE / 8);
+            self.sum_i64(operation, sums)?;
+            let values = n.saturating_sub(first).min(sums.len());
             if values > 0 {
                 convert(first, &sums[..values], &mut out[first..first + values]);
             }
-            chunk[values..].copy_from_slice(&sums[values..]);
         }
-        self.piece = piece;
         Ok(())
     }
 
@@ -333,15 +325,7 @@ impl Engine for MpiEngine {
         if self.world_size == 1 {
             return Ok(());
         }
-        let mut piece = std::mem::take(&mut self.piece_f32);
-        piece.resize((2 * PIECE).min(data.len()), 0.0);
-        for chunk in data.chunks_mut(2 * PIECE) {
-            let sums = &mut piece[..chunk.len()];
-            self.sum_f32(operation, chunk, sums)?;
-            chunk.copy_from_slice(sums);
-        }
-        self.piece_f32 = piece;
-        Ok(())
+        data.chunks_mut(PIECE / 4).try_for_each(|chunk| self.sum_f32(operation, chunk))
     }
 
     fn barrier(&mut self, operation: &'static str) -> Result<(), EngineError> {

@@ -49,6 +49,11 @@ impl Watched {
         watched
     }
 
+    /// Whether the process would be ended for a call that does not return: one of several.
+    pub fn is_guarded(&self) -> bool {
+        self.watchdog.is_some()
+    }
+
     /// The rank's record.
     pub fn flight(&self) -> &Arc<Flight> {
         &self.flight

@@ -4,15 +4,19 @@
 //! numbers are those of `tensorflow/core/util/event.proto` and `framework/summary.proto`; a wrong one is read as another
 //! message without a word, so `tests/python/test_tensorboard.py` reads a file back with TensorBoard's own reader.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, BufWriter, Write};
+use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use prost::Message;
+use syncytia_shards::durable::AppendFile;
 
 /// Longest time that events wait in memory.
 const FLUSH_EVERY: Duration = Duration::from_secs(2);
+/// Most bytes that events wait in memory.
+const FLUSH_BYTES: usize = 64 << 10;
+/// The same while the disk refuses them; what is more is lost.
+const KEPT_BYTES: usize = 1 << 20;
 /// Bars of a histogram.
 const BUCKETS: usize = 30;
 const SESSION_START: i32 = 1;
@@ -85,10 +89,14 @@ struct Histogram {
     bucket: Vec<f64>,
 }
 
-/// One open event file. Every method gives the system's error; the caller decides that a run outlives it.
+/// One open event file. Every method gives the system's error; the caller decides that a run outlives it. The file always
+/// ends with a whole record, for readers stop at half of one and see nothing behind it. What the disk refuses waits for a
+/// while and is tried again with every event, so that the first success means that the disk takes it again.
 #[derive(Debug)]
 pub struct EventFile {
-    file: BufWriter<File>,
+    file: AppendFile,
+    waiting: Vec<u8>,
+    refused: bool,
     flushed: Instant,
 }
 
@@ -98,9 +106,10 @@ impl EventFile {
     /// # Errors
     /// The system's; `AlreadyExists` when another writer took the name.
     pub fn create(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().write(true).create_new(true).open(path)?;
-        let mut events = Self { file: BufWriter::new(file), flushed: Instant::now() };
+        let file = AppendFile::create_new(path)?;
+        let mut events = Self { file, waiting: Vec::new(), refused: false, flushed: Instant::now() };
         events.write(0, |event| event.file_version = Some("brain.Event:2".to_owned()))?;
+        events.flush()?; // without it the rest is not read
         Ok(events)
     }
 
@@ -140,8 +149,18 @@ impl EventFile {
 
     /// Brings everything to the disk.
     pub fn sync(&mut self) -> io::Result<()> {
-        self.file.flush()?;
-        self.file.get_ref().sync_data()
+        self.flush()?;
+        self.file.sync()
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.flushed = Instant::now();
+        let written = self.file.append(&self.waiting);
+        self.refused = written.is_err();
+        if !self.refused || self.waiting.len() > KEPT_BYTES {
+            self.waiting.clear();
+        }
+        written
     }
 
     fn summary(&mut self, global_step: u64, value: Vec<Value>) -> io::Result<()> {
@@ -152,12 +171,15 @@ impl EventFile {
         let wall_time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |t| t.as_secs_f64());
         let mut event = Event { wall_time, step: global_step as i64, ..Event::default() };
         fill(&mut event);
-        self.file.write_all(&record(&event.encode_to_vec()))?;
-        if self.flushed.elapsed() > FLUSH_EVERY {
-            self.file.flush()?;
-            self.flushed = Instant::now();
-        }
-        Ok(())
+        self.waiting.extend(record(&event.encode_to_vec()));
+        let due = self.refused || self.waiting.len() > FLUSH_BYTES || self.flushed.elapsed() > FLUSH_EVERY;
+        if due { self.flush() } else { Ok(()) }
+    }
+}
+
+impl Drop for EventFile {
+    fn drop(&mut self) {
+        let _ = self.flush(); // `sync` is the way to learn how it went
     }
 }
 

@@ -8,7 +8,7 @@ pub use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 pub use burn::tensor::activation::{relu, softmax};
 pub use burn::tensor::{Bool, Device, Gradients, Int, Tensor, TensorData};
 
-pub use self::tap::{Listener, enter, tap};
+pub use self::tap::{Listener, enter, tap, weight_first};
 
 /// The CPU device (flex kernels) without gradients.
 pub fn cpu() -> Device {

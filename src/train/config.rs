@@ -175,11 +175,13 @@ pub struct CheckpointConfig {
     pub every: u64,
     /// How many are kept beside the best.
     pub keep: usize,
+    /// Seconds the end of a run waits for room where the last save finds none.
+    pub patience_s: u64,
 }
 
 impl Default for CheckpointConfig {
     fn default() -> Self {
-        Self { every: 500, keep: 3 }
+        Self { every: 500, keep: 3, patience_s: 600 }
     }
 }
 

@@ -169,6 +169,12 @@ pub fn write_flight(folder: &RunFolder, record: &FlightRecord) {
     }
 }
 
+/// A moment for the other ranks to come to their own end and write their records: the first process that ends takes the
+/// others along.
+pub fn let_the_others_speak() {
+    std::thread::sleep(Duration::from_secs(1));
+}
+
 /// What the watchdog does when a call into a library does not return: the error's words, the flight record, and the end of
 /// the process without clean-up, which could wait again.
 pub fn on_expiry(folder: &RunFolder) -> OnExpiry {
@@ -176,6 +182,7 @@ pub fn on_expiry(folder: &RunFolder) -> OnExpiry {
     Box::new(move |error, record| {
         eprintln!("error: {error}");
         write_flight(&folder, &record);
+        let_the_others_speak();
         exit::now(TrainError::Engine(error.clone()).exit_code())
     })
 }

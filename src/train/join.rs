@@ -49,21 +49,20 @@ fn processes(world: World, config: &TrainConfig, folder: &RunFolder) -> Result<G
 
     use super::group;
     use super::news::StoreNews;
+    use crate::engine::Engine;
     use crate::engine::mpi::MpiEngine;
     use crate::engine::peers::Peers;
     use crate::engine::watchdog::Watched;
-    use crate::engine::{Engine, EngineError};
 
     let deadline = Duration::from_secs(config.train.deadline_s);
     let mut engine = MpiEngine::join(deadline)?;
     if (engine.rank(), engine.world_size()) != (world.rank as usize, world.world_size as usize) {
         let (rank, size, library) = (engine.rank(), engine.world_size(), MpiEngine::library());
-        return Err(EngineError::Join(format!(
+        return Err(TrainError::Config(vec![format!(
             "{} says rank {} of {}, and the MPI library of this build ({library}) says rank {rank} of {size}: start with \
              its own mpirun, or under Slurm with the --mpi type it was built for (Open MPI: pmix, MPICH: pmi2)",
             world.launcher, world.rank, world.world_size
-        ))
-        .into());
+        )]));
     }
     let news: Arc<dyn Peers> = Arc::new(StoreNews::meet(&mut engine, &world, deadline)?);
     let engine = Box::new(engine.with_peers(Arc::clone(&news)));

@@ -5,18 +5,21 @@
 //! that clocks of nodes need not agree. A lock is taken over when it has been silent for 90 s, when its process is dead
 //! on this very machine, or by a later life of the same job (higher restart count).
 //!
+//! Even that clock may jump, or a machine sleep. So silence is also *watched* before it is believed: two heartbeats long
+//! where the lock's time says it is old, and the whole 90 s where its time lies in the future and says nothing.
+//!
 //! Taking over and releasing both need the *entry* of the lock's token (`lock.entry-TOKEN`, made exclusively): of all
 //! who saw the same stale lock one gets it, checks that the lock is still that one, and renames its own over it. Whoever
 //! slept through its own 90 s finds another's token in the lock at the next beat or [`RunLock::check`], and must stop.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use syncytia_launch::{ExitCode, Job};
 
@@ -120,7 +123,12 @@ impl RunLock {
                 return RunLock::begin(run, holder, timing);
             }
             let Some(seen) = Seen::look(run, &claim)? else { continue };
-            if !seen.may_be_taken(&holder, timing) {
+            let taken = match seen.verdict(&holder, timing) {
+                Taking::Now => true,
+                Taking::Never => false,
+                Taking::IfSilentFor(time) => stays_silent(run, time, timing)?,
+            };
+            if !taken {
                 return Err(LockError::Held {
                     run: run.root().to_owned(),
                     holder: seen.holder.map(Box::new),
@@ -209,7 +217,7 @@ pub struct InUse {
     pub by: String,
     /// Time since its last heartbeat.
     pub age: Duration,
-    /// Whether a run of `job` that starts now would take it over.
+    /// Whether a run of `job` that starts now would take it over, if need be after watching it stay silent.
     pub may_be_taken: bool,
 }
 
@@ -224,8 +232,9 @@ pub fn in_use(run: &RunFolder, job: Option<Job>, now: SystemTime, timing: Timing
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(None),
         Err(e) => return Err(e),
     };
-    let seen = Seen { holder, age: now.duration_since(then).unwrap_or_default() };
-    let may_be_taken = seen.may_be_taken(&Holder::this_process(job), timing);
+    let (age, ahead) = apart(now, then);
+    let seen = Seen { holder, age, ahead };
+    let may_be_taken = seen.verdict(&Holder::this_process(job), timing) != Taking::Never;
     Ok(Some(InUse { by: described(seen.holder.as_ref()), age: seen.age, may_be_taken }))
 }
 
@@ -315,8 +324,9 @@ impl Claim {
     fn replace(&self, run: &RunFolder, seen: &Seen, timing: Timing) -> Result<bool, LockError> {
         let entry = entry_path(run, seen.token());
         if !self.link_to(&entry)? {
-            // Somebody is at it, or died at it. An entry as old as a dead lock is in nobody's hands.
-            if age(&entry, &self.path).is_ok_and(|a| a > timing.takeover_after) {
+            // Somebody is at it, or died at it. An entry as old as a dead lock is in nobody's hands, nor is one from the
+            // future: it takes milliseconds to make use of it.
+            if age(&entry, &self.path).is_ok_and(|(age, ahead)| age.max(ahead) > timing.takeover_after) {
                 let _ = fs::remove_file(&entry);
             }
             return Ok(false);
@@ -349,19 +359,32 @@ impl Drop for Claim {
 struct Seen {
     holder: Option<Holder>,
     age: Duration,
+    /// How far its time lies in the future: the clock was set back since its last heartbeat.
+    ahead: Duration,
+}
+
+/// Whether a lock is taken over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Taking {
+    /// Its holder is known to be gone.
+    Now,
+    /// If nothing in it changes for this long.
+    IfSilentFor(Duration),
+    /// It is held.
+    Never,
 }
 
 impl Seen {
     /// `None` when the lock is gone.
     fn look(run: &RunFolder, claim: &Claim) -> Result<Option<Seen>, LockError> {
         let path = run.lock();
-        let age = match age(&path, &claim.path) {
-            Ok(age) => age,
+        let (age, ahead) = match age(&path, &claim.path) {
+            Ok(found) => found,
             Err(e) if e.kind() == io::ErrorKind::NotFound && !path.exists() => return Ok(None),
             Err(e) => return Err(io_error("look at", &path)(e)),
         };
         match read_lock(&path) {
-            Ok(holder) => Ok(Some(Seen { holder, age })),
+            Ok(holder) => Ok(Some(Seen { holder, age, ahead })),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(io_error("read", &path)(e)),
         }
@@ -371,17 +394,52 @@ impl Seen {
         self.holder.as_ref().map_or("unreadable", |h| &h.token)
     }
 
-    fn may_be_taken(&self, by: &Holder, timing: Timing) -> bool {
-        if self.age > timing.takeover_after {
-            return true;
-        }
-        let Some(holder) = &self.holder else { return false };
-        let later_life = match (&holder.job, &by.job) {
+    fn verdict(&self, by: &Holder, timing: Timing) -> Taking {
+        let later_life = |holder: &Holder| match (&holder.job, &by.job) {
             (Some(theirs), Some(ours)) => theirs.id == ours.id && ours.restart_count > theirs.restart_count,
             _ => false,
         };
-        later_life || holder.is_dead_here(by)
+        if self.holder.as_ref().is_some_and(|holder| later_life(holder) || holder.is_dead_here(by)) {
+            return Taking::Now;
+        }
+        if self.age > timing.takeover_after {
+            return Taking::IfSilentFor(2 * timing.heartbeat);
+        }
+        // a beat of this moment may lie a little ahead where time is coarse
+        if self.ahead > timing.heartbeat {
+            return Taking::IfSilentFor(timing.takeover_after);
+        }
+        Taking::Never
     }
+}
+
+/// Watches a lock for `time`: whether neither a byte of it nor its time changes.
+fn stays_silent(run: &RunFolder, time: Duration, timing: Timing) -> Result<bool, LockError> {
+    let path = run.lock();
+    let look = || {
+        let mut file = match File::open(&path) {
+            Ok(file) => file, // opened: network file systems then ask the server
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        Ok(Some((file.metadata()?.modified()?, bytes)))
+    };
+    let before = look().map_err(io_error("watch", &path))?;
+    tracing::warn!(lock = %path.display(), "held by a process that seems gone: watching it for {time:?}");
+    let began = Instant::now();
+    while began.elapsed() < time {
+        std::thread::sleep((timing.heartbeat / 4).min(time));
+        let now = look().map_err(io_error("watch", &path))?;
+        if now.is_none() {
+            return Ok(true); // given free: the next turn takes it
+        }
+        if now != before {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// The holder's line; `None` when there is a lock that cannot be understood.
@@ -391,15 +449,20 @@ fn read_lock(path: &Path) -> io::Result<Option<Holder>> {
     Ok(serde_json::from_slice(line).ok())
 }
 
-/// How long ago `path` was written, by the clock of its file system: `reference` is touched now.
-fn age(path: &Path, reference: &Path) -> io::Result<Duration> {
+/// How long ago `path` was written and how far that lies ahead (one of them is 0), by the clock of its file system:
+/// `reference` is touched now.
+fn age(path: &Path, reference: &Path) -> io::Result<(Duration, Duration)> {
     let mut file = OpenOptions::new().write(true).open(reference)?;
     file.seek(SeekFrom::End(-1))?;
     file.write_all(b"\n")?; // what is there already: only the time changes
     file.sync_data()?;
     let now = file.metadata()?.modified()?;
     let then = File::open(path)?.metadata()?.modified()?; // opened: network file systems then ask the server
-    Ok(now.duration_since(then).unwrap_or_default())
+    Ok(apart(now, then))
+}
+
+fn apart(now: SystemTime, then: SystemTime) -> (Duration, Duration) {
+    (now.duration_since(then).unwrap_or_default(), then.duration_since(now).unwrap_or_default())
 }
 
 fn sibling(run: &RunFolder, what: &str) -> PathBuf {

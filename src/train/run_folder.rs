@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! RUN/config.toml · world.json · metrics.jsonl · metrics.superseded.jsonl · events.out.tfevents.* · lock
-//!     log/{rank-000.jsonl, flight-rank-000.json}
+//!     log/{rank-000.jsonl, flight-rank-000.json} · train.sbatch · shard.sbatch · evaluate.sbatch (as submitted)
 //!     checkpoints/step-00001000/{model.safetensors, train_state/{state.json, *.safetensors}, manifest.json}
 //!     checkpoints/best/
 //!     report/ · report-<split>/
@@ -88,6 +88,11 @@ impl RunFolder {
     /// The last operations of a rank that waited in vain.
     pub fn flight_record(&self, rank: usize) -> PathBuf {
         self.log().join(format!("flight-rank-{rank:03}.json"))
+    }
+
+    /// The batch script that `submit` wrote for a command.
+    pub fn batch_script(&self, command: &str) -> PathBuf {
+        self.root.join(format!("{command}.sbatch"))
     }
 
     /// The report of a split; the one that stands for the run is `report/`, see [`RunFolder::report`].

@@ -4,20 +4,19 @@ use std::collections::VecDeque;
 
 /// Steps that are looked at together.
 const WINDOW: usize = 10;
-/// A rank is slow when a section takes it this many times what it takes the others …
-const FACTOR: f64 = 1.5;
-/// … and the excess is this share of the others' step: half as much again of nothing holds nobody up.
+/// A rank is slow when a section takes it a multiple of what it takes the others, and the excess is this share of the others' step: half as much again of nothing holds nobody up.
 const SHARE: f64 = 0.2;
 /// … and this many seconds: below it is the noise of a shared machine.
 const LEAST_S: f64 = 0.01;
 /// Steps between two warnings of the same thing.
 const AGAIN: u64 = 500;
 
-/// The sections of a step, in the order of the tail, with what is usual to look at.
-const SECTIONS: [(&str, usize, &str); 3] = [
-    ("data", 0, "its shards may lie on slow or busy storage: stage them on the node's own disk"),
-    ("compute", 1, "another program may run on its cores, or they are throttled"),
-    ("reduce", 3, "its way to the others may be slow, or its memory"),
+/// The sections of a step, with their place among the tail's times, how many times the others' time is slow, and what is
+/// usual to look at. A collective call is slow for all when it is for one: only a great difference tells whose fault it is.
+const SECTIONS: [(&str, usize, f64, &str); 3] = [
+    ("data", 0, 1.5, "its shards may lie on slow or busy storage: stage them on the node's own disk"),
+    ("compute", 1, 1.5, "another program may run on its cores, or they are throttled"),
+    ("reduce", 3, 3.0, "its way to the others may be slow, or its memory"),
 ];
 
 /// The last steps' times.
@@ -47,7 +46,7 @@ impl Stragglers {
         }
         // Ranks may have one lane more or less: compute is compared per lane.
         let per_lane = |(s, &lanes): (&[f64; 4], &f64)| {
-            SECTIONS.map(|(name, at, _)| if name == "compute" { s[at] / lanes } else { s[at] })
+            SECTIONS.map(|(name, at, ..)| if name == "compute" { s[at] / lanes } else { s[at] })
         };
         self.steps.push_back(seconds.iter().zip(&self.lanes_of).map(per_lane).collect());
         self.seen += 1;
@@ -58,14 +57,14 @@ impl Stragglers {
         let step_s: Vec<f64> = (0..seconds.len()).map(|r| usual(r, 0) + usual(r, 1) * self.lanes_of[r]).collect();
         let step_s = median(step_s);
         let mut slowest: Option<(f64, usize, usize, f64, f64)> = None;
-        for (section, (name, ..)) in SECTIONS.iter().enumerate() {
+        for (section, (name, _, factor, _)) in SECTIONS.iter().enumerate() {
             for rank in 0..seconds.len() {
                 let lanes = if *name == "compute" { self.lanes_of[rank] } else { 1.0 };
                 let own = usual(rank, section) * lanes;
                 let others = (0..seconds.len()).filter(|&r| r != rank).map(|r| usual(r, section)).collect();
                 let others = median(others) * lanes;
                 let excess = own - others;
-                let slow = own > FACTOR * others && excess > LEAST_S.max(SHARE * step_s);
+                let slow = own > factor * others && excess > LEAST_S.max(SHARE * step_s);
                 if slow && slowest.is_none_or(|s| excess > s.0) {
                     slowest = Some((excess, rank, section, own, others));
                 }
@@ -76,7 +75,7 @@ impl Stragglers {
             return None;
         }
         self.said = Some((rank, section, self.seen));
-        let (name, _, advice) = SECTIONS[section];
+        let (name, _, _, advice) = SECTIONS[section];
         let (own, others) = (own * 1e3, others * 1e3);
         Some(format!("rank {rank} is slow in {name}: {own:.1} ms a step, the others {others:.1} ms; {advice}"))
     }

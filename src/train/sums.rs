@@ -28,6 +28,8 @@ pub struct Sums<'a> {
     shifts: Vec<Option<i32>>,
     /// The whole gradient, after [`Sums::finish`].
     pub gradient: Vec<f32>,
+    /// Buckets that have left in this attempt.
+    sent: usize,
     /// Time in the engine, of this attempt.
     in_engine: Duration,
 }
@@ -86,7 +88,7 @@ impl<'a> Sums<'a> {
         let fast = vec![0.0; if exact { 0 } else { n }];
         let (shifts, gradient) = (vec![None; tensors.len()], vec![0.0; n]);
         let in_engine = Duration::ZERO;
-        Self { tensors, reduction, layout, buckets, bucket_of, words, fast, shifts, gradient, in_engine }
+        Self { tensors, reduction, layout, buckets, bucket_of, words, fast, shifts, gradient, sent: 0, in_engine }
     }
 
     /// Whether buckets leave while backward runs.
@@ -98,7 +100,7 @@ impl<'a> Sums<'a> {
     pub fn begin(&mut self, exponents: &[Option<i16>]) {
         let lanes = self.layout.lanes;
         self.shifts = exponents.iter().map(|e| e.map(|e| reduce::shift(e, lanes))).collect();
-        self.in_engine = Duration::ZERO;
+        (self.sent, self.in_engine) = (0, Duration::ZERO);
         self.tail().fill(0);
     }
 
@@ -151,26 +153,26 @@ impl<'a> Sums<'a> {
     ) -> Result<LaneSeen, EngineError> {
         let mut seen = LaneSeen::new(self.tensors.len());
         let last = self.buckets.len() - 1;
-        let mut next = 0;
         while let Ok(Told::Gradient(place, gradient)) = told.recv() {
             self.add(&mut seen, first, place, &gradient);
-            while next < last && seen.arrived[self.buckets[next].tensors.clone()].iter().all(|&a| a) {
-                self.send(engine, next)?;
-                next += 1;
+            while self.sent < last && seen.arrived[self.buckets[self.sent].tensors.clone()].iter().all(|&a| a) {
+                self.send(engine)?;
             }
         }
         self.add_zeros(&mut seen, first, 0..self.tensors.len());
-        for bucket in next..last {
-            self.send(engine, bucket)?;
+        while self.sent < last {
+            self.send(engine)?;
         }
         Ok(seen)
     }
 
-    /// Sums the last bucket and the tail; then the gradient is whole. Gives the time this rank spent in the engine itself,
-    /// without waiting for others to arrive.
+    /// Sums what has not left yet, last the bucket with the tail; then the gradient is whole.
     pub fn finish(&mut self, engine: &mut dyn Engine) -> Result<(), EngineError> {
         if self.reduction == Reduction::Exact {
-            return self.send(engine, self.buckets.len() - 1);
+            while self.sent < self.buckets.len() {
+                self.send(engine)?;
+            }
+            return Ok(());
         }
         let begun = Instant::now();
         engine.all_reduce_i64("tail", &mut self.words[0])?;
@@ -185,8 +187,9 @@ impl<'a> Sums<'a> {
         self.in_engine
     }
 
-    fn send(&mut self, engine: &mut dyn Engine, bucket: usize) -> Result<(), EngineError> {
-        let begun = Instant::now();
+    /// Sums the next bucket.
+    fn send(&mut self, engine: &mut dyn Engine) -> Result<(), EngineError> {
+        let (begun, bucket) = (Instant::now(), self.sent);
         let (tail, operation) = match bucket + 1 == self.buckets.len() {
             true => (self.layout.len(), "sum of gradients and tail"),
             false => (0, "sum of gradients"),
@@ -198,6 +201,7 @@ impl<'a> Sums<'a> {
         };
         let out = &mut self.gradient[values.clone()];
         engine.all_reduce_converted(operation, &mut self.words[bucket], tail, &convert, out)?;
+        self.sent += 1;
         self.in_engine += begun.elapsed();
         Ok(())
     }
@@ -241,5 +245,56 @@ impl<'a> Sums<'a> {
         let bucket = self.bucket_of[place];
         let (tensor, first) = (&self.tensors[place], self.buckets[bucket].values.start);
         &mut self.words[bucket][tensor.start - first..tensor.end - first]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::ThreadsEngine;
+
+    const TENSORS: [Range<usize>; 3] = [0..2, 2..3, 3..5];
+
+    fn sums(reduction: Reduction, overlaps: bool) -> Sums<'static> {
+        Sums::new(&TENSORS, reduction, TailLayout { lanes: 2, terms: 1, tensors: 3 }, overlaps)
+    }
+
+    fn data(values: &[f32]) -> TensorData {
+        TensorData::new(values.to_vec(), [values.len()])
+    }
+
+    /// Two attempts on one set of buffers: what the first left behind must not be in the second.
+    #[test]
+    fn a_tensor_without_a_gradient_is_zero_whatever_was_there_before() {
+        for (reduction, overlaps) in [(Reduction::Exact, false), (Reduction::Exact, true), (Reduction::Fast, false)] {
+            let mut sums = sums(reduction, overlaps);
+            let mut engine = ThreadsEngine::group(1, Duration::from_secs(5)).remove(0);
+            for gradient_of_1 in [Some(8.0), None] {
+                sums.begin(&[Some(3); 3]);
+                let seen = sums.lane(true, |add| {
+                    add(2, data(&[1.0, -2.0]));
+                    gradient_of_1.into_iter().for_each(|g| add(1, data(&[g])));
+                });
+                sums.lane(false, |add| add(2, data(&[0.5, 0.25])));
+                sums.finish(&mut engine).unwrap();
+                let expected = [0.0, 0.0, gradient_of_1.unwrap_or(0.0), 1.5, -1.75];
+                assert_eq!(sums.gradient, expected, "{reduction:?}, overlaps: {overlaps}");
+                assert_eq!(seen.max_bits[2], 2f32.to_bits());
+            }
+        }
+    }
+
+    #[test]
+    fn a_lane_that_overflows_counts_as_zeros_and_says_so() {
+        let mut sums = sums(Reduction::Exact, true);
+        sums.begin(&[Some(0); 3]);
+        let mut engine = ThreadsEngine::group(1, Duration::from_secs(5)).remove(0);
+        let seen = sums.lane(true, |add| {
+            add(0, data(&[1e9, 1.0]));
+            add(1, data(&[f32::NAN]));
+        });
+        assert_eq!((seen.overflow.clone(), seen.non_finite), (vec![true, false, false], 1));
+        sums.finish(&mut engine).unwrap();
+        assert_eq!(sums.gradient[..2], [0.0, 0.0]);
     }
 }

@@ -105,8 +105,8 @@ pub fn thread_ranks(world_size: usize, deadline: Duration) -> Vec<Watched> {
 /// Runs this process's ranks, one per engine, to the end, a stop or an error; every rank ends alike.
 pub fn train(run: &Run<'_>, engines: Vec<Watched>) -> Result<End, TrainError> {
     let ready = run.ready;
-    let keep = ready.config.checkpoint.keep;
-    let saver = run.lock.as_ref().map(|lock| Saver::start(Arc::clone(lock), keep)).transpose()?;
+    let saving = &ready.config.checkpoint;
+    let saver = run.lock.as_ref().map(|lock| Saver::start(Arc::clone(lock), saving)).transpose()?;
     let shared = Shared { run, ready, saver: Mutex::new(saver) };
     let results: Vec<Result<End, TrainError>> = std::thread::scope(|scope| {
         let shared = &shared;
@@ -167,6 +167,9 @@ fn in_own_pool(shared: &Shared<'_>, mut engine: Watched) -> Result<End, TrainErr
         engine.abort(&error.to_string(), error.exit_code());
         if matches!(error, TrainError::Engine(_)) {
             group::write_flight(shared.run.folder, &engine.flight().record(&error.to_string()));
+            if engine.is_guarded() {
+                group::let_the_others_speak();
+            }
         }
     }
     result

@@ -9,7 +9,7 @@ if [ -s "$dir/slurmctld.pid" ] && timeout 10 squeue -h -o %A >"$dir/left" 2>/dev
     for _ in $(seq 80); do [ -z "$(timeout 5 squeue -h 2>/dev/null)" ] && break; sleep 0.1; done
 fi
 alive() { for f in "$dir"/slurmd-*.pid "$dir/slurmctld.pid" "$dir/munged.pid"; do
-    [ -s "$f" ] && kill -0 "$(cat "$f")" 2>/dev/null && echo "$(cat "$f")"; done; }
+    [ -s "$f" ] && pid=$(cat "$f" 2>/dev/null) && kill -0 "$pid" 2>/dev/null && echo "$pid"; done; }
 for pid in $(alive); do kill "$pid" 2>/dev/null; done
 for _ in $(seq 50); do [ -z "$(alive)" ] && break; sleep 0.1; done
 for pid in $(alive); do kill -9 "$pid" 2>/dev/null; done

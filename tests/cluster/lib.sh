@@ -50,7 +50,13 @@ finished() { # JOB SECONDS
         state=$(field "$1" JobState)
         case $state in
         COMPLETED) return 0 ;;
-        PENDING) [ "$(field "$1" Reason)" = BeginTime ] && scontrol update jobid="$1" StartTime=now 2>/dev/null || true ;;
+        PENDING)
+            # not at once: a step daemon that still tidies up would keep the new life from the sockets of PMIx
+            if [ "$(field "$1" Reason)" = BeginTime ]; then
+                sleep 4
+                scontrol update jobid="$1" StartTime=now 2>/dev/null || true
+            fi
+            ;;
         RUNNING | COMPLETING | CONFIGURING | REQUEUED | PREEMPTED | '') ;;
         NODE_FAIL) ;; # on its way to PENDING
         *) fail "job $1 ended as $state, exit $(field "$1" ExitCode)" ;;
@@ -64,6 +70,7 @@ finished() { # JOB SECONDS
 same_as_reference() { # RUN
     local last file
     last=$(printf 'step-%08d' "$STEPS")
+    [ -d "$REFERENCE/checkpoints/$last" ] || fail "the undisturbed run has no $last"
     for file in model.safetensors train_state/raw.safetensors train_state/adam_m.safetensors train_state/adam_v.safetensors; do
         cmp "$REFERENCE/checkpoints/$last/$file" "$1/checkpoints/$last/$file" || fail "$file differs from the undisturbed run"
     done

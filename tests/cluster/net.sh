@@ -28,8 +28,10 @@ up)
 cut) ip link set "$(awk -v node="$3" '$1 == node {print $4}' "$2")" down ;;
 heal) ip link set "$(awk -v node="$3" '$1 == node {print $4}' "$2")" up ;;
 down)
+    # the kernel lets a namespace go in its own time: links first
     while read -r node _ space link; do
-        if [ "$node" = host ]; then ip link del "$link" 2>/dev/null || true; else ip netns del "$space" 2>/dev/null || true; fi
+        ip link del "$link" 2>/dev/null || true
+        [ "$node" = host ] || ip netns del "$space" 2>/dev/null || true
     done <"$2"
     ;;
 esac

@@ -13,9 +13,9 @@ memory=$(awk '/MemTotal/{print int($2/1024*0.8)}' /proc/meminfo)
 mkdir -p "$dir"/{state,log,spool,tmp}
 touch "$dir/log/jobcomp.txt"
 
-# ports nobody listens on: other clusters may run beside this one
+# ports nobody listens on (other clusters may run beside this one), below those the kernel gives to clients
 while :; do
-    port=$((20000 + RANDOM % 2000 * 10))
+    port=$((20000 + RANDOM % 1200 * 10))
     ss -ltnH | awk '{print $4}' | grep -qE ":($(seq -s '|' "$port" $((port + n + 1))))$" || break
 done
 
@@ -87,15 +87,18 @@ PartitionName=high Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10
 PartitionName=short Nodes=ALL MaxTime=01:00:00 State=UP PriorityTier=1
 CONF
 # a container without cgroups: slurmd would not start
-mountpoint -q /sys/fs/cgroup || [ -d /sys/fs/cgroup/cgroup.procs ] || echo "CgroupPlugin=cgroup/v1" >"$dir/cgroup.conf"
+grep -q ' cgroup' /proc/mounts || echo "CgroupPlugin=cgroup/v1" >"$dir/cgroup.conf"
 
 export SLURM_CONF=$dir/slurm.conf
 slurmctld -f "$dir/slurm.conf" -c
 for i in $(seq "$n"); do "$here/slurmd.sh" "$dir" "n$i"; done
-for _ in $(seq 300); do
-    [ "$(sinfo -h -N -p main -t idle -o %N 2>/dev/null | sort -u | wc -l)" = "$n" ] && exit 0
+until=$((SECONDS + 30))
+while [ "$SECONDS" -lt "$until" ]; do
+    [ -s "$dir/slurmctld.pid" ] && ! kill -0 "$(cat "$dir/slurmctld.pid")" && break
+    [ "$(timeout 5 sinfo -h -N -p main -t idle -o %N 2>/dev/null | sort -u | wc -l)" = "$n" ] && exit 0
     sleep 0.1
 done
-echo "up.sh: not all of $n nodes came up in 30 s; see $dir/log" >&2
-sinfo -N -l >&2 || true
+echo "up.sh: not all of $n nodes came up" >&2
+tail -n 3 "$dir/log/slurmctld.log" >&2
+timeout 5 sinfo -N -l >&2 || true
 exit 1

@@ -241,3 +241,24 @@ fn a_run_survives_a_second_job_a_signal_and_a_torn_checkpoint() {
     assert!(said.contains(&*torn.file_name().unwrap().to_string_lossy()) && said.contains("damaged"), "{said}");
     assert!(said.contains("from step-"), "the previous one is used: {said}");
 }
+
+/// Variables of a launcher that this build cannot serve, or that its MPI library does not know of: refused, nobody waits.
+#[test]
+fn several_processes_without_a_way_to_each_other_are_refused_in_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_syncytia"))
+        .args(["train", "configs/spackle/tiny.toml", "--shards", "nowhere", "--run", run.to_str().unwrap()])
+        .envs([("WORLD_SIZE", "2"), ("RANK", "1"), ("LOCAL_RANK", "1")])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    let fragments: &[&str] = match syncytia::engine::FOR_PROCESSES {
+        [] => &["no engine for 2 processes", "--features mpi", "--ranks N"],
+        _ => &["torchrun says rank 1 of 2", "says rank 0 of 1", "--mpi"],
+    };
+    fragments.iter().for_each(|fragment| assert!(said.contains(fragment), "no {fragment:?} in {said}"));
+    assert!(!run.exists(), "nothing was written");
+}

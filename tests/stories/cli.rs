@@ -4,9 +4,9 @@ use std::fs::File;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-const COMMANDS: [&str; 12] = [
-    "demo", "synth", "shard", "process", "train", "evaluate", "report", "impute", "export", "verify", "inspect",
-    "doctor",
+const COMMANDS: [&str; 14] = [
+    "demo", "synth", "shard", "process", "train", "launch", "submit", "evaluate", "report", "impute", "export",
+    "verify", "inspect", "doctor",
 ];
 const CUT: &str = "shards/data/vis5a_cut.h5ad";
 

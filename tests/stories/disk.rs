@@ -20,15 +20,21 @@ impl SmallDisk {
         None
     }
 
-    /// Takes all there is; [`SmallDisk::free`] gives it back.
+    /// Takes all there is.
     pub fn fill(&self) {
         let mut file = File::options().create(true).append(true).open(self.ballast()).unwrap();
         while file.write_all(&[1; 4096]).is_ok() {}
         while file.write_all(&[1]).is_ok() {}
     }
 
-    /// Gives back what [`SmallDisk::fill`] took.
-    #[allow(dead_code, reason = "not every story frees its disk")]
+    /// Takes all but about so many bytes.
+    pub fn fill_but(&self, left: u64) {
+        self.fill();
+        let file = File::options().write(true).open(self.ballast()).unwrap();
+        file.set_len(file.metadata().unwrap().len().saturating_sub(left)).unwrap();
+    }
+
+    /// Gives back what was taken.
     pub fn free(&self) {
         std::fs::remove_file(self.ballast()).unwrap();
     }

@@ -313,13 +313,15 @@ mod under_mpirun {
                 engine.barrier("together").unwrap();
                 if rank == 1 {
                     std::thread::sleep(Duration::from_secs(4)); // lost, as far as the others can tell
+                    println!("rank is well");
                 } else {
                     let error = engine.barrier("start").unwrap_err();
                     let words = error.to_string();
                     assert!(matches!(error, EngineError::Deadline { operation: "start", sequence: 2, .. }), "{words}");
-                    std::thread::sleep(Duration::from_secs(2));
+                    println!("rank is well");
+                    std::thread::sleep(Duration::from_secs(4)); // the first to leave takes the others along
                 }
-                println!("rank is well");
+                std::thread::sleep(Duration::from_secs(2));
                 syncytia_launch::exit::now(0); // the group is broken: no orderly end
             }
             other => panic!("no scenario {other:?}"),

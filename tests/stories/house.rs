@@ -78,7 +78,7 @@ fn training_and_judging_do_not_know_each_other_and_nobody_knows_the_command_line
 fn the_doctor_knows_no_command_and_one_file_of_it_knows_training() {
     forbid(
         "src/doctor",
-        &["crate::cmd", "crate::report", "crate::evaluate", "crate::export", "crate::engine", "crate::task"],
+        &["crate::cmd", "crate::report", "crate::evaluate", "crate::export", "crate::engine::", "crate::task"],
     );
     for (file, code) in sources("src/doctor") {
         let knows = ["crate::train", "crate::model", "crate::tensor"].iter().any(|word| code.contains(word));
@@ -106,7 +106,9 @@ fn one_file_says_burn() {
 fn only_world_reads_rank_variables() {
     for folder in ["shards/src", "launch/src", "src"] {
         for (file, code) in sources(folder) {
-            for variable in ["\"SLURM_", "\"OMPI_", "\"PMI_", "\"WORLD_SIZE", "\"RANK\""] {
+            for variable in
+                ["\"SLURM_", "\"OMPI_COMM", "\"PMI_", "\"PMIX_", "\"MV2_", "\"MASTER_", "\"WORLD_SIZE", "\"RANK\""]
+            {
                 assert!(file == "launch/src/world.rs" || !code.contains(variable), "{file} reads {variable}");
             }
         }

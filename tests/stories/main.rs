@@ -15,6 +15,9 @@ mod disk;
 mod doctor;
 /// One suite for every engine.
 mod engines;
+/// Storage on a bad day.
+#[cfg(target_os = "linux")]
+mod faults;
 /// The directions of the house.
 mod house;
 /// Hidden values reach nothing.
@@ -42,6 +45,9 @@ mod spared;
 mod stage;
 /// What a step does on a bad day.
 mod steps;
+/// The batch script that `submit` writes, and what it refuses.
+#[cfg(target_os = "linux")]
+mod submit;
 /// What SpaCKLE finds on a tissue with known truth.
 mod synthetic;
 /// The definition of a step against a second implementation.

@@ -232,6 +232,21 @@ fn what_one_process_cannot_do_ends_all_in_its_words() {
 }
 
 #[test]
+fn launch_starts_processes_of_the_same_library_and_only_training() {
+    let place = Place::new();
+    let arguments = place.train("run", &[]);
+    let launch: Vec<&str> =
+        ["launch", "-n", "2", "--"].into_iter().chain(arguments.iter().map(String::as_str)).collect();
+    let said = done(&launch);
+    assert_eq!(said.matches("finished 60 steps").count(), 1, "{said}");
+    crate::command::refused(
+        &["launch", "-n", "2", "--", "evaluate", "run"],
+        2,
+        &["`evaluate` is the work of one process"],
+    );
+}
+
+#[test]
 fn more_processes_than_lanes_or_ranks_beside_processes_are_refused() {
     let place = Place::new();
     for (sets, fragment) in
@@ -259,9 +274,10 @@ fn a_process_that_hangs_is_named_before_the_deadline() {
         scope.spawn(|| {
             // mpirun cannot end a stopped process by TERM; a cluster would kill it
             wait_until("the flight record", Duration::from_secs(20), || {
-                Path::new(&folder).join("log/flight-rank-000.json").exists()
+                let records = fs::read_dir(Path::new(&folder).join("log")).unwrap().map(|e| e.unwrap().file_name());
+                records.filter(|name| name.to_string_lossy().starts_with("flight-rank-")).count() == 2
             });
-            std::thread::sleep(Duration::from_millis(500));
+            std::thread::sleep(Duration::from_millis(2500));
             signal("KILL", hung);
         });
     });

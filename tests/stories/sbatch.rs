@@ -14,12 +14,16 @@ struct Cluster {
     folder: tempfile::TempDir,
 }
 
+/// What the program does first of all, and by what the script knows that it was started.
+const STARTS: &str = r#"for word; do [ "$before" = --run ] && run=$word; before=$word; done
+[ -n "$run" ] && mkdir -p "$run" && echo > "$run/new" && mv "$run/new" "$run/world.json""#;
+
 impl Cluster {
     /// `step` is the body of the fake `srun`: what the step does.
     fn new(step: &str) -> Cluster {
         let folder = tempfile::tempdir().unwrap();
         let cluster = Cluster { folder };
-        cluster.program("srun", step);
+        cluster.program("srun", &format!("{STARTS}\n{step}"));
         cluster.program("scontrol", "exit ${SCONTROL_CODE:-0}");
         cluster
     }
@@ -47,6 +51,7 @@ impl Cluster {
                 command.env_remove(name);
             }
         }
+        command.current_dir(self.folder.path());
         command.env("PATH", path).env("SLURM_JOB_ID", "41").env("SLURM_CPUS_PER_TASK", "4");
         command.envs(environment.iter().copied()).spawn().unwrap()
     }
@@ -156,6 +161,39 @@ fn a_job_that_is_ended_from_outside_saves_and_is_not_requeued_by_the_script() {
     assert_eq!(output.status.code(), Some(75), "{}", said(&output));
     assert!(said(&output).contains("Slurm decides"), "{}", said(&output));
     assert!(cluster.calls().iter().all(|c| !c.starts_with("scontrol")));
+}
+
+#[test]
+fn a_lost_peer_brings_the_job_back_if_the_life_got_anywhere() {
+    let ended = |step: &str, environment: &[(&str, &str)]| {
+        let cluster = Cluster::new(step);
+        fs::create_dir_all(cluster.file("R/checkpoints/step-00000010")).unwrap();
+        let several = [("SLURM_NTASKS", "2"), ("MPI", "none")];
+        let output = cluster.run(&[&several[..], environment].concat());
+        assert_eq!(output.status.code(), Some(4), "{}", said(&output));
+        cluster.calls().iter().any(|c| c == "scontrol requeue 41")
+    };
+    let saved = "mkdir R/checkpoints/step-00000020; exit 4";
+    assert!(ended(saved, &[]));
+    assert!(!ended(saved, &[("SLURM_RESTART_COUNT", "50")]));
+    assert!(!ended("exit 4", &[]), "the next life would end as this one");
+    assert!(!ended(saved, &[("SLURM_NTASKS", "1")]), "a single process has no peer on another node");
+}
+
+#[test]
+fn a_step_that_was_never_launched_is_not_a_finished_run() {
+    let cluster = Cluster::new("exit 0");
+    cluster.program("srun", "exit 0");
+    cluster.program("sleep", "exit 0");
+    let output = cluster.run(&[]);
+    assert_eq!(output.status.code(), Some(4), "{}", said(&output));
+    assert!(said(&output).contains("did not start the program (attempt 3)"), "{}", said(&output));
+
+    let second = format!("[ -e tried ] || {{ touch tried; exit 0; }}\n{STARTS}");
+    cluster.program("srun", &second);
+    let output = cluster.run(&[]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert!(said(&output).contains("(attempt 1)") && said(&output).contains("finished"), "{}", said(&output));
 }
 
 #[test]

@@ -47,7 +47,7 @@ impl SelfAttention {
     pub fn forward(&self, x: Tensor<3>, absent: Option<&Tensor<2, Bool>>, training: Option<&Training>) -> Tensor<3> {
         let [b, s, d] = x.dims();
         let (h, dh) = (self.heads, d / self.heads);
-        let qkv = affine(x.reshape([b * s, d]), self.in_proj_weight.val(), self.in_proj_bias.val());
+        let qkv = affine(x.reshape([b * s, d]), &self.in_proj_weight, &self.in_proj_bias, training);
         let qkv = qkv.reshape([b, s, 3 * h, dh]);
         let part = |i: usize| qkv.clone().narrow(2, i * h, h).swap_dims(1, 2); // [b, h, s, dh]
         let (q, k, v) = (part(0), part(1), part(2));
@@ -61,6 +61,6 @@ impl SelfAttention {
         };
         let weights = self.dropout.forward(softmax(scores, 3), training);
         let mixed = weights.matmul(v).swap_dims(1, 2).reshape([b * s, d]);
-        self.out_proj.forward2(mixed).reshape([b, s, d])
+        self.out_proj.forward2(mixed, training).reshape([b, s, d])
     }
 }

@@ -81,7 +81,7 @@ impl TransformerEncoder {
     pub fn forward(&self, x: Tensor<3>, absent: Option<&Tensor<2, Bool>>, training: Option<&Training>) -> Tensor<3> {
         let through = |x, absent: Option<&Tensor<2, Bool>>| {
             let layers = self.layers.iter();
-            layers.fold(x, |x, layer| layer.forward(before(training, x, layer), absent, training))
+            layers.fold(x, |x, layer| layer.forward(x, absent, training))
         };
         match self.axis {
             AttentionAxis::Spots => through(x, absent),
@@ -106,13 +106,18 @@ impl EncoderLayer {
     }
 
     fn forward(&self, x: Tensor<3>, absent: Option<&Tensor<2, Bool>>, training: Option<&Training>) -> Tensor<3> {
+        // Each norm's tap stands before all uses of its x: on one of three it would change the order of their gradients' sum.
         match self.norm {
             NormPlacement::Post => {
-                let x = self.norm1.forward(x.clone() + self.attend(x, absent, training));
-                self.norm2.forward(x.clone() + self.feed_forward(x, training))
+                let x = before(training, x.clone() + self.attend(x, absent, training), &self.norm1);
+                let x = self.norm1.forward(x);
+                let x = before(training, x.clone() + self.feed_forward(x, training), &self.norm2);
+                self.norm2.forward(x)
             }
             NormPlacement::Pre => {
+                let x = before(training, x, &self.norm1);
                 let x = x.clone() + self.attend(self.norm1.forward(x), absent, training);
+                let x = before(training, x, &self.norm2);
                 x.clone() + self.feed_forward(self.norm2.forward(x), training)
             }
         }
@@ -123,7 +128,7 @@ impl EncoderLayer {
     }
 
     fn feed_forward(&self, x: Tensor<3>, training: Option<&Training>) -> Tensor<3> {
-        let hidden = self.dropouts[1].forward(relu(self.linear1.forward(x)), training);
-        self.dropouts[2].forward(self.linear2.forward(hidden), training)
+        let hidden = self.dropouts[1].forward(relu(self.linear1.forward(x, training)), training);
+        self.dropouts[2].forward(self.linear2.forward(hidden, training), training)
     }
 }

@@ -1,7 +1,8 @@
 //! y = x Wᵀ + b, weight `[out, in]` as in PyTorch: what is in memory is what is in the checkpoint.
 
+use super::{Training, before};
 use crate::model::init::{Init, Scope};
-use crate::tensor::{Module, Param, Tensor, enter};
+use crate::tensor::{Module, Param, Tensor, enter, weight_first};
 
 /// An affine map of the last axis.
 #[derive(Module, Debug)]
@@ -29,21 +30,30 @@ impl Linear {
     }
 
     /// `[rows, in]` → `[rows, out]`.
-    pub fn forward2(&self, x: Tensor<2>) -> Tensor<2> {
-        affine(x, self.weight.val(), self.bias.val())
+    pub fn forward2(&self, x: Tensor<2>, training: Option<&Training>) -> Tensor<2> {
+        affine(x, &self.weight, &self.bias, training)
     }
 
     /// `[b, s, in]` → `[b, s, out]`. Rows are flattened first: a broadcast weight would make one gradient per batch item.
-    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+    pub fn forward(&self, x: Tensor<3>, training: Option<&Training>) -> Tensor<3> {
         let [b, s, n_in] = x.dims();
-        let y = self.forward2(x.reshape([b * s, n_in]));
+        let y = self.forward2(x.reshape([b * s, n_in]), training);
         let n_out = y.dims()[1];
         y.reshape([b, s, n_out])
     }
 }
 
-/// x Wᵀ + b for rows `[rows, in]`, weight `[out, in]`, bias `[out]`.
-pub(super) fn affine(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
-    let (weight, bias) = (enter(weight, &x), enter(bias, &x));
-    x.matmul(weight.transpose()) + bias.unsqueeze::<2>()
+/// x Wᵀ + b for rows `[rows, in]`, weight `[out, in]`, bias `[out]`. Backward tells of both parameters before it computes
+/// the gradient of x, behind which the last of them can travel.
+pub(super) fn affine(
+    x: Tensor<2>,
+    weight: &Param<Tensor<2>>,
+    bias: &Param<Tensor<1>>,
+    training: Option<&Training>,
+) -> Tensor<2> {
+    let y = x.clone().matmul(weight.val().set_require_grad(false).transpose());
+    let y = before(training, before(training, y, weight), bias);
+    let y = weight_first(y, weight.val(), x);
+    let bias = enter(bias.val(), &y);
+    y + bias.unsqueeze::<2>()
 }

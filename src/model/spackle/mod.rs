@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use self::readout::CentreResidual;
 use super::init::{Init, Scope};
-use super::layers::{AttentionAxis, EncoderConfig, Linear, NormPlacement, Training, TransformerEncoder, before};
+use super::layers::{AttentionAxis, EncoderConfig, Linear, NormPlacement, Training, TransformerEncoder};
 use crate::model::DataShape;
 use crate::tensor::{Bool, Device, Module, Param, Tensor};
 
@@ -187,18 +187,18 @@ impl Spackle {
             });
         }
         let x = if x.len() == 1 { x.remove(0) } else { Tensor::cat(x, 2) };
-        let h = self.linear.forward(x);
+        let h = self.linear.forward(x, training);
         let h = match &self.rank {
             Some(rank) => h + rank.val().unsqueeze(),
             None => h,
         };
         let h = self.transformer_encoder.forward(h, input.absent.as_ref(), training);
         match &self.centre {
-            None => self.out_linear.forward(before(training, h, &self.out_linear)),
+            None => self.out_linear.forward(h, training),
             Some(centre) => {
-                let h = before(training, h.narrow(1, 0, 1), &self.out_linear);
-                let head = self.out_linear.forward(h);
-                head + centre.forward(input).unsqueeze_dim(1)
+                let h = h.narrow(1, 0, 1);
+                let simple = centre.forward(input, &h, training);
+                self.out_linear.forward(h, training) + simple.unsqueeze_dim(1)
             }
         }
     }

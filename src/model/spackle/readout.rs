@@ -5,8 +5,8 @@
 
 use super::SpackleInput;
 use crate::model::init::Scope;
-use crate::model::layers::Linear;
-use crate::tensor::{Module, Tensor};
+use crate::model::layers::{Linear, Training};
+use crate::tensor::{Module, Tensor, enter};
 
 /// Neighbours of the first ring, which come first in the list.
 const NEAREST: usize = 6;
@@ -24,8 +24,8 @@ impl CentreResidual {
         Self { skip: Linear::zeros(&scope.child("skip"), 4 * genes, genes) }
     }
 
-    /// `[b, G]`: everything but the network's head.
-    pub fn forward(&self, input: &SpackleInput) -> Tensor<2> {
+    /// `[b, G]`: everything but the network's head. `h`: what that one reads; backward does the skip when it comes there.
+    pub fn forward(&self, input: &SpackleInput, h: &Tensor<3>, training: Option<&Training>) -> Tensor<2> {
         let [_, s, _] = input.values.dims();
         let centred = centred(input);
         let (all, n_all) = sum_visible(&centred, &input.visible, s - 1);
@@ -36,7 +36,7 @@ impl CentreResidual {
         let own_visible = row(&input.visible, 0);
         let own = row(&centred, 0) + (own_visible.clone().neg() + 1.0) * all.clone();
         let features = Tensor::cat(vec![own, near, all.clone(), own_visible], 1); // [b, 4G]
-        input.gene_mean.clone() + all + self.skip.forward2(features)
+        input.gene_mean.clone() + all + self.skip.forward2(enter(features, h), training)
     }
 }
 

@@ -94,6 +94,10 @@ impl Manifest {
             return Err(ManifestFault::Newer(version.manifest.format_version));
         }
         let sealed: Sealed = serde_json::from_slice(bytes).map_err(damaged)?;
+        // The only byte that neither JSON nor the digest needs.
+        if !bytes.ends_with(b"}\n") {
+            return Err(ManifestFault::Damaged("its end is missing".to_owned()));
+        }
         if sealed.manifest.digest() != sealed.blake3 {
             return Err(ManifestFault::Damaged("its content does not match its own digest".to_owned()));
         }

@@ -45,6 +45,14 @@ pub struct CheckpointContents {
     pub state: Value,
 }
 
+impl CheckpointContents {
+    /// About how many bytes it takes on the disk: its values.
+    pub fn n_bytes(&self) -> usize {
+        let tensors = self.model.iter().chain(self.train_state.values().flatten());
+        tensors.map(|tensor| 4 * tensor.values.len()).sum()
+    }
+}
+
 /// A checkpoint as loaded: everything in it has been verified.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Checkpoint {
@@ -196,7 +204,11 @@ fn read(
         io::ErrorKind::PermissionDenied | io::ErrorKind::OutOfMemory => CheckpointError::io("read", &path)(error),
         _ => damaged(error.to_string()),
     };
-    let size = fs::metadata(&path).map_err(fault)?.len();
+    let meta = fs::metadata(&path).map_err(fault)?;
+    if !meta.is_file() {
+        return Err(damaged("it is no file".to_owned())); // a pipe would be read for ever
+    }
+    let size = meta.len();
     if !size_is_right(size) {
         return Err(damaged(format!("{otherwise}; it has {size} bytes")));
     }

@@ -69,6 +69,64 @@ fn a_beating_lock_outlives_the_patience_and_a_silent_one_does_not() {
     assert_eq!(lock_files(&run), ["lock"]);
 }
 
+fn date(path: &Path, by: impl Fn(SystemTime) -> SystemTime) {
+    let file = OpenOptions::new().write(true).open(path).unwrap();
+    file.set_modified(by(SystemTime::now())).unwrap();
+}
+
+/// The clock was set back by a year, or a machine wrote a wrong time and died: nothing ever makes that lock old.
+#[test]
+fn a_dead_lock_from_the_future_is_watched_and_then_taken() {
+    let year = Duration::from_secs(31_556_952);
+    let (_keep, run) = folder();
+    let dead = foreign(&run, None);
+    date(&run.lock(), |now| now + year);
+    fs::write(entry_path(&run, &dead.token), "").unwrap(); // left by one who died while taking it over
+    date(&entry_path(&run, &dead.token), |now| now + year);
+    let asked = Instant::now();
+    RunLock::acquire(&run, None, FAST).unwrap();
+    assert!(asked.elapsed() >= FAST.takeover_after, "{:?}", asked.elapsed());
+    assert!(lock_files(&run).is_empty());
+}
+
+/// The clock jumps by a year while a run trains: its next heartbeat shows that it lives, whatever the clock says.
+#[test]
+fn a_live_lock_outlives_jumps_of_the_clock() {
+    let year = Duration::from_secs(31_556_952);
+    let (_keep, run) = folder();
+    // slow enough for a heartbeat to be in time on a busy machine
+    let timing = Timing { heartbeat: Duration::from_millis(150), ..FAST };
+    let held = RunLock::acquire(&run, None, timing).unwrap();
+    let path = run.lock();
+    let jumps: [&dyn Fn(SystemTime) -> SystemTime; 2] = [&|now| now - year, &|now| now + year];
+    for jump in jumps {
+        for _ in 0..3 {
+            date(&path, jump);
+            let refused = RunLock::acquire(&run, None, timing).unwrap_err();
+            assert!(matches!(refused, LockError::Held { .. }), "{refused}");
+        }
+        held.check().unwrap();
+    }
+    assert!(!held.is_lost());
+}
+
+#[test]
+fn whoever_only_looks_sees_the_same_and_writes_nothing() {
+    let (_keep, run) = folder();
+    let look = |job, timing| in_use(&run, job, SystemTime::now(), timing).unwrap();
+    assert_eq!(look(None, FAST), None);
+    foreign(&run, job("5", 0));
+    let seen = look(None, Timing::default()).unwrap();
+    assert!(seen.by.contains("on n7 (job 5, restart 0)") && !seen.may_be_taken, "{seen:?}");
+    assert!(look(job("5", 1), Timing::default()).unwrap().may_be_taken);
+    date(&run.lock(), |now| now - Duration::from_secs(100));
+    let old = look(None, Timing::default()).unwrap();
+    assert!(old.may_be_taken && old.age.as_secs() >= 99, "{old:?}");
+    date(&run.lock(), |now| now + Duration::from_secs(100));
+    assert!(look(None, Timing::default()).unwrap().may_be_taken);
+    assert_eq!(lock_files(&run), ["lock"]);
+}
+
 #[test]
 fn a_later_life_of_the_same_job_takes_over_at_once_and_nobody_else_does() {
     for (theirs, ours, taken) in [

@@ -17,8 +17,12 @@ fn contents(step: u64, n: usize) -> CheckpointContents {
 }
 
 fn start(run: &RunFolder, keep: usize) -> Saver {
+    patient(run, keep, 0)
+}
+
+fn patient(run: &RunFolder, keep: usize, patience_s: u64) -> Saver {
     let lock = RunLock::acquire(run, None, Timing::default()).unwrap();
-    Saver::start(Arc::new(lock), keep).unwrap()
+    Saver::start(Arc::new(lock), &CheckpointConfig { keep, patience_s, ..CheckpointConfig::default() }).unwrap()
 }
 
 #[test]
@@ -83,6 +87,45 @@ fn a_last_save_that_fails_is_the_runs_failure_with_the_storage_code() {
         saver.submit(place, 2, contents(2, 4)).unwrap();
         assert_eq!(saver.finish().unwrap_err().exit_code(), ExitCode::Storage, "{place:?}");
     }
+}
+
+#[test]
+fn the_last_save_waits_for_storage_as_long_as_it_may_and_no_longer() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = RunFolder::create(folder.path()).unwrap();
+    let break_it = || {
+        let _ = fs::remove_dir_all(run.checkpoints()); // not there the third time
+        fs::write(run.checkpoints(), "").unwrap(); // a file where the folder should be
+    };
+    let saver = patient(&run, 3, 60);
+    break_it();
+    saver.submit(Place::Best, 2, contents(2, 4)).unwrap();
+    saver.submit(Place::Step, 2, contents(2, 4)).unwrap();
+    let told = std::thread::scope(|scope| {
+        let finish = scope.spawn(|| saver.finish().unwrap());
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(!finish.is_finished());
+        fs::remove_file(run.checkpoints()).unwrap();
+        finish.join().unwrap()
+    });
+    assert!(told.iter().all(|o| o.result.is_ok()) && told.len() == 2, "what was made good is no failure: {told:?}");
+    assert_eq!(newest_valid(&run).unwrap().checkpoint.unwrap().contents, contents(2, 4));
+    assert_eq!(load(run.best().root()).unwrap().contents, contents(2, 4));
+
+    let saver = patient(&run, 3, 1);
+    break_it();
+    saver.submit(Place::Step, 3, contents(3, 4)).unwrap();
+    let asked = Instant::now();
+    assert_eq!(saver.finish().unwrap_err().exit_code(), ExitCode::Storage);
+    assert!((1..20).contains(&asked.elapsed().as_secs()), "{:?}", asked.elapsed());
+
+    fs::remove_file(run.checkpoints()).unwrap();
+    let saver = patient(&run, 3, 600);
+    break_it();
+    saver.submit(Place::Step, 4, contents(4, 4)).unwrap();
+    let asked = Instant::now();
+    drop(saver); // a run that ends with an error of its own: nobody waits for the result
+    assert!(asked.elapsed() < Duration::from_secs(20));
 }
 
 #[test]

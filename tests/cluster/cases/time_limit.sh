@@ -2,7 +2,7 @@
 source "$ROOT/tests/cluster/lib.sh"
 cluster 2
 # Slurm looks for limits every 30 s from the start of its controller: the first look shall meet the run midway
-sleep 18
+sleep 22
 job=$(train "$DIR/run" "${world[@]}" --time=1 --signal=B:USR1@50)
 within 80 lives "$job" 1
 said "$job" "stopped and saved; requeued as life 1"
