@@ -75,7 +75,7 @@ proven=0 began=$SECONDS
 for name in "${parts[@]}"; do
     start=$SECONDS limit=$((60 * ${minutes[${name%-*}]}))
     # timeout ends the whole group of a part, and the part's own traps tidy up
-    timeout -k 60 $limit tests/full.sh --part "$name" >"$said/$name" 2>&1 &
+    timeout -k 120 $limit tests/full.sh --part "$name" >"$said/$name" 2>&1 &
     running=$!
     trap 'kill $running; wait $running; exit 130' INT TERM
     wait $running

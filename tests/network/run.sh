@@ -20,7 +20,7 @@ esac
 MPIRUN=mpirun.$LIBRARY
 command -v "$MPIRUN" >/dev/null || MPIRUN=mpirun
 missing=()
-for tool in ip tc iptables nsenter unshare taskset "$MPIRUN"; do command -v "$tool" >/dev/null || missing+=("$tool"); done
+for tool in ip tc iptables nsenter unshare python3 "$MPIRUN"; do command -v "$tool" >/dev/null || missing+=("$tool"); done
 [ "$(id -u)" = 0 ] || missing+=("root")
 if [ ${#missing[@]} -gt 0 ]; then
     echo "tests/network: this machine lacks ${missing[*]} (Debian: iproute2 iptables util-linux openmpi-bin mpich)" >&2
