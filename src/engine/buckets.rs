@@ -16,7 +16,7 @@ pub struct Bucket {
 }
 
 /// The buckets of a model in the order they leave: the last declared first. Each is closed when it holds an eighth of the
-/// model or [`LARGEST`] values; the last one, with the first tensors, takes the tail along.
+/// model or 4 MiB; the last one, with the first tensors, takes the tail along.
 pub fn plan(tensors: &[Range<usize>]) -> Vec<Bucket> {
     let n = tensors.last().map_or(0, |t| t.end);
     let limit = LARGEST.min(n / 8).max(1);
