@@ -2,7 +2,7 @@
 //!
 //! Every operation begins with a *meeting*: a non-blocking reduction of six words in which all see whether they issue the
 //! same operation with the same length, and in which a rank that does not come is found before the deadline. Only then do
-//! the data move, in blocking calls of [`PIECE`] (an `MPI_Iallreduce` does not progress by itself in either library, so
+//! the data move, in blocking calls of a few MiB (an `MPI_Iallreduce` does not progress by itself in either library, so
 //! nothing is gained by it); a rank that is lost in the middle of those is the watchdog's matter.
 //!
 //! Must not know what is summed. Calls come from one thread at a time (`MPI_THREAD_SERIALIZED`).
