@@ -133,12 +133,32 @@ pub(super) fn cpu_features() -> Vec<&'static str> {
 /// The loaded C library by name: flex's `exp` and `tanh` are the host's.
 fn c_library() -> String {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    let path =
-        maps.lines().filter_map(|l| l.split_whitespace().last()).find(|p| p.contains("/libm")).map(PathBuf::from);
-    let Some(path) = path else { return "static or unknown".to_owned() };
+    let Some(path) = mathematics(&maps).map(PathBuf::from) else { return "static or unknown".to_owned() };
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     match std::fs::read(&path) {
         Ok(bytes) => format!("{name} {}", &blake3::hash(&bytes).to_hex()[..16]),
         Err(_) => name,
+    }
+}
+
+/// The mathematics part of the C library among the files of `/proc/self/maps`; libmpi and libmd are others.
+fn mathematics(maps: &str) -> Option<&str> {
+    let name = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
+    let is = |path: &&str| name(path).starts_with("libm.so") || name(path).starts_with("libm-");
+    maps.lines().filter_map(|line| line.split_whitespace().last()).find(is)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::mathematics;
+
+    #[test]
+    fn the_mathematics_library_is_told_from_others_that_begin_alike() {
+        let maps = "7f00-7f01 r-xp 00000000 fd:01 12 /usr/lib/openmpi/libmca_common_sm.so.40.30.0\n\
+                    7f02-7f03 r-xp 00000000 fd:01 13 /usr/lib/libmd.so.0.0.5\n7f04-7f05 rw-p 00000000 00:00 0\n\
+                    7f06-7f07 r-xp 00000000 fd:01 14 /usr/lib/x86_64-linux-gnu/libm.so.6\n";
+        assert_eq!(mathematics(maps), Some("/usr/lib/x86_64-linux-gnu/libm.so.6"));
+        assert_eq!(mathematics("7f06-7f07 r-xp 00000000 fd:01 14 /lib/libm-2.31.so"), Some("/lib/libm-2.31.so"));
+        assert_eq!(mathematics(""), None);
     }
 }

@@ -136,7 +136,7 @@ impl RunLock {
                     takeover_after_s: timing.takeover_after.as_secs(),
                 });
             }
-            if claim.replace(run, &seen, timing)? {
+            if claim.replace(run, &seen, &holder, timing)? {
                 return RunLock::begin(run, holder, timing);
             }
             std::thread::sleep(Duration::from_millis(5));
@@ -159,6 +159,7 @@ impl RunLock {
             .map_err(io_error("start the heartbeat of", &run.lock()))?;
         let lock = RunLock { run: run.clone(), holder, lost, stop: Some(stop), beating: Some(beating) };
         lock.check()?;
+        remove_claims_of_the_dead(run, &lock.holder);
         Ok(lock)
     }
 
@@ -321,12 +322,13 @@ impl Claim {
     }
 
     /// Puts our lock in the place of the one we saw, if nobody else does: see the head of this file.
-    fn replace(&self, run: &RunFolder, seen: &Seen, timing: Timing) -> Result<bool, LockError> {
+    fn replace(&self, run: &RunFolder, seen: &Seen, by: &Holder, timing: Timing) -> Result<bool, LockError> {
         let entry = entry_path(run, seen.token());
         if !self.link_to(&entry)? {
-            // Somebody is at it, or died at it. An entry as old as a dead lock is in nobody's hands, nor is one from the
-            // future: it takes milliseconds to make use of it.
-            if age(&entry, &self.path).is_ok_and(|(age, ahead)| age.max(ahead) > timing.takeover_after) {
+            // Somebody is at it, or died at it. An entry of a process that is dead on this machine is in nobody's hands, nor is
+            // one as old as a dead lock or from the future: it takes milliseconds to make use of it.
+            let old = || age(&entry, &self.path).is_ok_and(|(age, ahead)| age.max(ahead) > timing.takeover_after);
+            if is_of_the_dead(&entry, by) || old() {
                 let _ = fs::remove_file(&entry);
             }
             return Ok(false);
@@ -463,6 +465,23 @@ fn age(path: &Path, reference: &Path) -> io::Result<(Duration, Duration)> {
 
 fn apart(now: SystemTime, then: SystemTime) -> (Duration, Duration) {
     (now.duration_since(then).unwrap_or_default(), then.duration_since(now).unwrap_or_default())
+}
+
+/// Whether a claim or entry was made by a process of this machine that is no more.
+fn is_of_the_dead(path: &Path, by: &Holder) -> bool {
+    read_lock(path).ok().flatten().is_some_and(|holder| holder.is_dead_here(by))
+}
+
+/// What processes that were killed while they took the lock left beside it: untidy, never harmful.
+fn remove_claims_of_the_dead(run: &RunFolder, by: &Holder) {
+    let prefix = sibling(run, "claim-");
+    let (Some(folder), Some(prefix)) = (prefix.parent(), prefix.file_name()) else { return };
+    let prefix = prefix.to_string_lossy();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(&*prefix) && is_of_the_dead(&entry.path(), by) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 fn sibling(run: &RunFolder, what: &str) -> PathBuf {

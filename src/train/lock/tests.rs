@@ -164,6 +164,24 @@ fn a_holder_that_died_on_this_machine_is_replaced_at_once() {
     RunLock::acquire(&run, None, Timing::default()).unwrap();
 }
 
+/// Two deaths: a holder, and a process that was killed while it took the dead one's lock over.
+#[test]
+fn a_process_that_died_while_it_took_over_bars_nobody() {
+    let (_keep, run) = folder();
+    let dead = |token: &str| {
+        let mut holder = Holder::this_process(None);
+        holder.life.push('0'); // this process id in another life
+        holder.token = token.to_owned();
+        format!("{}\n{}", serde_json::to_string(&holder).unwrap(), beat_line(0))
+    };
+    fs::write(run.lock(), dead("first")).unwrap();
+    fs::write(entry_path(&run, "first"), dead("second")).unwrap();
+    fs::write(sibling(&run, "claim-left"), dead("second")).unwrap();
+    let held = RunLock::acquire(&run, None, Timing::default()).unwrap();
+    assert_eq!(lock_files(&run), ["lock"], "and what they left is gone");
+    drop(held);
+}
+
 #[test]
 fn the_one_whose_lock_was_taken_over_knows_and_leaves_it_alone() {
     let (_keep, run) = folder();
@@ -219,7 +237,7 @@ fn whoever_saw_a_stale_lock_too_long_ago_does_not_replace_the_one_that_followed(
     let claim = Claim::make(&run, &ours).unwrap();
     let stale = Seen::look(&run, &claim).unwrap().unwrap();
     let quicker = RunLock::acquire(&run, job("5", 1), Timing::default()).unwrap();
-    assert!(!claim.replace(&run, &stale, Timing::default()).unwrap());
+    assert!(!claim.replace(&run, &stale, &Holder::this_process(None), Timing::default()).unwrap());
     quicker.check().unwrap();
 
     // and while somebody is at a stale lock, nobody else is
@@ -228,7 +246,7 @@ fn whoever_saw_a_stale_lock_too_long_ago_does_not_replace_the_one_that_followed(
     fs::write(entry_path(&run, &dead.token), "").unwrap();
     let claim = Claim::make(&run, &ours).unwrap();
     let stale = Seen::look(&run, &claim).unwrap().unwrap();
-    assert!(!claim.replace(&run, &stale, Timing::default()).unwrap());
+    assert!(!claim.replace(&run, &stale, &Holder::this_process(None), Timing::default()).unwrap());
     assert_eq!(read_lock(&run.lock()).unwrap().unwrap().token, dead.token);
 }
 
