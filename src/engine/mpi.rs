@@ -17,10 +17,9 @@ use mpi::ffi;
 use super::peers::{Missing, NoNews, Peers};
 use super::{Convert, Engine, EngineError};
 
-/// Bytes that travel at a time: below the size at which both libraries begin to allocate anew for every call.
-const PIECE: usize = 4 << 20;
-/// The same where something is made of the sums, which are then still in the cache.
-const CONVERTED_PIECE: usize = 1 << 20;
+/// Bytes that travel at a time: stays in the cache between the sum and what is made of it, and below the size at which both
+/// libraries begin to allocate anew for every call. 256 KiB is slower, 4 MiB now better and now worse (benches/COMM.md).
+const PIECE: usize = 1 << 20;
 /// `MPI_IN_PLACE`, which the crate lacks: an address that is none. It belongs to the header's family, as the type of a
 /// handle does: pointers in Open MPI and in the standard's own ABI, numbers in MPICH and what descends from it.
 const IN_PLACE: usize = if size_of::<ffi::MPI_Comm>() == size_of::<*const c_void>() { 1 } else { usize::MAX };
@@ -234,7 +233,7 @@ impl MpiEngine {
         unsafe { ffi::RSMPI_UINT8_T }
     }
 
-    /// The wrapping sums of `values` over ranks in their place, which both libraries do faster than beside it.
+    /// The wrapping sums of `values` over ranks, in their place: up to twice as fast as beside it (benches/COMM.md).
     fn sum_i64(&self, operation: &'static str, values: &mut [i64]) -> Result<(), EngineError> {
         // SAFETY: constants of the initialised library.
         let of_type = unsafe { ffi::RSMPI_INT64_T };
@@ -309,8 +308,8 @@ impl Engine for MpiEngine {
             convert(0, &words[..n], out);
             return Ok(());
         }
-        for (k, sums) in words.chunks_mut(CONVERTED_PIECE / 8).enumerate() {
-            let first = k * (CONVERTED_PIECE / 8);
+        for (k, sums) in words.chunks_mut(PIECE / 8).enumerate() {
+            let first = k * (PIECE / 8);
             self.sum_i64(operation, sums)?;
             let values = n.saturating_sub(first).min(sums.len());
             if values > 0 {
