@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGXFSZ};
 use signal_hook::low_level;
 
 use crate::exit::ExitCode;
@@ -61,6 +61,16 @@ struct State {
     first: AtomicI32,
     /// Interrupts seen.
     n_int: AtomicU32,
+}
+
+/// A file-size limit (`ulimit -f`) shall be an error of the write, told and with its exit code, not a silent death: SIGXFSZ
+/// gets a handler that does nothing. Called once, early in `main`.
+///
+/// # Errors
+/// The system's, when the handler cannot be installed.
+pub fn outlive_file_size_limits() -> io::Result<()> {
+    // SAFETY: the handler does nothing.
+    unsafe { low_level::register(SIGXFSZ, || {}) }.map(drop)
 }
 
 impl StopVote {

@@ -4,9 +4,12 @@
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::Context;
+use rustix::process::{Pid, Signal, kill_process};
 use syncytia_launch::ExitCode;
+use syncytia_launch::signals::StopVote;
 
 use super::exit::UsageError;
 use super::out;
@@ -29,7 +32,7 @@ pub struct Args {
     command: Vec<OsString>,
 }
 
-/// Runs the command: this process becomes `mpirun`.
+/// Runs the command.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if args.command.first().is_none_or(|c| c != "train") {
         let given = args.command.first().cloned().unwrap_or_default();
@@ -72,5 +75,26 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::Done);
         }
     }
-    Err(command.exec()).with_context(|| format!("cannot start {}", command.get_program().to_string_lossy()))
+    run_to_its_end(command)
+}
+
+/// Open MPI's `mpirun` answers INT and TERM by killing the ranks a moment later; USR1 it hands on. So it runs in a process
+/// group of its own, and every wish to stop becomes a USR1: the ranks vote, save and end with 75.
+fn run_to_its_end(mut command: Command) -> anyhow::Result<ExitCode> {
+    let stop = StopVote::on_signals().context("cannot listen to signals")?;
+    let name = command.get_program().to_string_lossy().into_owned();
+    let mut child = command.process_group(0).spawn().with_context(|| format!("cannot start {name}"))?;
+    let mut told = false;
+    loop {
+        if let Some(status) = child.try_wait().with_context(|| format!("cannot wait for {name}"))? {
+            let code = status.code().and_then(|code| u8::try_from(code).ok());
+            return Ok(ExitCode::ALL.into_iter().find(|c| Some(c.code()) == code).unwrap_or(ExitCode::Peers));
+        }
+        if stop.is_cast() && !told {
+            told = true;
+            let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("a child has a process id")?;
+            kill_process(pid, Signal::USR1).with_context(|| format!("cannot tell {name} to stop"))?;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }

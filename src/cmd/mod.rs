@@ -22,7 +22,7 @@ mod verify;
 mod world_file;
 
 use clap::{Parser, Subcommand};
-use syncytia_launch::ExitCode;
+use syncytia_launch::{ExitCode, signals};
 
 /// Distributed data-parallel training for spatial transcriptomics.
 #[derive(Debug, Parser)]
@@ -97,6 +97,9 @@ fn exit_codes() -> String {
 
 /// Parses the command line, runs the command, prints an error, gives the exit code.
 pub fn main() -> ExitCode {
+    if let Err(error) = signals::outlive_file_size_limits() {
+        eprintln!("warning: a file-size limit would end this program without a word: {error}");
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

@@ -15,6 +15,8 @@ use super::{Convert, Engine, EngineError};
 
 /// How long after a peer gave up an operation may still run: the engine's own error is the better one.
 const GRACE: Duration = Duration::from_secs(3);
+/// The code a process ends with when one of its threads panicked: Rust's own.
+const PANICKED: u8 = 101;
 /// How often the watchdog looks.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -23,10 +25,11 @@ pub type OnExpiry = Box<dyn Fn(&EngineError, FlightRecord) + Send>;
 
 /// An engine under watch.
 pub struct Watched {
+    /// First of all to be dropped: what it shares must not be its to drop.
+    watchdog: Option<Watchdog>,
     engine: Box<dyn Engine>,
     flight: Arc<Flight>,
     peers: Arc<dyn Peers>,
-    watchdog: Option<Watchdog>,
 }
 
 /// The thread that looks at one rank's flight record; ends when dropped.
@@ -114,8 +117,20 @@ impl Engine for Watched {
         self.engine.waited()
     }
 
+    /// After the last meeting nobody is watched: a rank that ends a moment later than the others has lost nothing.
     fn finish(&mut self) -> Result<(), EngineError> {
-        self.during("end of the run", 0, |e| e.finish())
+        self.during("end of the run", 0, |e| e.barrier("end of the run"))?;
+        self.watchdog = None;
+        self.engine.finish()
+    }
+}
+
+impl Drop for Watched {
+    /// A rank that leaves by a panic must not leave the others waiting.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.peers.abort("its thread panicked", PANICKED);
+        }
     }
 }
 

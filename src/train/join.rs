@@ -55,6 +55,8 @@ fn processes(world: World, config: &TrainConfig, folder: &RunFolder) -> Result<G
     use crate::engine::watchdog::Watched;
 
     let deadline = Duration::from_secs(config.train.deadline_s);
+    // MPI_Init waits for all processes, for ever, and cannot be asked to stop: a thread ends this one.
+    let late = Alarm::set(deadline, &world);
     let mut engine = MpiEngine::join(deadline)?;
     if (engine.rank(), engine.world_size()) != (world.rank as usize, world.world_size as usize) {
         let (rank, size, library) = (engine.rank(), engine.world_size(), MpiEngine::library());
@@ -65,7 +67,35 @@ fn processes(world: World, config: &TrainConfig, folder: &RunFolder) -> Result<G
         )]));
     }
     let news: Arc<dyn Peers> = Arc::new(StoreNews::meet(&mut engine, &world, deadline)?);
+    drop(late);
     let engine = Box::new(engine.with_peers(Arc::clone(&news)));
     let watched = Watched::guarded(engine, news, deadline, group::on_expiry(folder));
     Ok(Group::joined(world, watched))
+}
+
+/// Ends the process when the others have not come in time; dropped, it does nothing.
+#[cfg(feature = "mpi")]
+struct Alarm {
+    _disarm: std::sync::mpsc::Sender<()>,
+}
+
+#[cfg(feature = "mpi")]
+impl Alarm {
+    fn set(deadline: std::time::Duration, world: &World) -> Alarm {
+        use std::sync::mpsc::{RecvTimeoutError, channel};
+
+        use syncytia_launch::{ExitCode, exit};
+
+        let (disarm, disarmed) = channel::<()>();
+        let who = world.source();
+        let wait = move || {
+            if disarmed.recv_timeout(deadline) == Err(RecvTimeoutError::Timeout) {
+                let waited = deadline.as_secs();
+                eprintln!("error: {who}: the other processes did not join within {waited} s (train.deadline_s)");
+                exit::now(ExitCode::Peers.code());
+            }
+        };
+        let _ = std::thread::Builder::new().name("join".to_owned()).spawn(wait); // without it, the launcher's own limit stays
+        Alarm { _disarm: disarm }
+    }
 }

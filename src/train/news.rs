@@ -59,7 +59,8 @@ impl StoreNews {
             serde_json::from_slice(&bytes).map_err(|e| join(format!("rank 0's invitation is not understood: {e}")))?;
         let (world_size, rank, host) = (world.world_size, world.rank, world.node.clone());
         let who = Identity { generation, world_size, rank, host };
-        let patience = Timing::default().patience.min(deadline / 2).max(Duration::from_secs(1));
+        // Half the time that any wait has: a rank 0 that is paused is no more lost than another.
+        let patience = (deadline / 2).max(Duration::from_secs(1));
         let timing = Timing { patience, ..Timing::default() };
         let client = StoreClient::connect(&candidates, &who, timing, deadline).map_err(|e| join(e.to_string()))?;
         Ok(StoreNews { rank: engine.rank(), progress: client.progress(), client: Some(client), server })

@@ -210,6 +210,7 @@ impl<'a> Sums<'a> {
         let gradient = gradient.as_slice::<f32>().expect("gradients are f32");
         let Scan { non_finite, max_bits } = reduce::scan(gradient);
         let lanes = self.layout.lanes;
+        assert!(!seen.arrived[place], "a gradient is told once: a shared parameter cannot be tapped");
         seen.arrived[place] = true;
         seen.non_finite += non_finite;
         seen.max_bits[place] = max_bits;

@@ -103,10 +103,15 @@ pub fn thread_ranks(world_size: usize, deadline: Duration) -> Vec<Watched> {
 }
 
 /// Runs this process's ranks, one per engine, to the end, a stop or an error; every rank ends alike.
-pub fn train(run: &Run<'_>, engines: Vec<Watched>) -> Result<End, TrainError> {
+pub fn train(run: &Run<'_>, mut engines: Vec<Watched>) -> Result<End, TrainError> {
     let ready = run.ready;
     let saving = &ready.config.checkpoint;
-    let saver = run.lock.as_ref().map(|lock| Saver::start(Arc::clone(lock), saving)).transpose()?;
+    let saver = run.lock.as_ref().map(|lock| Saver::start(Arc::clone(lock), saving)).transpose();
+    let saver = saver.map_err(|error| {
+        let error = TrainError::from(error);
+        engines.iter_mut().for_each(|engine| engine.abort(&error.to_string(), error.exit_code()));
+        error
+    })?;
     let shared = Shared { run, ready, saver: Mutex::new(saver) };
     let results: Vec<Result<End, TrainError>> = std::thread::scope(|scope| {
         let shared = &shared;
@@ -158,8 +163,8 @@ fn in_own_pool(shared: &Shared<'_>, mut engine: Watched) -> Result<End, TrainErr
         .num_threads(threads)
         .stack_size(16 << 20)
         .build()
-        .map_err(|e| TrainError::Data(format!("cannot start {threads} kernel threads: {e}")))?;
-    let result = pool.install(|| rank(shared, &mut engine)).and_then(|end| {
+        .map_err(|e| TrainError::Data(format!("cannot start {threads} kernel threads: {e}")));
+    let result = pool.and_then(|pool| pool.install(|| rank(shared, &mut engine))).and_then(|end| {
         engine.finish()?;
         Ok(end)
     });

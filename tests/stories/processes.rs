@@ -246,6 +246,44 @@ fn launch_starts_processes_of_the_same_library_and_only_training() {
     );
 }
 
+/// Ctrl-C and TERM to `launch` are votes: everything is saved and the code says so, whatever the mpirun.
+#[test]
+fn a_stop_of_launch_saves_and_ends_with_75() {
+    let place = Place::new();
+    for (name, run) in [("TERM", "term"), ("INT", "int")] {
+        let arguments = place.train(run, &["train.max_steps=1000000", "checkpoint.every=1000000"]);
+        let child = Command::new(syncytia())
+            .args(["launch", "-n", "2", "--"])
+            .args(&arguments)
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let folder = place.path(run);
+        wait_until("some steps", Duration::from_secs(60), || steps_logged(&folder) > 5);
+        signal(name, child.id());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(75), "{name}: {}", said(&output));
+        let saved = fs::read_dir(Path::new(&folder).join("checkpoints")).unwrap().count();
+        assert!(saved > 0, "{name}: nothing was saved");
+    }
+}
+
+/// A process that never comes to MPI_Init, in which the others wait without end.
+#[test]
+fn a_process_that_never_joins_is_an_error_before_anybody_waits_for_ever() {
+    let place = Place::new();
+    let arguments = place.train("run", &["train.deadline_s=4"]).join(" ");
+    let rank = "${OMPI_COMM_WORLD_RANK:-$PMI_RANK}";
+    let script = format!("if [ \"{rank}\" = 1 ]; then exec sleep 30; else exec {} {arguments}; fi", syncytia());
+    let began = Instant::now();
+    let output = mpirun(2, "bash", &["-c", &script]).current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+    assert!(began.elapsed() < Duration::from_secs(20), "{}", said(&output));
+    assert_eq!(output.status.code(), Some(4), "{}", said(&output));
+    assert!(said(&output).contains("did not join within 4 s"), "{}", said(&output));
+}
+
 #[test]
 fn more_processes_than_lanes_or_ranks_beside_processes_are_refused() {
     let place = Place::new();
