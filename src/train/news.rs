@@ -143,6 +143,7 @@ fn rand_word() -> u128 {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
     use crate::engine::ThreadsEngine;
@@ -184,15 +185,24 @@ mod tests {
 
     #[test]
     fn who_has_not_come_is_named_with_what_it_does() {
+        let told = AtomicBool::new(false);
         let said = ranks(2, |mut engine, news| {
             engine.barrier("start").unwrap();
-            if engine.rank() == 1 {
-                std::thread::sleep(Duration::from_millis(2500));
-                return Missing::default();
+            let began = std::time::Instant::now();
+            let mut missing = Missing::default();
+            if engine.rank() == 0 {
+                news.enter(2, "validation");
             }
-            news.enter(2, "validation");
-            std::thread::sleep(Duration::from_millis(2000));
-            news.missing(2)
+            // the next beat of rank 1 tells that it has left the first operation
+            while !told.load(Ordering::Relaxed) && began.elapsed() < Duration::from_secs(8) {
+                if engine.rank() == 0 {
+                    missing = news.missing(2);
+                    let is_news = missing.seen.first().is_some_and(|seen| seen.contains("before operation 2"));
+                    told.store(is_news, Ordering::Relaxed);
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            missing
         });
         assert_eq!(said[0].ranks, [1]);
         assert!(said[0].seen[0].contains("rank 1") && said[0].seen[0].contains("before operation 2"), "{said:?}");
