@@ -247,8 +247,8 @@ mod tests {
 30 22 0:26 / /dev/shm rw,relatime - tmpfs tmpfs rw,size=24683660k
 40 22 0:40 / /home rw,relatime shared:20 - nfs4 server:/home rw,vers=4.2,hard
 41 40 0:41 / /home/my\\040data ro,relatime - lustre 10.0.0.1@o2ib:/scratch ro,flock
-50 22 0:50 / /work rw - ext4 /dev/vdb rw
-51 22 0:51 / /work rw - overlay overlay rw,lowerdir=/a
+50 22 0:50 / /scratch rw - ext4 /dev/vdb rw
+51 22 0:51 / /scratch rw - overlay overlay rw,lowerdir=/a
 ";
 
     #[test]
@@ -256,7 +256,7 @@ mod tests {
         let kind = |path: &str| Mount::of(Path::new(path), MOUNTS).unwrap().kind;
         assert_eq!(kind("/home/me/run"), "nfs4");
         assert_eq!(kind("/homework"), "ext4");
-        assert_eq!(kind("/work/run"), "overlay");
+        assert_eq!(kind("/scratch/run"), "overlay");
         let lustre = Mount::of(Path::new("/home/my data/x"), MOUNTS).unwrap();
         assert_eq!(
             (lustre.kind.as_str(), lustre.read_only, lustre.source.as_str()),
@@ -269,7 +269,7 @@ mod tests {
     fn memory_and_containers_are_a_warning_for_runs_and_nothing_to_shards() {
         let verdict = |path: &str, used| judge(&Mount::of(Path::new(path), MOUNTS).unwrap(), used).verdict;
         assert_eq!(verdict("/dev/shm", Use::Run), Verdict::Warn);
-        assert_eq!(verdict("/work", Use::Run), Verdict::Warn);
+        assert_eq!(verdict("/scratch", Use::Run), Verdict::Warn);
         assert_eq!(verdict("/dev/shm", Use::Shards), Verdict::Ok);
         assert_eq!(verdict("/home/my data", Use::Shards), Verdict::Ok);
         assert_eq!(verdict("/home/my data", Use::Run), Verdict::Fail(ExitCode::Storage));
