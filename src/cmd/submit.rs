@@ -205,13 +205,13 @@ fn jobs(args: &Args, config: &TrainConfig, train: &Request, folder: &RunFolder) 
         jobs.push(job(folder, "shard", "", alone("shard", train), Vec::new(), shard_arguments(args, &shards)?)?);
     }
 
-    let mut variables = vec![("MAX_REQUEUES", args.max_requeues.to_string())];
+    let mut variables = vec![("SYNCYTIA_MAX_REQUEUES", args.max_requeues.to_string())];
     if train.tasks() == 1 {
         let ranks = config.train.ranks.resolve(args.cpus_per_task as usize, config.train.lanes);
-        variables.push(("RANKS", ranks.to_string()));
+        variables.push(("SYNCYTIA_RANKS", ranks.to_string()));
     }
     if args.stage {
-        variables.push(("STAGE", "1".to_owned()));
+        variables.push(("SYNCYTIA_STAGE", "1".to_owned()));
     }
     let mut arguments = vec![absolute(&args.config)?.display().to_string(), shards.clone(), run.clone()];
     arguments.extend(args.set.iter().flat_map(|set| ["--set".to_owned(), set.clone()]));

@@ -60,6 +60,11 @@ impl Flight {
         Flight { rank, world_size, began: Instant::now(), began_unix_s, operations }
     }
 
+    /// Whose record it is.
+    pub fn rank(&self) -> usize {
+        self.rank
+    }
+
     /// An operation begins; gives its sequence number, counted from 1.
     pub fn enter(&self, operation: &'static str, bytes: usize) -> u64 {
         let mut operations = self.lock();

@@ -22,6 +22,9 @@ pub const FOR_PROCESSES: &[&str] = if cfg!(feature = "mpi") { &["mpi"] } else { 
 
 use std::time::Duration;
 
+/// The code a process ends with when one of its threads panicked: Rust's own.
+const PANICKED: u8 = 101;
+
 /// How sums of a segment become f32: (place of the first value, sums, out).
 pub type Convert<'a> = &'a dyn Fn(usize, &[i64], &mut [f32]);
 

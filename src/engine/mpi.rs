@@ -20,6 +20,8 @@ use super::{Convert, Engine, EngineError};
 /// Bytes that travel at a time: stays in the cache between the sum and what is made of it, and below the size at which both
 /// libraries begin to allocate anew for every call. 256 KiB is slower, 4 MiB now better and now worse (benches/COMM.md).
 const PIECE: usize = 1 << 20;
+/// How often a waiting rank asks for news of the others.
+const LOOK: Duration = Duration::from_millis(10);
 /// `MPI_IN_PLACE`, which the crate lacks: an address that is none. It belongs to the header's family, as the type of a
 /// handle does: pointers in Open MPI and in the standard's own ABI, numbers in MPICH and what descends from it.
 const IN_PLACE: usize = if size_of::<ffi::MPI_Comm>() == size_of::<*const c_void>() { 1 } else { usize::MAX };
@@ -150,6 +152,7 @@ impl MpiEngine {
             let code = ffi::MPI_Iallreduce(send, receive, 6, of_type, sum, self.comm.0, &mut request);
             self.check(operation, code)?;
             let begun = Instant::now();
+            let mut looked = Duration::ZERO;
             for turn in 0u64.. {
                 let mut done: c_int = 0;
                 let code = ffi::MPI_Test(&mut request, &mut done, ffi::RSMPI_STATUS_IGNORE);
@@ -158,34 +161,33 @@ impl MpiEngine {
                     drop(Box::from_raw(mine));
                     return Ok(*Box::from_raw(all));
                 }
-                self.give_up_if_hopeless(operation, bytes, begun, turn)?;
+                Self::rest(turn);
+                let waited = begun.elapsed();
+                if waited >= looked + LOOK {
+                    looked = waited;
+                    self.give_up_if_hopeless(operation, bytes, waited)?;
+                }
             }
         }
         unreachable!("the loop ends by a return")
     }
 
-    /// Between two looks at a request: how long to rest, and whether to go on.
-    fn give_up_if_hopeless(
-        &self,
-        operation: &'static str,
-        bytes: usize,
-        begun: Instant,
-        turn: u64,
-    ) -> Result<(), EngineError> {
+    /// Between two tests of a request.
+    fn rest(turn: u64) {
         match turn {
             0..1_000 => std::hint::spin_loop(),
             1_000..20_000 => std::thread::yield_now(),
             _ => std::thread::sleep(Duration::from_micros(50)),
         }
-        if !turn.is_multiple_of(64) {
-            return Ok(());
-        }
+    }
+
+    /// An error when a peer gave up or the deadline has passed.
+    fn give_up_if_hopeless(&self, operation: &'static str, bytes: usize, waited: Duration) -> Result<(), EngineError> {
         let (rank, sequence) = (self.rank, self.sequence);
         if let Some(aborted) = self.peers.aborted().filter(|a| a.rank != rank) {
             let (peer, reason, code) = (aborted.rank, aborted.reason, aborted.code);
             return Err(EngineError::Peer { rank, operation, sequence, peer, reason, code });
         }
-        let waited = begun.elapsed();
         if waited < self.deadline {
             return Ok(());
         }

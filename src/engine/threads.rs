@@ -6,13 +6,10 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use super::{Convert, Engine, EngineError};
+use super::{Convert, Engine, EngineError, PANICKED};
 
 /// Values summed and converted at a time: what stays in the first cache.
 const BLOCK: usize = 2048;
-
-/// The code a process ends with when one of its threads panicked: Rust's own.
-const PANICKED: u8 = 101;
 
 /// One thread-rank's handle.
 #[derive(Debug)]

@@ -11,12 +11,10 @@ use std::time::{Duration, Instant};
 
 use super::flight::{Flight, FlightRecord};
 use super::peers::Peers;
-use super::{Convert, Engine, EngineError};
+use super::{Convert, Engine, EngineError, PANICKED};
 
 /// How long after a peer gave up an operation may still run: the engine's own error is the better one.
 const GRACE: Duration = Duration::from_secs(3);
-/// The code a process ends with when one of its threads panicked: Rust's own.
-const PANICKED: u8 = 101;
 /// How often the watchdog looks.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -142,7 +140,7 @@ impl Watchdog {
             let mut peer_gave_up: Option<Instant> = None;
             while matches!(stopped.recv_timeout(LOOK), Err(RecvTimeoutError::Timeout)) {
                 let Some((running, since)) = flight.running() else { continue };
-                let rank = flight.record("").rank;
+                let rank = flight.rank();
                 let (operation, sequence, bytes) = (running.operation, running.sequence, running.bytes);
                 let aborted = peers.aborted().filter(|a| a.rank != rank);
                 let error = if let Some(aborted) = aborted {

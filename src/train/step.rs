@@ -4,7 +4,7 @@
 //! applied before every rank has decided the same, so an attempt can be thrown away and run again.
 
 use std::ops::Range;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::config::{OnNonFinite, Reduction, TrainConfig};
 use super::error::TrainError;
@@ -150,11 +150,10 @@ impl<'a> StepRunner<'a> {
             let started = Instant::now();
             let leaves = model.take().expect("a model is always put back").from_flat(&state.parameters, self.device);
             self.sums.begin(&exponents);
-            let waited = engine.waited();
             let (rows, computed) = self.lanes(engine, &leaves, state, batches, weights, next_weights, vote_stop)?;
             *model = Some(leaves);
             let compute_s = (computed - started).as_secs_f64();
-            let rows = self.reduce(engine, batches, rows, data_s, compute_s, computed, waited)?;
+            let rows = self.reduce(engine, batches, rows, data_s, compute_s, computed)?;
             let outcome = self.outcome(&rows, weights, rerun, engine.world_size());
             if rows.iter().any(|r| r.non_finite > 0) {
                 return self.not_finite(state, outcome);
@@ -235,7 +234,6 @@ impl<'a> StepRunner<'a> {
     }
 
     /// Sums gradients and tails over ranks: leaves the whole gradient in `self.sums`, gives all lanes' rows.
-    #[expect(clippy::too_many_arguments, reason = "four of them are clocks")]
     fn reduce(
         &mut self,
         engine: &mut dyn Engine,
@@ -244,15 +242,13 @@ impl<'a> StepRunner<'a> {
         data_s: f64,
         compute_s: f64,
         computed: Instant,
-        waited: Duration,
     ) -> Result<Vec<LaneRow>, TrainError> {
         rows[0].seconds = [data_s, compute_s, 0.0, self.own_reduce_s];
         for (LaneBatch { lane, .. }, row) in batches.iter().zip(&rows) {
             self.layout.write(self.sums.tail(), *lane, row);
         }
         self.sums.finish(engine)?;
-        let own = self.sums.in_engine().saturating_sub(engine.waited() - waited);
-        self.own_reduce_s = own.as_secs_f64();
+        self.own_reduce_s = self.sums.own().as_secs_f64();
         let mut all = self.layout.read(self.sums.tail());
         all[engine.rank()].seconds[2] = computed.elapsed().as_secs_f64();
         Ok(all)

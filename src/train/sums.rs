@@ -30,8 +30,8 @@ pub struct Sums<'a> {
     pub gradient: Vec<f32>,
     /// Buckets that have left in this attempt.
     sent: usize,
-    /// Time in the engine, of this attempt.
-    in_engine: Duration,
+    /// Time in the engine of this attempt, less waiting for others.
+    own: Duration,
 }
 
 /// What a lane's gradient looked like, tensor by tensor.
@@ -61,6 +61,22 @@ impl Drop for End {
     }
 }
 
+/// A clock that stands still while the engine waits for others.
+struct OwnTime {
+    begun: Instant,
+    waited: Duration,
+}
+
+impl OwnTime {
+    fn start(engine: &dyn Engine) -> Self {
+        Self { begun: Instant::now(), waited: engine.waited() }
+    }
+
+    fn stop(self, engine: &dyn Engine) -> Duration {
+        self.begun.elapsed().saturating_sub(engine.waited() - self.waited)
+    }
+}
+
 impl LaneSeen {
     fn new(tensors: usize) -> LaneSeen {
         let (max_bits, overflow, arrived) = (vec![0; tensors], vec![false; tensors], vec![false; tensors]);
@@ -87,8 +103,8 @@ impl<'a> Sums<'a> {
         last.resize(last.len() + layout.len(), 0);
         let fast = vec![0.0; if exact { 0 } else { n }];
         let (shifts, gradient) = (vec![None; tensors.len()], vec![0.0; n]);
-        let in_engine = Duration::ZERO;
-        Self { tensors, reduction, layout, buckets, bucket_of, words, fast, shifts, gradient, sent: 0, in_engine }
+        let own = Duration::ZERO;
+        Self { tensors, reduction, layout, buckets, bucket_of, words, fast, shifts, gradient, sent: 0, own }
     }
 
     /// Whether buckets leave while backward runs.
@@ -100,7 +116,7 @@ impl<'a> Sums<'a> {
     pub fn begin(&mut self, exponents: &[Option<i16>]) {
         let lanes = self.layout.lanes;
         self.shifts = exponents.iter().map(|e| e.map(|e| reduce::shift(e, lanes))).collect();
-        (self.sent, self.in_engine) = (0, Duration::ZERO);
+        (self.sent, self.own) = (0, Duration::ZERO);
         self.tail().fill(0);
     }
 
@@ -117,7 +133,7 @@ impl<'a> Sums<'a> {
     pub fn lane(&mut self, first: bool, feed: impl FnOnce(&mut dyn FnMut(usize, TensorData))) -> LaneSeen {
         let mut seen = LaneSeen::new(self.tensors.len());
         feed(&mut |place, gradient| self.add(&mut seen, first, place, &gradient));
-        self.add_zeros(&mut seen, first, 0..self.tensors.len());
+        self.add_zeros(&mut seen, first);
         seen
     }
 
@@ -159,7 +175,7 @@ impl<'a> Sums<'a> {
                 self.send(engine)?;
             }
         }
-        self.add_zeros(&mut seen, first, 0..self.tensors.len());
+        self.add_zeros(&mut seen, first);
         while self.sent < last {
             self.send(engine)?;
         }
@@ -174,22 +190,22 @@ impl<'a> Sums<'a> {
             }
             return Ok(());
         }
-        let begun = Instant::now();
+        let clock = OwnTime::start(engine);
         engine.all_reduce_i64("tail", &mut self.words[0])?;
         engine.all_reduce_f32("sum of gradients", &mut self.fast)?;
         self.gradient.copy_from_slice(&self.fast);
-        self.in_engine += begun.elapsed();
+        self.own += clock.stop(engine);
         Ok(())
     }
 
-    /// Time in the engine since [`Sums::begin`], hidden or not.
-    pub fn in_engine(&self) -> Duration {
-        self.in_engine
+    /// Time in the engine since [`Sums::begin`], hidden or not, less waiting for others.
+    pub fn own(&self) -> Duration {
+        self.own
     }
 
     /// Sums the next bucket.
     fn send(&mut self, engine: &mut dyn Engine) -> Result<(), EngineError> {
-        let (begun, bucket) = (Instant::now(), self.sent);
+        let (clock, bucket) = (OwnTime::start(engine), self.sent);
         let (tail, operation) = match bucket + 1 == self.buckets.len() {
             true => (self.layout.len(), "sum of gradients and tail"),
             false => (0, "sum of gradients"),
@@ -202,7 +218,7 @@ impl<'a> Sums<'a> {
         let out = &mut self.gradient[values.clone()];
         engine.all_reduce_converted(operation, &mut self.words[bucket], tail, &convert, out)?;
         self.sent += 1;
-        self.in_engine += begun.elapsed();
+        self.own += clock.stop(engine);
         Ok(())
     }
 
@@ -232,8 +248,8 @@ impl<'a> Sums<'a> {
     }
 
     /// The tensors that no gradient came for.
-    fn add_zeros(&mut self, seen: &mut LaneSeen, first: bool, places: Range<usize>) {
-        for place in places.filter(|&place| !seen.arrived[place]) {
+    fn add_zeros(&mut self, seen: &mut LaneSeen, first: bool) {
+        for place in (0..self.tensors.len()).filter(|&place| !seen.arrived[place]) {
             if first && self.reduction == Reduction::Fast {
                 self.fast[self.tensors[place].clone()].fill(0.0);
             } else if first {

@@ -36,7 +36,7 @@ esac
 # more ranks than idle cores: waiting ranks give theirs away (5 times faster on a busy machine)
 export OMPI_MCA_mpi_yield_when_idle=1
 for name in $(compgen -e | grep -E '^(SLURM|SBATCH|SRUN|PMI)'); do unset "$name"; done
-unset RANKS THREADS MPI STAGE CONTAINER MAX_REQUEUES
+unset SYNCYTIA_RANKS SYNCYTIA_THREADS SYNCYTIA_MPI SYNCYTIA_STAGE SYNCYTIA_CONTAINER SYNCYTIA_MAX_REQUEUES
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/cluster-XXXXXX")
 down() { for d in "$work"/*/cluster; do [ -d "$d" ] && "$ROOT/tests/cluster/down.sh" "$d"; done; }

@@ -45,7 +45,15 @@ impl Cluster {
         let path = format!("{}:{}", self.folder.path().display(), std::env::var("PATH").unwrap());
         let mut command = Command::new("bash");
         command.arg(script).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let ours = ["SYNCYTIA", "CONTAINER", "RANKS", "THREADS", "MPI", "STAGE", "MAX_REQUEUES"];
+        let ours = [
+            "SYNCYTIA",
+            "SYNCYTIA_CONTAINER",
+            "SYNCYTIA_RANKS",
+            "SYNCYTIA_THREADS",
+            "SYNCYTIA_MPI",
+            "SYNCYTIA_STAGE",
+            "SYNCYTIA_MAX_REQUEUES",
+        ];
         for (name, _) in std::env::vars() {
             if name.starts_with("SLURM_") || ours.contains(&name.as_str()) {
                 command.env_remove(name);
@@ -93,7 +101,7 @@ fn the_step_is_one_process_with_a_rank_per_core_that_resumes() {
     assert_eq!(cluster.calls(), [expected]);
 
     let cluster = Cluster::new("exit 0");
-    cluster.run(&[("RANKS", "2"), ("SYNCYTIA", "/opt/s")]);
+    cluster.run(&[("SYNCYTIA_RANKS", "2"), ("SYNCYTIA", "/opt/s")]);
     assert!(cluster.calls()[0].contains(" /opt/s train") && cluster.calls()[0].contains("--ranks 2"));
 }
 
@@ -108,7 +116,7 @@ fn exit_75_is_requeued_until_the_limit_and_no_other_code_is() {
     assert_eq!(requeues(75, &[]), ["scontrol requeue 41"]);
     assert_eq!(requeues(75, &[("SLURM_RESTART_COUNT", "49")]), ["scontrol requeue 41"]);
     assert!(requeues(75, &[("SLURM_RESTART_COUNT", "50")]).is_empty());
-    assert!(requeues(75, &[("SLURM_RESTART_COUNT", "1"), ("MAX_REQUEUES", "1")]).is_empty());
+    assert!(requeues(75, &[("SLURM_RESTART_COUNT", "1"), ("SYNCYTIA_MAX_REQUEUES", "1")]).is_empty());
     assert_eq!(requeues(75, &[("SCONTROL_CODE", "1")]), ["scontrol requeue 41"]);
     // the name that requeue takes for an element of an array
     let array = [("SLURM_ARRAY_JOB_ID", "40"), ("SLURM_ARRAY_TASK_ID", "7")];
@@ -168,7 +176,7 @@ fn a_lost_peer_brings_the_job_back_if_the_life_got_anywhere() {
     let ended = |step: &str, environment: &[(&str, &str)]| {
         let cluster = Cluster::new(step);
         fs::create_dir_all(cluster.file("R/checkpoints/step-00000010")).unwrap();
-        let several = [("SLURM_NTASKS", "2"), ("MPI", "none")];
+        let several = [("SLURM_NTASKS", "2"), ("SYNCYTIA_MPI", "none")];
         let output = cluster.run(&[&several[..], environment].concat());
         assert_eq!(output.status.code(), Some(4), "{}", said(&output));
         cluster.calls().iter().any(|c| c == "scontrol requeue 41")
@@ -232,7 +240,10 @@ fn several_tasks_are_one_rank_each_joined_by_what_the_program_was_built_with() {
     ] {
         assert_eq!(said_by_ldd(library, &[]), step(mpi, 2), "{library}");
     }
-    assert_eq!(said_by_ldd("libmpi.so.40", &[("MPI", "pmix_v4"), ("THREADS", "1")]), step("pmix_v4", 1));
+    assert_eq!(
+        said_by_ldd("libmpi.so.40", &[("SYNCYTIA_MPI", "pmix_v4"), ("SYNCYTIA_THREADS", "1")]),
+        step("pmix_v4", 1)
+    );
     assert_eq!(said_by_ldd("libmpi.so.40", &[("SLURM_MPI_TYPE", "pmix_v3")]), step("pmix_v3", 2));
 }
 
@@ -253,7 +264,7 @@ fn an_element_of_an_array_has_a_seed_and_a_run_of_its_own() {
 
 #[test]
 fn shards_and_evaluations_are_one_task_with_all_its_cores_and_its_exit_code() {
-    let environment = [("CONTAINER", "apptainer exec s.sif"), ("SYNCYTIA", "/opt/s")];
+    let environment = [("SYNCYTIA_CONTAINER", "apptainer exec s.sif"), ("SYNCYTIA", "/opt/s")];
     for (template, arguments, wanted) in [
         ("shard", &["D", "a.h5ad", "--split", "val=b"][..], "shard a.h5ad --split val=b --out D --jobs 4 --resume"),
         ("evaluate", &["R", "--sweep"], "evaluate R --sweep"),
@@ -280,8 +291,8 @@ fn train_staged(cluster: &Cluster, shards: &Path, job: &str, environment: &[(&st
         [config.to_str().unwrap(), shards.to_str().unwrap(), run.to_str().unwrap(), "--set", "train.max_steps=2"];
     let always = [
         ("SYNCYTIA", env!("CARGO_BIN_EXE_syncytia")),
-        ("STAGE", disk.to_str().unwrap()),
-        ("RANKS", "1"),
+        ("SYNCYTIA_STAGE", disk.to_str().unwrap()),
+        ("SYNCYTIA_RANKS", "1"),
         ("SLURM_ARRAY_JOB_ID", "40"),
         ("SLURM_ARRAY_TASK_ID", job),
     ];
@@ -388,7 +399,7 @@ fn time_that_runs_out_while_shards_are_copied_is_no_failure() {
     let shards = stage::shards();
     let disk = cluster.file("disk");
     let arguments = ["C.toml", shards.dir().to_str().unwrap(), "R"];
-    let job = cluster.submit(&arguments, &[("STAGE", disk.to_str().unwrap())]);
+    let job = cluster.submit(&arguments, &[("SYNCYTIA_STAGE", disk.to_str().unwrap())]);
     cluster.wait_for("running");
     signal("USR1", job.id());
     let output = job.wait_with_output().unwrap();

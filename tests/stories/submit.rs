@@ -103,7 +103,7 @@ fn the_script_it_writes_is_shown_submitted_and_runs() {
         .env("PATH", path)
         .env("SLURM_JOB_ID", "101")
         .env("SLURM_CPUS_PER_TASK", "3");
-    let output = job.env("RANKS", "2").output().unwrap();
+    let output = job.env("SYNCYTIA_RANKS", "2").output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     assert!(said(&output).contains("finished 3 steps") && said(&output).contains("--ranks 2"), "{}", said(&output));
     assert!(front.run().join("checkpoints/step-00000003").is_dir());
@@ -139,8 +139,11 @@ fn a_chain_waits_for_success_and_an_array_is_judged_seed_by_seed() {
     );
     assert!(front.script("shard").contains(&given), "{}", front.script("shard"));
     assert!(front.script("shard").contains("#SBATCH --cpus-per-task=4\n") && !front.script("shard").contains("@300"));
-    assert!(front.script("train").contains("|| STAGE=1\n") && front.script("train").contains("|| MAX_REQUEUES=7\n"));
-    assert!(!front.script("train").contains("|| RANKS="), "of several processes each is one rank");
+    assert!(
+        front.script("train").contains("|| SYNCYTIA_STAGE=1\n")
+            && front.script("train").contains("|| SYNCYTIA_MAX_REQUEUES=7\n")
+    );
+    assert!(!front.script("train").contains("|| SYNCYTIA_RANKS="), "of several processes each is one rank");
     assert!(front.script("evaluate").contains(&format!("--shards {shards} \"$@\"")));
 
     let front = FrontEnd::new();
@@ -194,9 +197,9 @@ fn without_slurm_it_writes_and_says_so() {
     assert_eq!((&json["submitted"], &json["jobs"][0]["job"]), (&false.into(), &serde_json::Value::Null));
     assert!(Path::new(json["jobs"][0]["script"].as_str().unwrap()).is_file());
     // 8 cores and 8 lanes: a rank each; 16 cores: no more ranks than lanes
-    assert!(front.script("train").contains("|| RANKS=8\n"));
+    assert!(front.script("train").contains("|| SYNCYTIA_RANKS=8\n"));
     front.submit(&["--dry-run", "--cpus-per-task", "16"]);
-    assert!(front.script("train").contains("|| RANKS=8\n"));
+    assert!(front.script("train").contains("|| SYNCYTIA_RANKS=8\n"));
     let output = front.submit(&["--yes"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(said(&output).contains("no sbatch here") && said(&output).contains("--dry-run"), "{}", said(&output));

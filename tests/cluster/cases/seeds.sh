@@ -1,7 +1,7 @@
 # An array over seeds on staged shards; one element is sent away and requeued under its own name.
 source "$ROOT/tests/cluster/lib.sh"
 cluster 3
-export STAGE=$DIR/disk
+export SYNCYTIA_STAGE=$DIR/disk
 array=$(train "$DIR/run" --array=42-44 --cpus-per-task=2 | cut -d_ -f1)
 running_midway "$DIR/run/seed-42"
 scancel --signal=USR1 --batch "${array}_42"
