@@ -68,7 +68,7 @@ fn main() {
         let ranks: Vec<_> = group.into_iter().map(one).collect();
         ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
     });
-    let parameters: usize = ready.tensors.iter().map(ExactSizeIterator::len).sum();
+    let parameters: usize = ready.parts.tensors.iter().map(ExactSizeIterator::len).sum();
     let of = |f: &dyn Fn(&Round) -> f64| -> Vec<f64> { all[0].iter().map(f).collect() };
     println!(
         r#"{{"ranks": {ranks}, "micro_batch": {micro_batch}, "gbits": {gbits}, "parameters": {parameters}, "operations": {}, "alone": {}, "plain": {:?}, "beside": {:?}, "networked": {:?}, "left_beside": {:?}, "left_networked": {:?}}}"#,
@@ -90,9 +90,9 @@ fn in_own_pool<T: Send>(f: impl FnOnce() -> T + Send) -> T {
 fn rank(ready: &Ready<'_>, engine: ThreadsEngine, bytes_per_s: f64, rounds: usize) -> Vec<Round> {
     let lane = engine.rank();
     let mut engine = Networked { engine, bytes_per_s: None, slept_s: 0.0, operations: 0 };
-    let mut state = StepState::new(ready.model.to_flat(), ready.tensors.len(), false);
+    let mut state = StepState::new(ready.model.to_flat(), ready.parts.tensors.len(), false);
     let mut model = Some(ready.model.clone());
-    let runner = |overlaps| StepRunner::new(ready.config, &ready.task, &ready.tensors, overlaps, &ready.device);
+    let runner = |overlaps| StepRunner::new(ready.config, &ready.task, &ready.parts.tensors, overlaps, &ready.device);
     let (mut at_the_end, mut beside) = (runner(false), runner(true));
     let mut step = |runner: &mut StepRunner<'_>, engine: &mut Networked| {
         let of = |lane| ready.train.batch(&ready.task, ready.config, state.global_step, lane).unwrap();

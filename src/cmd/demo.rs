@@ -51,7 +51,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let train_config: TrainConfig = config::parse(TRAIN, "configs/spackle/tiny.toml", &[])?;
     eprintln!("3/4 SpaCKLE, {} steps, one rank per core", train_config.train.max_steps);
     let run = args.out.join("run");
-    if let End::Stopped { .. } = train::train(&train_config, &shards, &run, train::ResumeIf::Auto, None)?.end {
+    if let End::Stopped { .. } = train::train(&train_config, &shards, &run, &train::StartFrom::default())?.end {
         eprintln!("stopped and saved in {}", run.display());
         return Ok(ExitCode::Stopped);
     }

@@ -18,7 +18,8 @@ use super::out;
 use super::train_view::View;
 use super::world_file::{self, Machine};
 use crate::config::{self, ConfigError};
-use crate::train::checkpoint;
+use crate::train::adopt::Ledger;
+use crate::train::checkpoint::{self, Which};
 use crate::train::config::TrainConfig;
 use crate::train::error::TrainError;
 use crate::train::group::Alike;
@@ -51,15 +52,47 @@ pub struct Args {
     /// Whether to go on from the newest checkpoint.
     #[arg(long, value_enum, default_value_t = ResumeIf::Auto)]
     resume: ResumeIf,
+    /// Begin with the weights of another run or checkpoint (its best, else its newest), also on another panel of genes; a run
+    /// that exists goes on and ignores it.
+    #[arg(long, value_name = "RUN_OR_CHECKPOINT")]
+    from: Option<PathBuf>,
+    /// With --from: the least share of the data's genes that it must know.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.5, requires = "from", value_parser = share)]
+    min_genes: f64,
     /// Print the end as JSON.
     #[arg(long)]
     json: bool,
 }
 
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| format!("{text} is not a share between 0 and 1"))
+}
+
+impl Args {
+    fn start(&self) -> StartFrom {
+        StartFrom { resume: self.resume, launcher: self.launcher, parent: self.from.clone(), min_genes: self.min_genes }
+    }
+}
+
+/// How a run starts.
+#[derive(Debug, Clone, Default)]
+pub struct StartFrom {
+    /// Whether to go on from the newest checkpoint.
+    pub resume: ResumeIf,
+    /// Who started this process.
+    pub launcher: Option<LauncherChoice>,
+    /// Whose weights a new run begins with.
+    pub parent: Option<PathBuf>,
+    /// The least share of the data's genes that the parent must know.
+    pub min_genes: f64,
+}
+
 /// Whether to go on from the newest checkpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Default, Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum ResumeIf {
     /// If there is one.
+    #[default]
     Auto,
     /// Refuse a run folder that has one.
     Never,
@@ -74,7 +107,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         sets.push(format!("train.ranks={ranks}"));
     }
     let config: TrainConfig = config::load(&args.config, &sets).map_err(not_of_the_shards)?;
-    let Trained { end, leads } = train(&config, &args.shards, &args.run, args.resume, args.launcher)?;
+    let Trained { end, leads } = train(&config, &args.shards, &args.run, &args.start())?;
     let (code, step) = match end {
         End::Finished => (ExitCode::Done, config.train.max_steps),
         End::Stopped { global_step } => (ExitCode::Stopped, global_step),
@@ -114,18 +147,12 @@ pub struct Trained {
 }
 
 /// Trains in a locked run folder, on this process's ranks or as one of several processes.
-pub fn train(
-    config: &TrainConfig,
-    shards: &Path,
-    run: &Path,
-    resume: ResumeIf,
-    launcher: Option<LauncherChoice>,
-) -> anyhow::Result<Trained> {
+pub fn train(config: &TrainConfig, shards: &Path, run: &Path, start: &StartFrom) -> anyhow::Result<Trained> {
     config.check()?;
     // First of all: a USR1 that comes while data is loaded must become a vote, not the end.
     let stop = StopVote::on_signals().context("cannot listen to signals")?;
     let vars = |name: &str| std::env::var(name).ok();
-    let world = World::from_env(vars, launcher).map_err(|e| UsageError(e.to_string()))?;
+    let world = World::from_env(vars, start.launcher).map_err(|e| UsageError(e.to_string()))?;
     let job = Job::from_env(vars).map_err(|e| UsageError(e.to_string()))?;
     let folder = RunFolder::at(run);
     if world.world_size > 1 && world.rank == 0 {
@@ -135,20 +162,28 @@ pub fn train(
     let prepared = Shards::open(shards).map(Arc::new);
     let shards = group.together("opening the shards", prepared.map_err(anyhow::Error::from), exit::number)?;
     let ready = Ready::new(config, &shards).map_err(anyhow::Error::from);
-    let ready = group.together("preparing the run", ready, exit::number)?;
+    let mut ready = group.together("preparing the run", ready, exit::number)?;
     let machine = Machine::this(&group.world);
     group.alike(&alike(config, &shards, &machine))?;
-    let taken = if group.leads() { take(&folder, job, resume).map(Some) } else { Ok(None) };
+    let taken = if group.leads() { take(&folder, job, start.resume).map(Some) } else { Ok(None) };
     let (lock, newest) = group.together("taking the run folder", taken, exit::number)?.unzip();
     let resumed = group.same_checkpoint(newest.flatten(), &folder)?;
+    let ledger = match (&start.parent, &resumed) {
+        (Some(parent), None) => {
+            let ledger = begin_from(&mut ready, parent, start.min_genes);
+            Some(group.together("reading the checkpoint to begin with", ledger, exit::number)?)
+        }
+        _ => None,
+    };
     // The last that may refuse: what follows writes.
-    let state = ready.state(resumed.as_ref(), folder.root()).map_err(anyhow::Error::from);
-    let state = group.together("going on", state, exit::number)?;
+    let beginning = ready.state(resumed.as_ref(), folder.root()).map_err(anyhow::Error::from);
+    let beginning = group.together("going on", beginning, exit::number)?;
     let machines = group.each(&machine)?;
     let opened = if group.leads() {
         let world_size = world_size(config, &machines);
         world_file::write(&folder, config, world_size, &machines, shards.dir())
             .and_then(|()| Ok(durable::write_atomic(&folder.config(), config::to_toml(config).as_bytes())?))
+            .and_then(|()| ledger.as_ref().map_or(Ok(()), |ledger| keep(&folder, ledger)))
             .and_then(|()| View::open(&folder, config, resumed.as_ref()))
             .map(|view| Box::new(Mutex::new(view)) as Box<Mutex<dyn Observer>>)
     } else {
@@ -158,7 +193,7 @@ pub fn train(
     let observer = group.together("opening the logs", opened, exit::number)?;
     let vote = || stop.is_cast();
     let resumed_from = resumed.map(|r| r.name);
-    let run = Run { ready: &ready, state, resumed_from, folder: &folder, lock, stop: &vote, observer: &*observer };
+    let run = Run { ready: &ready, beginning, resumed_from, folder: &folder, lock, stop: &vote, observer: &*observer };
     let deadline = Duration::from_secs(config.train.deadline_s);
     let leads = group.leads();
     let engines = group.engines(|| trainer::thread_ranks(world_size(config, &machines), deadline));
@@ -183,6 +218,22 @@ fn alike(config: &TrainConfig, shards: &Shards, machine: &Machine) -> Alike {
         ("config (digest)".to_owned(), digest(&config::to_toml(config))),
         ("shards (data hash)".to_owned(), shards.manifest().data_hash()),
     ])
+}
+
+/// The weights of `parent`; what became of its genes.
+fn begin_from(ready: &mut Ready<'_>, parent: &Path, min_genes: f64) -> anyhow::Result<Ledger> {
+    let (found, damaged) = checkpoint::resolve(parent, Which::Usual)?;
+    for damage in damaged {
+        eprintln!("warning: {damage}");
+    }
+    let (name, digest) = (found.dir.display().to_string(), found.manifest.digest());
+    Ok(ready.begin_from(&Resumed { name, digest, contents: found.contents }, min_genes)?)
+}
+
+/// What became of the parent's genes, said and written beside the run.
+fn keep(folder: &RunFolder, ledger: &Ledger) -> anyhow::Result<()> {
+    eprintln!("{} (all in {})", ledger.in_words(), folder.from_ledger().display());
+    Ok(durable::write_atomic(&folder.from_ledger(), &serde_json::to_vec_pretty(ledger)?)?)
 }
 
 /// The run folder for this process alone, and its newest valid checkpoint.

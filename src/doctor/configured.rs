@@ -20,7 +20,7 @@ use crate::train::checkpoint::CheckpointError;
 use crate::train::config::TrainConfig;
 use crate::train::error::TrainError;
 use crate::train::lock::{self, LockError, Timing};
-use crate::train::ready::{Ready, Resumed};
+use crate::train::ready::{Beginning, Ready, Resumed};
 use crate::train::run_folder::RunFolder;
 use crate::train::trainer;
 
@@ -223,11 +223,11 @@ pub fn start(config: &TrainConfig, shards: &Arc<Shards>, run: Option<&Path>) -> 
         findings.push(Finding::warn("checkpoint", damage, "the previous one will be used"));
     }
     findings.push(match (&newest, ready.state(newest.as_ref(), run)) {
-        (Some(Resumed { name, .. }), Ok((_, state))) if state.global_step >= config.train.max_steps => {
+        (Some(Resumed { name, .. }), Ok(beginning)) if beginning.step.global_step >= config.train.max_steps => {
             Finding::ok("checkpoint", format!("{name}: whole, and the run is finished; raise train.max_steps to go on"))
         }
-        (Some(Resumed { name, .. }), Ok((_, state))) => {
-            Finding::ok("checkpoint", format!("{name}: whole, the run goes on from step {}", state.global_step))
+        (Some(Resumed { name, .. }), Ok(Beginning { step, .. })) => {
+            Finding::ok("checkpoint", format!("{name}: whole, the run goes on from step {}", step.global_step))
         }
         (None, Ok(_)) => Finding::ok("checkpoint", "none: the run starts at step 0"),
         (_, Err(error)) => Finding::fail(

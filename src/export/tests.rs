@@ -6,10 +6,10 @@ use syncytia_shards::panel::{Panel, PanelGene};
 
 use super::*;
 use crate::model::DataShape;
-use crate::model::params::ParamSpec;
 use crate::tensor::cpu;
 use crate::train::checkpoint::{CheckpointContents, load, save, write_best};
 use crate::train::config::TrainConfig;
+use crate::train::parts::Parts;
 use crate::train::state::{Best, to_contents};
 use crate::train::step::StepState;
 
@@ -19,13 +19,13 @@ fn contents(name: &str, genes: usize) -> CheckpointContents {
     let config: TrainConfig = toml::from_str(&fs::read_to_string(path).unwrap()).unwrap();
     let shape = DataShape { genes, spots: 19, covariates: 0 };
     let model = config.model.build(shape, config.train.seed, &cpu());
-    let specs: Vec<ParamSpec> = model.specs();
+    let parts = Parts::new(model.specs(), &[]).unwrap();
     let run = RunState {
         step_version: 1,
         global_step: 0,
         optim_step: 0,
         skipped_in_a_row: 0,
-        exponents: vec![None; specs.len()],
+        exponents: vec![None; parts.all.len()],
         best: Some(Best { global_step: 0, value: 0.25 }),
         validation_due: false,
         data_hash: "0123".to_owned(),
@@ -36,9 +36,10 @@ fn contents(name: &str, genes: usize) -> CheckpointContents {
         shard_config: "[process]\nnormalize = \"tpm\"\n".to_owned(),
         config: config.clone(),
         version: "0.1.0".to_owned(),
+        parent: None,
     };
-    let state = StepState::new(model.to_flat(), specs.len(), config.optim.ema.is_some());
-    to_contents(&run, &state, &specs)
+    let state = StepState::new(model.to_flat(), parts.all.len(), config.optim.ema.is_some());
+    to_contents(&run, &state, &parts, &[])
 }
 
 /// One gene more than the layers have: the panel is larger than the selection.

@@ -10,7 +10,7 @@ pub mod spackle;
 use serde::{Deserialize, Serialize};
 use syncytia_shards::manifest::Manifest;
 
-use self::params::ParamSpec;
+use self::params::{GeneAxis, ParamSpec};
 use self::spackle::{Spackle, SpackleConfig};
 use crate::tensor::{Device, Gradients, ParamId, TensorData};
 
@@ -89,6 +89,13 @@ impl Model {
         }
     }
 
+    /// Where the tensor of this path holds genes.
+    pub fn gene_axes(&self, path: &str) -> Vec<GeneAxis> {
+        match self {
+            Model::Spackle(m) => m.gene_axes(path),
+        }
+    }
+
     /// All parameters, flat.
     pub fn to_flat(&self) -> Vec<f32> {
         match self {
@@ -103,14 +110,28 @@ impl Model {
         }
     }
 
-    /// Ids of the parameters in declaration order.
+    /// The model with new leaves holding `flat` for the parameters that train.
+    pub fn with_trained(self, flat: &[f32], device: &Device) -> Model {
+        match self {
+            Model::Spackle(m) => Model::Spackle(params::with_trained(m, flat, device)),
+        }
+    }
+
+    /// The model with its parameters trained or not, in declaration order.
+    pub fn freeze(self, trains: &[bool]) -> Model {
+        match self {
+            Model::Spackle(m) => Model::Spackle(params::freeze(m, trains)),
+        }
+    }
+
+    /// Ids of the parameters that train, in declaration order.
     pub fn ids(&self) -> Vec<ParamId> {
         match self {
             Model::Spackle(m) => params::ids(m),
         }
     }
 
-    /// Gives every gradient to `each`, with the parameter's place in the declaration order.
+    /// Gives the gradient of every parameter that trains to `each`, with its place among them.
     pub fn each_gradient(&self, gradients: &mut Gradients, each: &mut dyn FnMut(usize, TensorData)) {
         match self {
             Model::Spackle(m) => params::each_gradient(m, gradients, each),

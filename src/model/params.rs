@@ -16,6 +16,15 @@ pub struct ParamSpec {
     pub offset: usize,
 }
 
+/// An axis of a tensor that holds genes: `blocks` times all genes in panel order, then whatever else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GeneAxis {
+    /// Which axis.
+    pub axis: usize,
+    /// How often it goes through the genes.
+    pub blocks: usize,
+}
+
 impl ParamSpec {
     /// Number of elements.
     pub fn len(&self) -> usize {
@@ -57,15 +66,28 @@ pub fn from_flat<M: Module>(module: M, flat: &[f32], device: &Device) -> M {
     module
 }
 
-/// Ids of a module's float parameters in declaration order; random per process, the same as long as the module lives.
+/// The module with new leaves holding `flat` for the parameters that train; the others stay as they are.
+pub fn with_trained<M: Module>(module: M, flat: &[f32], device: &Device) -> M {
+    let mut mapper = PlaceTrained(Place { flat, at: 0, device });
+    let module = module.map(&mut mapper);
+    assert_eq!(mapper.0.at, flat.len(), "a flat buffer must fill what trains exactly");
+    module
+}
+
+/// The module with its parameters trained or not, in declaration order.
+pub fn freeze<M: Module>(module: M, trains: &[bool]) -> M {
+    module.map(&mut Freeze { trains: trains.iter() })
+}
+
+/// Ids of the parameters that train, in declaration order; random per process, the same as long as the module lives.
 pub fn ids<M: Module>(module: &M) -> Vec<ParamId> {
     let mut visitor = Ids(Vec::new());
     module.visit(&mut visitor);
     visitor.0
 }
 
-/// Takes every parameter's gradient and gives it to `each` with the parameter's place in the declaration order; those
-/// without one are left out.
+/// Takes the gradient of every parameter that trains and gives it to `each` with its place among them; those without one are
+/// left out.
 pub fn each_gradient<M: Module>(module: &M, gradients: &mut Gradients, each: &mut dyn FnMut(usize, TensorData)) {
     module.visit(&mut Take { gradients, each, place: 0 });
 }
@@ -74,7 +96,9 @@ struct Ids(Vec<ParamId>);
 
 impl ModuleVisitor for Ids {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        self.0.push(param.id);
+        if param.is_require_grad() {
+            self.0.push(param.id);
+        }
     }
 }
 
@@ -125,6 +149,25 @@ impl ModuleMapper for Place<'_> {
     }
 }
 
+struct PlaceTrained<'a>(Place<'a>);
+
+impl ModuleMapper for PlaceTrained<'_> {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if param.is_require_grad() { self.0.map_float(param) } else { param }
+    }
+}
+
+struct Freeze<'a> {
+    trains: std::slice::Iter<'a, bool>,
+}
+
+impl ModuleMapper for Freeze<'_> {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let trains = self.trains.next().expect("there is a word for every parameter");
+        param.set_require_grad(*trains)
+    }
+}
+
 struct Take<'a> {
     gradients: &'a mut Gradients,
     each: &'a mut dyn FnMut(usize, TensorData),
@@ -133,6 +176,9 @@ struct Take<'a> {
 
 impl ModuleVisitor for Take<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if !param.is_require_grad() {
+            return;
+        }
         if let Some(gradient) = param.val().grad_remove(self.gradients) {
             (self.each)(self.place, gradient.into_data());
         }

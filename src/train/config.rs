@@ -59,6 +59,9 @@ pub struct LoopConfig {
     pub lanes: usize,
     /// Records of a micro-batch.
     pub micro_batch: usize,
+    /// Parts that stay as they are, by the first words of their parameters' names.
+    #[serde(default)]
+    pub freeze: Vec<String>,
     /// How gradients are summed.
     #[serde(default)]
     pub reduction: Reduction,

@@ -86,6 +86,14 @@ pub enum TrainError {
         /// What differs, by name.
         what: String,
     },
+    /// A checkpoint that this run cannot begin with (exit 5).
+    #[error("cannot begin with {checkpoint}: {what}")]
+    From {
+        /// The checkpoint.
+        checkpoint: String,
+        /// Why, by name.
+        what: String,
+    },
     /// The disk (exit 7).
     #[error("{what} {path}: {source}")]
     Storage {
@@ -111,7 +119,7 @@ impl TrainError {
             }
             TrainError::Checkpoint(error) => error.exit_code(),
             TrainError::Lock(error) => error.exit_code(),
-            TrainError::Resume { .. } => ExitCode::Checkpoint,
+            TrainError::Resume { .. } | TrainError::From { .. } => ExitCode::Checkpoint,
             TrainError::Storage { .. } => ExitCode::Storage,
         };
         code.code()

@@ -3,6 +3,7 @@
 //! Reading order: `ready` (before the first step), `group` (the processes of a run), `trainer` (the run), `step` (the
 //! definition), `sums` (a gradient's way to the others), `data`, `validate`, `state`, `checkpoint`.
 
+pub mod adopt;
 pub mod checkpoint;
 pub mod config;
 pub mod data;
@@ -11,6 +12,7 @@ pub mod group;
 pub mod join;
 pub mod lock;
 pub mod news;
+pub mod parts;
 pub mod ready;
 pub mod replicas;
 pub mod run_folder;

@@ -1,7 +1,6 @@
 //! A run before its first step: data opened, model built, a resume compared. Nothing is written, so a refusal leaves
 //! everything as it was.
 
-use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,13 +8,14 @@ use syncytia_shards::draw::STEP_VERSION;
 use syncytia_shards::processed::Split;
 use syncytia_shards::reader::Shards;
 
+use super::adopt::{Ledger, Parent, adopt};
 use super::checkpoint::CheckpointContents;
 use super::config::TrainConfig;
 use super::data::{TrainData, ValData};
 use super::error::TrainError;
+use super::parts::Parts;
 use super::state::{self, RunState};
 use super::step::StepState;
-use crate::model::params::ParamSpec;
 use crate::model::{DataShape, Model};
 use crate::task::Task;
 use crate::tensor::{Device, cpu};
@@ -31,6 +31,17 @@ pub struct Resumed {
     pub contents: CheckpointContents,
 }
 
+/// Where a run begins.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Beginning {
+    /// What a step is a function of.
+    pub step: StepState,
+    /// What the checkpoint says beside it.
+    pub run: RunState,
+    /// The parameters that stay as they are, flat in declaration order.
+    pub frozen: Vec<f32>,
+}
+
 /// What all ranks of a run share, read-only.
 pub struct Ready<'a> {
     /// The resolved config.
@@ -44,9 +55,7 @@ pub struct Ready<'a> {
     /// The model as initialised.
     pub model: Model,
     /// Its parameters.
-    pub specs: Vec<ParamSpec>,
-    /// Their places in the flat buffers.
-    pub tensors: Vec<Range<usize>>,
+    pub parts: Parts,
     /// Where it computes.
     pub device: Device,
     fresh: RunState,
@@ -77,14 +86,13 @@ impl<'a> Ready<'a> {
         let shape = DataShape::of(manifest);
         let device = cpu().autodiff();
         let model = config.model.build(shape, config.train.seed, &device);
-        let specs = model.specs();
-        let tensors: Vec<Range<usize>> = specs.iter().map(ParamSpec::range).collect();
+        let parts = Parts::new(model.specs(), &config.train.freeze).map_err(|e| TrainError::Config(vec![e]))?;
         let fresh = RunState {
             step_version: STEP_VERSION,
             global_step: 0,
             optim_step: 0,
             skipped_in_a_row: 0,
-            exponents: vec![None; tensors.len()],
+            exponents: vec![None; parts.trained.len()],
             best: None,
             validation_due: false,
             data_hash: manifest.data_hash(),
@@ -95,18 +103,35 @@ impl<'a> Ready<'a> {
             shard_config: manifest.config.clone(),
             config: config.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            parent: None,
         };
-        Ok(Ready { config, task, train, val, model, specs, tensors, device, fresh })
+        Ok(Ready { config, task, train, val, model, parts, device, fresh })
+    }
+
+    /// The run begins with the weights of another's checkpoint. Gives what became of its genes.
+    ///
+    /// # Errors
+    /// [`TrainError::From`]: another kind of model or other sizes; fewer than `min_genes` of the genes are known.
+    pub fn begin_from(&mut self, parent: &Resumed, min_genes: f64) -> Result<Ledger, TrainError> {
+        let refuse = |what: String| TrainError::From { checkpoint: parent.name.clone(), what };
+        let theirs = state::run_state(&parent.contents).map_err(refuse)?;
+        let refuse = |what: String| TrainError::From { checkpoint: parent.name.clone(), what };
+        let (flat, ledger) =
+            adopt(&parent.contents.model, &theirs.genes, &self.model, &self.fresh.genes, min_genes).map_err(refuse)?;
+        self.model = self.model.clone().from_flat(&flat, &self.device);
+        self.fresh.parent = Some(Parent { digest: parent.digest.clone(), genes: ledger.counts() });
+        Ok(ledger)
     }
 
     /// The state before the first step, or that of a checkpoint of `run` once nothing differs that would alter the trajectory.
     ///
     /// # Errors
     /// [`TrainError::Resume`] by name of what differs; a run that is beyond `train.max_steps`.
-    pub fn state(&self, resume: Option<&Resumed>, run: &Path) -> Result<(StepState, RunState), TrainError> {
+    pub fn state(&self, resume: Option<&Resumed>, run: &Path) -> Result<Beginning, TrainError> {
         let Some(Resumed { name, contents, .. }) = resume else {
-            let step = StepState::new(self.model.to_flat(), self.tensors.len(), self.config.optim.ema.is_some());
-            return Ok((step, self.fresh.clone()));
+            let (trained, frozen) = self.parts.split(&self.model.to_flat());
+            let step = StepState::new(trained, self.parts.trained.len(), self.config.optim.ema.is_some());
+            return Ok(Beginning { step, run: self.fresh.clone(), frozen });
         };
         let refuse = |what: String| TrainError::Resume { run: format!("{} from {name}", run.display()), what };
         let saved = state::run_state(contents).map_err(refuse)?;
@@ -130,7 +155,7 @@ impl<'a> Ready<'a> {
                 "train.max_steps = {max_steps}: {run} stands at step {at} already; give at least that, or a new run folder"
             )]));
         }
-        let step = state::from_contents(contents, &saved, &self.specs).map_err(refuse)?;
-        Ok((step, RunState { config: self.config.clone(), ..saved }))
+        let (step, frozen) = state::from_contents(contents, &saved, &self.parts).map_err(refuse)?;
+        Ok(Beginning { step, run: RunState { config: self.config.clone(), ..saved }, frozen })
     }
 }

@@ -1,13 +1,12 @@
 //! Whether the ranks still hold the same weights (`docs/step.md` §5).
 
 use super::error::TrainError;
-use super::step::StepState;
 use crate::engine::Engine;
 
-/// Compares a digest of the parameters over ranks; names those that differ from rank 0.
-pub fn agree(engine: &mut dyn Engine, state: &StepState) -> Result<(), TrainError> {
+/// Compares a digest of these parameters over ranks; names those that differ from rank 0.
+pub fn agree(engine: &mut dyn Engine, global_step: u64, parameters: &[f32]) -> Result<(), TrainError> {
     let mut hasher = blake3::Hasher::new();
-    for value in &state.parameters {
+    for value in parameters {
         hasher.update(&value.to_le_bytes());
     }
     let digest = u64::from_le_bytes(hasher.finalize().as_bytes()[..8].try_into().expect("eight bytes"));
@@ -18,7 +17,7 @@ pub fn agree(engine: &mut dyn Engine, state: &StepState) -> Result<(), TrainErro
     if ranks.is_empty() {
         return Ok(());
     }
-    Err(TrainError::ReplicasDiffer { global_step: state.global_step, ranks })
+    Err(TrainError::ReplicasDiffer { global_step, ranks })
 }
 
 #[cfg(test)]
@@ -33,12 +32,12 @@ mod tests {
         let results: Vec<_> = std::thread::scope(|scope| {
             let ranks = ThreadsEngine::group(3, Duration::from_secs(20)).into_iter().map(|mut engine| {
                 scope.spawn(move || {
-                    let mut state = StepState::new(vec![1.0, 0.0], 1, false);
-                    let same = agree(&mut engine, &state).is_ok();
+                    let mut parameters = [1.0, 0.0];
+                    let same = agree(&mut engine, 7, &parameters).is_ok();
                     if engine.rank() == 2 {
-                        state.parameters[1] = -0.0; // equal as a number, not as bits
+                        parameters[1] = -0.0; // equal as a number, not as bits
                     }
-                    (same, agree(&mut engine, &state))
+                    (same, agree(&mut engine, 7, &parameters))
                 })
             });
             let ranks: Vec<_> = ranks.collect();

@@ -1,7 +1,7 @@
 //! Where a run keeps what: the only file that names the run folder's files. Must not know what is in them.
 //!
 //! ```text
-//! RUN/config.toml · world.json · metrics.jsonl · metrics.superseded.jsonl · events.out.tfevents.* · lock
+//! RUN/config.toml · world.json · from.json (after `train --from`) · metrics.jsonl · metrics.superseded.jsonl · events.out.tfevents.* · lock
 //!     log/{rank-000.jsonl, flight-rank-000.json} · train.sbatch · shard.sbatch · evaluate.sbatch (as submitted)
 //!     checkpoints/step-00001000/{model.safetensors, train_state/{state.json, *.safetensors}, manifest.json}
 //!     checkpoints/best/
@@ -53,6 +53,11 @@ impl RunFolder {
     /// Machines, instruction set, C library, launcher.
     pub fn world(&self) -> PathBuf {
         self.root.join("world.json")
+    }
+
+    /// What became of the genes of the checkpoint it began with.
+    pub fn from_ledger(&self) -> PathBuf {
+        self.root.join("from.json")
     }
 
     /// One JSON object per log interval.

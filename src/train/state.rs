@@ -7,8 +7,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use syncytia_shards::panel::Panel;
 
+use super::adopt::Parent;
 use super::checkpoint::{CheckpointContents, NamedTensor};
 use super::config::TrainConfig;
+use super::parts::Parts;
 use super::run_folder::CheckpointFolder;
 use super::step::StepState;
 use crate::model::DataShape;
@@ -49,6 +51,8 @@ pub struct RunState {
     pub config: TrainConfig,
     /// Version of syncytia.
     pub version: String,
+    /// Whose weights it began with (`train --from`).
+    pub parent: Option<Parent>,
 }
 
 /// A value of the selection metric.
@@ -90,21 +94,26 @@ mod as_bits {
 /// Prefix of the release's state dict.
 const PREFIX: &str = "model.";
 
+/// A parameter's name in a checkpoint.
+pub fn tensor_name(path: &str) -> String {
+    format!("{PREFIX}{path}")
+}
+
 /// A checkpoint of `state`.
-pub fn to_contents(run: &RunState, state: &StepState, specs: &[ParamSpec]) -> CheckpointContents {
-    let named = |flat: &[f32]| -> Vec<NamedTensor> {
+pub fn to_contents(run: &RunState, state: &StepState, parts: &Parts, frozen: &[f32]) -> CheckpointContents {
+    let named = |specs: &[ParamSpec], flat: &[f32]| -> Vec<NamedTensor> {
         let one = |spec: &ParamSpec| NamedTensor {
-            name: format!("{PREFIX}{}", spec.path),
+            name: tensor_name(&spec.path),
             shape: spec.shape.clone(),
             values: flat[spec.range()].to_vec(),
         };
         specs.iter().map(one).collect()
     };
     let mut train_state = BTreeMap::new();
-    train_state.insert("adam_m".to_owned(), named(&state.adam_m));
-    train_state.insert("adam_v".to_owned(), named(&state.adam_v));
+    train_state.insert("adam_m".to_owned(), named(&parts.trained, &state.adam_m));
+    train_state.insert("adam_v".to_owned(), named(&parts.trained, &state.adam_v));
     if state.ema.is_some() {
-        train_state.insert("raw".to_owned(), named(&state.parameters));
+        train_state.insert("raw".to_owned(), named(&parts.trained, &state.parameters));
     }
     let run = RunState {
         global_step: state.global_step,
@@ -115,7 +124,7 @@ pub fn to_contents(run: &RunState, state: &StepState, specs: &[ParamSpec]) -> Ch
     };
     let metadata = [("format", "pt".to_owned()), ("producer", format!("syncytia {}", run.version))];
     CheckpointContents {
-        model: named(state.evaluated()),
+        model: named(&parts.all, &parts.join(state.evaluated(), frozen)),
         model_metadata: metadata.into_iter().map(|(k, v)| (k.to_owned(), v)).collect(),
         train_state,
         state: serde_json::to_value(&run).expect("a run state is plain data"),
@@ -133,18 +142,22 @@ pub fn evaluated(contents: &CheckpointContents, specs: &[ParamSpec]) -> Result<V
     flat(&contents.model, CheckpointFolder::MODEL, specs)
 }
 
-/// The step state of a checkpoint.
-pub fn from_contents(contents: &CheckpointContents, run: &RunState, specs: &[ParamSpec]) -> Result<StepState, String> {
-    let model = evaluated(contents, specs)?;
+/// The step state of a checkpoint, and the values of what is frozen.
+pub fn from_contents(
+    contents: &CheckpointContents,
+    run: &RunState,
+    parts: &Parts,
+) -> Result<(StepState, Vec<f32>), String> {
+    let (model, frozen) = parts.split(&evaluated(contents, &parts.all)?);
     let part = |name: &str| -> Result<Vec<f32>, String> {
         let tensors = contents.train_state.get(name).ok_or_else(|| format!("train_state/{name} is missing"))?;
-        flat(tensors, name, specs)
+        flat(tensors, name, &parts.trained)
     };
     let (parameters, ema) = match run.config.optim.ema {
         Some(_) => (part("raw")?, Some(model)),
         None => (model, None),
     };
-    Ok(StepState {
+    let state = StepState {
         parameters,
         adam_m: part("adam_m")?,
         adam_v: part("adam_v")?,
@@ -153,14 +166,15 @@ pub fn from_contents(contents: &CheckpointContents, run: &RunState, specs: &[Par
         global_step: run.global_step,
         optim_step: run.optim_step,
         skipped_in_a_row: run.skipped_in_a_row,
-    })
+    };
+    Ok((state, frozen))
 }
 
 fn flat(tensors: &[NamedTensor], file: &str, specs: &[ParamSpec]) -> Result<Vec<f32>, String> {
     let by_name: BTreeMap<&str, &NamedTensor> = tensors.iter().map(|t| (t.name.as_str(), t)).collect();
     let mut out = Vec::with_capacity(specs.iter().map(ParamSpec::len).sum());
     for spec in specs {
-        let name = format!("{PREFIX}{}", spec.path);
+        let name = tensor_name(&spec.path);
         let tensor = by_name.get(name.as_str()).ok_or_else(|| format!("{file}: tensor {name} is missing"))?;
         if tensor.shape != spec.shape {
             return Err(format!("{file}: {name} has shape {:?}, the model needs {:?}", tensor.shape, spec.shape));

@@ -148,7 +148,7 @@ impl<'a> StepRunner<'a> {
         let mut rerun = false;
         loop {
             let started = Instant::now();
-            let leaves = model.take().expect("a model is always put back").from_flat(&state.parameters, self.device);
+            let leaves = model.take().expect("a model is always put back").with_trained(&state.parameters, self.device);
             self.sums.begin(&exponents);
             let (rows, computed) = self.lanes(engine, &leaves, state, batches, weights, next_weights, vote_stop)?;
             *model = Some(leaves);

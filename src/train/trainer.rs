@@ -11,7 +11,7 @@ use super::data::TrainData;
 use super::error::TrainError;
 use super::group;
 use super::lock::RunLock;
-use super::ready::{Ready, Resumed};
+use super::ready::{Beginning, Ready, Resumed};
 use super::replicas;
 use super::run_folder::RunFolder;
 use super::saver::{Place, Saver};
@@ -64,8 +64,10 @@ pub struct Start<'a> {
     pub world_size: usize,
     /// The data in order.
     pub data: &'a TrainData,
-    /// Parameters of the model.
+    /// Parameters that train.
     pub n_parameters: usize,
+    /// Parameters that stay as they are.
+    pub n_frozen: usize,
     /// Name of the checkpoint it goes on from.
     pub resumed_from: Option<String>,
 }
@@ -75,7 +77,7 @@ pub struct Run<'a> {
     /// Config, data and model.
     pub ready: &'a Ready<'a>,
     /// Where it starts: [`Ready::state`].
-    pub state: (StepState, RunState),
+    pub beginning: Beginning,
     /// Name of the checkpoint it goes on from.
     pub resumed_from: Option<String>,
     /// The run folder.
@@ -212,14 +214,16 @@ fn until_saved(shared: &Shared<'_>, engine: &mut dyn Engine) -> Result<(), Train
 fn steps(shared: &Shared<'_>, engine: &mut dyn Engine) -> Result<End, TrainError> {
     let (ready, config) = (shared.ready, shared.ready.config);
     let lanes: Vec<usize> = (engine.rank()..config.train.lanes).step_by(engine.world_size()).collect();
+    let beginning = &shared.run.beginning;
     let mut rank = Rank {
         shared,
-        state: shared.run.state.0.clone(),
-        run_state: shared.run.state.1.clone(),
-        model: Some(shared.ready.model.clone()),
+        state: beginning.step.clone(),
+        run_state: beginning.run.clone(),
+        model: Some(ready.parts.model(&ready.model, &beginning.step.parameters, &beginning.frozen, &ready.device)),
     };
     let first = rank.state.global_step;
-    replicas::agree(engine, &rank.state)?;
+    replicas::agree(engine, first, &beginning.frozen)?;
+    replicas::agree(engine, first, &rank.state.parameters)?;
     if engine.rank() == 0 {
         observe(shared, |o| {
             o.start(&Start {
@@ -227,6 +231,7 @@ fn steps(shared: &Shared<'_>, engine: &mut dyn Engine) -> Result<End, TrainError
                 world_size: engine.world_size(),
                 data: &shared.ready.train,
                 n_parameters: rank.state.parameters.len(),
+                n_frozen: beginning.frozen.len(),
                 resumed_from: shared.run.resumed_from.clone(),
             });
         });
@@ -241,7 +246,7 @@ fn steps(shared: &Shared<'_>, engine: &mut dyn Engine) -> Result<End, TrainError
     std::thread::scope(|scope| {
         let feed = shared.ready.train.feed(scope, &shared.ready.task, config, lanes, first..max_steps);
         let next = || feed.recv().expect("the feed holds every step of the run");
-        let mut runner = StepRunner::new(config, &ready.task, &ready.tensors, engine.overlaps(), &ready.device);
+        let mut runner = StepRunner::new(config, &ready.task, &ready.parts.tensors, engine.overlaps(), &ready.device);
         let mut stragglers = Stragglers::new(config.train.lanes, engine.world_size());
         let mut batches = next()?;
         let mut weights = rank.first_weights(engine, &runner, &batches)?;
@@ -320,13 +325,13 @@ impl Rank<'_> {
         }
         let save = last || stop || step.is_multiple_of(config.checkpoint.every);
         if save || step.is_multiple_of(config.train.digest_every) {
-            replicas::agree(engine, &self.state)?;
+            replicas::agree(engine, step, &self.state.parameters)?;
         }
         if save && engine.rank() == 0 {
             self.save()?;
         }
         if engine.rank() == 0 && due {
-            observe(self.shared, |o| o.parameters(step, &self.shared.ready.specs, &self.state.parameters));
+            observe(self.shared, |o| o.parameters(step, &self.shared.ready.parts.trained, &self.state.parameters));
         }
         Ok(match (last, stop) {
             (true, _) => Some(End::Finished),
@@ -339,7 +344,9 @@ impl Rank<'_> {
         self.run_state.validation_due = false;
         let Some(val) = &self.shared.ready.val else { return Ok(()) };
         let model = self.model.as_ref().expect("a model is always put back");
-        let value = validate(engine, model, &self.state, val, &self.shared.ready.task, self.shared.ready.config)?;
+        let ready = self.shared.ready;
+        let parts = (&ready.parts, &self.shared.run.beginning.frozen[..]);
+        let value = validate(engine, model, &self.state, parts, val, &ready.task, ready.config)?;
         let step = self.state.global_step;
         let best = is_better(value, self.run_state.best.map(|b| b.value));
         if best {
@@ -362,7 +369,8 @@ impl Rank<'_> {
 
     /// Hands a copy of the state to the saver and goes on.
     fn submit(&self, place: Place) -> Result<(), TrainError> {
-        let contents = state::to_contents(&self.run_state, &self.state, &self.shared.ready.specs);
+        let frozen = &self.shared.run.beginning.frozen;
+        let contents = state::to_contents(&self.run_state, &self.state, &self.shared.ready.parts, frozen);
         let saver = self.shared.saver.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(saver) = saver.as_ref() else { return Ok(()) };
         saver.submit(place, self.state.global_step, contents)?;

@@ -3,6 +3,7 @@
 use super::config::TrainConfig;
 use super::data::ValData;
 use super::error::TrainError;
+use super::parts::Parts;
 use super::step::StepState;
 use crate::engine::Engine;
 use crate::model::Model;
@@ -21,12 +22,13 @@ pub fn validate(
     engine: &mut dyn Engine,
     model: &Model,
     state: &StepState,
+    (parts, frozen): (&Parts, &[f32]),
     data: &ValData,
     task: &Task,
     config: &TrainConfig,
 ) -> Result<f64, TrainError> {
     let device = cpu();
-    let model = model.clone().from_flat(state.evaluated(), &device);
+    let model = model.clone().from_flat(&parts.join(state.evaluated(), frozen), &device);
     let (lanes, micro_batch) = (config.train.lanes, config.train.micro_batch);
     let assay = task.validation_assay(state.global_step);
     let mut words = vec![0i64; 2 * lanes];

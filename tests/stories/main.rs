@@ -2,6 +2,8 @@
 
 /// What bad input gets.
 mod bad_input;
+/// Runs that begin with another's weights.
+mod begin_from;
 /// What scripts rely on: help, JSON, pipes, full disks.
 mod cli;
 /// The binary as a user drives it.

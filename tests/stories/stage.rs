@@ -163,9 +163,9 @@ impl Theatre {
         let (resume, damaged) = trainer::newest(&self.folder)?;
         assert_eq!(damaged, Vec::<String>::new());
         let ready = Ready::new(config, &shards)?;
-        let state = ready.state(resume.as_ref(), self.folder.root())?;
+        let beginning = ready.state(resume.as_ref(), self.folder.root())?;
         let (resumed_from, folder, lock) = (resume.map(|r| r.name), &self.folder, Some(lock));
-        let run = Run { ready: &ready, state, resumed_from, folder, lock, stop: &stop, observer: &observer };
+        let run = Run { ready: &ready, beginning, resumed_from, folder, lock, stop: &stop, observer: &observer };
         let end = trainer::train(&run, engines(ranks))?;
         drop(run);
         let mut seen = seen.lock().unwrap().clone();

@@ -31,7 +31,7 @@ impl Training {
         Self { dropout, global_step, first_slot: first_slot as u32, taps: None }
     }
 
-    /// As it is, and `listener` is told of gradients as soon as they are complete. `ids`: the model's parameters in
+    /// As it is, and `listener` is told of gradients as soon as they are complete. `ids`: the parameters that train, in
     /// declaration order; their places in it are what the listener gets.
     pub fn with_listener(self, listener: Listener, ids: Vec<ParamId>) -> Self {
         let places = ids.into_iter().enumerate().map(|(place, id)| (id, place)).collect();
@@ -78,7 +78,7 @@ struct Attach<'a, const D: usize> {
 
 impl<const D: usize> ModuleVisitor for Attach<'_, D> {
     fn visit_float<const P: usize>(&mut self, param: &Param<Tensor<P>>) {
-        let place = self.taps.places[&param.id];
+        let Some(&place) = self.taps.places.get(&param.id) else { return }; // it does not train
         let x = self.x.take().expect("every visit puts it back");
         self.x = Some(tap(x, param.val(), place, &self.taps.listener));
     }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use self::readout::CentreResidual;
 use super::init::{Init, Scope};
 use super::layers::{AttentionAxis, EncoderConfig, Linear, NormPlacement, Training, TransformerEncoder};
+use super::params::GeneAxis;
 use crate::model::DataShape;
 use crate::tensor::{Bool, Device, Module, Param, Tensor};
 
@@ -46,11 +47,7 @@ pub struct SpackleConfig {
 impl SpackleConfig {
     /// Columns of a spot's row as it enters.
     fn width(&self, shape: DataShape) -> usize {
-        let per_gene = match self.input {
-            InputForm::Values => 1,
-            InputForm::CentredWithVisibility => 2,
-        };
-        per_gene * shape.genes + shape.covariates
+        self.input.per_gene() * shape.genes + shape.covariates
     }
 
     /// How many parameters [`Spackle::new`] makes, without making them.
@@ -96,6 +93,16 @@ pub enum InputForm {
     Values,
     /// Visible values less the section's visible gene mean, else 0; then one visibility bit per gene.
     CentredWithVisibility,
+}
+
+impl InputForm {
+    /// Columns of a row for each gene.
+    fn per_gene(self) -> usize {
+        match self {
+            InputForm::Values => 1,
+            InputForm::CentredWithVisibility => 2,
+        }
+    }
 }
 
 /// What is predicted and how.
@@ -172,6 +179,17 @@ impl Spackle {
             centre,
             input: config.input,
         }
+    }
+
+    /// Where the tensor of this path holds genes.
+    pub fn gene_axes(&self, path: &str) -> Vec<GeneAxis> {
+        let axes: &[(usize, usize)] = match path {
+            "linear.weight" => &[(1, self.input.per_gene())],
+            "out_linear.weight" | "out_linear.bias" | "centre.skip.bias" => &[(0, 1)],
+            "centre.skip.weight" => &[(0, 1), (1, readout::FEATURES)],
+            _ => &[],
+        };
+        axes.iter().map(|&(axis, blocks)| GeneAxis { axis, blocks }).collect()
     }
 
     /// Predictions `[b, s, G]`, or `[b, 1, G]` for a centre readout; row 0 is the centre in both.

@@ -11,6 +11,9 @@ use crate::tensor::{Module, Tensor, enter};
 /// Neighbours of the first ring, which come first in the list.
 const NEAREST: usize = 6;
 
+/// Features of a gene that the skip reads.
+pub(super) const FEATURES: usize = 4;
+
 /// The skip path.
 #[derive(Module, Debug)]
 pub struct CentreResidual {
@@ -21,7 +24,7 @@ pub struct CentreResidual {
 impl CentreResidual {
     /// For `genes` genes.
     pub fn new(scope: &Scope, genes: usize) -> Self {
-        Self { skip: Linear::zeros(&scope.child("skip"), 4 * genes, genes) }
+        Self { skip: Linear::zeros(&scope.child("skip"), FEATURES * genes, genes) }
     }
 
     /// `[b, G]`: everything but the network's head. `h`: what that one reads; backward does the skip when it comes there.

@@ -1,0 +1,145 @@
+//! A run that begins with another's weights, on its own panel or another, and parts that stay as they are.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use syncytia::train::adopt::Ledger;
+use syncytia::train::checkpoint::{CheckpointContents, NamedTensor, Which, resolve};
+use syncytia::train::trainer::End;
+
+use crate::command::{cut, done, refused, syncytia};
+use crate::stage::{Theatre, tiny};
+
+const TINY: &str = "configs/spackle/tiny.toml";
+
+fn named(tensors: &[NamedTensor]) -> BTreeMap<&str, &NamedTensor> {
+    tensors.iter().map(|t| (t.name.as_str(), t)).collect()
+}
+
+#[test]
+fn frozen_parts_keep_their_bits_have_no_optimizer_state_and_any_ranks_and_resume_agree() {
+    let config = tiny(|c| c.train.freeze = vec!["linear".into(), "transformer_encoder.layers.0".into()]);
+    let one = Theatre::new();
+    assert_eq!(one.run(&config, 1, None).unwrap().0, End::Finished);
+    let unfrozen = Theatre::new();
+    unfrozen.run(&tiny(|_| {}), 1, None).unwrap();
+    let (one, all) = (one.last(), unfrozen.last());
+    let moments = named(&one.train_state["adam_m"]);
+    let learned = named(&all.model);
+    let mut n_frozen = 0;
+    for (name, tensor) in named(&one.model) {
+        let frozen = name.starts_with("model.linear.") || name.starts_with("model.transformer_encoder.layers.0.");
+        assert_eq!(moments.contains_key(name), !frozen, "{name}");
+        n_frozen += usize::from(frozen);
+        if frozen {
+            assert_ne!(tensor.values, learned[name].values, "{name} learns nothing where it is not frozen");
+        }
+    }
+    assert!(n_frozen > 2 && n_frozen < one.model.len());
+    assert_eq!(frozen_of(&one), frozen_of(&first(&config)), "frozen values changed");
+    for ranks in [2, 3, 8] {
+        let several = Theatre::new();
+        several.run(&config, ranks, Some(5)).unwrap();
+        several.run(&config, 9 - ranks, None).unwrap();
+        assert!(several.last() == one, "{ranks} ranks, then {}", 9 - ranks);
+    }
+}
+
+/// The checkpoint after the first step.
+fn first(config: &syncytia::train::config::TrainConfig) -> CheckpointContents {
+    let mut config = config.clone();
+    config.train.max_steps = 1;
+    let theatre = Theatre::new();
+    theatre.run(&config, 1, None).unwrap();
+    theatre.last()
+}
+
+fn frozen_of(contents: &CheckpointContents) -> Vec<NamedTensor> {
+    let moments = named(&contents.train_state["adam_m"]);
+    contents.model.iter().filter(|t| !moments.contains_key(t.name.as_str())).cloned().collect()
+}
+
+/// Shards of the shipped section with the `n` best genes.
+fn shard(dir: &Path, n: usize) -> String {
+    let out = dir.join(format!("shards-{n}")).to_str().unwrap().to_owned();
+    done(&[
+        "shard",
+        &cut(),
+        "--config",
+        "configs/spackle/shard.toml",
+        "--set",
+        &format!("filter.top_moran={n}"),
+        "--out",
+        &out,
+    ]);
+    out
+}
+
+fn train(shards: &str, run: &Path, more: &[&str]) -> Vec<String> {
+    let mut args =
+        vec!["train", TINY, "--shards", shards, "--run", run.to_str().unwrap(), "--set", "train.max_steps=2"];
+    args.extend(["--set", "train.ranks=2"]);
+    args.extend(more);
+    args.into_iter().map(str::to_owned).collect()
+}
+
+fn ran(args: &[String]) -> String {
+    let output = syncytia(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    said
+}
+
+#[test]
+fn another_panel_keeps_known_genes_and_names_what_is_new_and_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let (few, many) = (shard(dir.path(), 12), shard(dir.path(), 16));
+    let (parent, child) = (dir.path().join("parent"), dir.path().join("child"));
+    ran(&train(&few, &parent, &[]));
+    let from = ["--from", parent.to_str().unwrap()];
+    let said = ran(&train(&many, &child, &[&from[..], &["--set", "optim.lr=1e-30"]].concat()));
+    assert!(said.contains("genes: 12 kept, 4 new, 0 lost; new: "), "{said}");
+    let ledger: Ledger = serde_json::from_slice(&std::fs::read(child.join("from.json")).unwrap()).unwrap();
+    assert_eq!(ledger.counts(), [12, 4, 0]);
+
+    // With next to no learning the child still has what it began with: the parent's rows, and their mean.
+    let of = |run: &Path| resolve(run, Which::Usual).unwrap().0;
+    let (old, new) = (of(&parent), of(&child));
+    let genes = |c: &CheckpointContents| serde_json::from_value::<Vec<String>>(c.state["genes"].clone()).unwrap();
+    let (old_genes, new_genes) = (genes(&old.contents), genes(&new.contents));
+    let bias = |c: &CheckpointContents| named(&c.model)["model.out_linear.bias"].values.clone();
+    let (old_bias, new_bias) = (bias(&old.contents), bias(&new.contents));
+    let mean = old_bias.iter().map(|&v| f64::from(v)).sum::<f64>() / 12.0;
+    assert!(old_bias.iter().any(|&v| v != old_bias[0]), "the parent learned something");
+    for (gene, value) in new_genes.iter().zip(new_bias) {
+        let expected = old_genes.iter().position(|g| g == gene).map_or(mean as f32, |k| old_bias[k]);
+        assert!((value - expected).abs() <= 1e-6 * expected.abs(), "{gene}: {value} is not {expected}");
+    }
+    assert_eq!(new.contents.state["parent"]["digest"], old.manifest.digest());
+
+    // A run that exists goes on with its own weights, whatever --from says.
+    let before = std::fs::read(child.join("from.json")).unwrap();
+    ran(&train(&many, &child, &["--from", "/nowhere", "--set", "train.max_steps=3", "--set", "optim.lr=1e-30"]));
+    assert_eq!(std::fs::read(child.join("from.json")).unwrap(), before);
+}
+
+#[test]
+fn a_parent_that_does_not_fit_is_refused_and_leaves_no_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    let (few, many) = (shard(dir.path(), 12), shard(dir.path(), 16));
+    let (parent, child) = (dir.path().join("parent"), dir.path().join("child"));
+    ran(&train(&few, &parent, &[]));
+    let from = |more: &[&str]| train(&many, &child, &[&["--from", parent.to_str().unwrap()], more].concat());
+    let no = |args: Vec<String>, code, fragments: &[&str]| {
+        refused(&args.iter().map(String::as_str).collect::<Vec<_>>(), code, fragments);
+        assert!(
+            !child.join("from.json").exists()
+                && std::fs::read_dir(child.join("checkpoints")).map_or(0, Iterator::count) == 0
+        );
+    };
+    no(from(&["--min-genes", "0.8"]), 5, &["only 12 of the data's 16 genes", "--min-genes 0.8"]);
+    no(from(&["--set", "model.spackle.d=64"]), 5, &["linear.weight has shape", "sizes of the checkpoint's config"]);
+    no(train(&many, &child, &["--from", dir.path().join("nothing").to_str().unwrap()]), 5, &["nothing"]);
+    no(from(&["--min-genes", "2"]), 2, &["--min-genes", "between 0 and 1"]);
+    no(from(&["--set", "train.freeze=[\"linaer\"]"]), 2, &["train.freeze", "linaer", "linear"]);
+}
