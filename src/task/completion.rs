@@ -1,6 +1,5 @@
 //! Completion: hide measured values, predict them from the spot and its neighbours (`spackle.md` §4, §6).
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +10,10 @@ use super::{DrawsAt, Terms};
 use crate::model::layers::Training;
 use crate::model::spackle::{Spackle, SpackleInput};
 use crate::tensor::{Device, Tensor, TensorData};
+
+mod gene_means;
+
+pub use gene_means::GeneMeans;
 
 /// `[task]` with `kind = "completion"`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -121,25 +124,6 @@ pub struct Prepared {
     pub weights: Vec<f64>,
 }
 
-/// Per (section, split) piece: mean of visible values per gene, as the evaluated mask leaves them, and of covariates.
-#[derive(Debug, Clone, Default)]
-pub struct GeneMeans {
-    of_section: BTreeMap<u32, Means>,
-}
-
-#[derive(Debug, Clone, Default)]
-struct Means {
-    genes: Arc<[f32]>,
-    covariates: Arc<[f32]>,
-}
-
-impl GeneMeans {
-    /// The means of a section; none for a section never seen.
-    fn of(&self, section: u32) -> Option<&Means> {
-        self.of_section.get(&section)
-    }
-}
-
 impl Completion {
     /// `fractions`: the panel's `glob_exp_frac` per gene of the layer.
     pub fn new(config: CompletionConfig, fractions: &[f64], seed: u64) -> Self {
@@ -172,46 +156,6 @@ impl Completion {
 
     fn has_visible_term(&self) -> bool {
         self.config.visible_weight > 0.0
-    }
-
-    /// Mean of visible values per section and gene over `slots` (all records of a split).
-    ///
-    /// `at = None`: nothing is hidden (training data); `Some(assay)`: what that assay leaves visible.
-    pub fn gene_means(&self, slots: impl IntoIterator<Item = Slot>, assay: Option<u32>) -> GeneMeans {
-        let genes = self.probability.len();
-        #[derive(Default)]
-        struct Sums {
-            genes: Vec<(f64, u64)>,
-            covariates: Vec<f64>,
-            n: u64,
-        }
-        let mut sums: BTreeMap<u32, Sums> = BTreeMap::new();
-        let mut hidden = vec![false; genes];
-        for slot in slots {
-            let group = &slot.group;
-            let sums = sums.entry(group.section).or_default();
-            sums.genes.resize(genes, (0.0, 0));
-            sums.covariates.resize(group.covariates.n_cols, 0.0);
-            sums.n += 1;
-            for (sum, &value) in sums.covariates.iter_mut().zip(group.covariates.row(slot.row)) {
-                *sum += f64::from(value);
-            }
-            if let Some(assay) = assay {
-                self.assay_mask(assay, group.record_ids[slot.row], &mut hidden);
-            }
-            let (values, measured) = (group.layers[&self.config.layer].row(slot.row), group.measured.row(slot.row));
-            for g in 0..genes {
-                if measured[g] && !hidden[g] {
-                    sums.genes[g].0 += f64::from(values[g]);
-                    sums.genes[g].1 += 1;
-                }
-            }
-        }
-        let mean = |sums: Sums| Means {
-            genes: sums.genes.iter().map(|&(sum, n)| if n == 0 { 0.0 } else { (sum / n as f64) as f32 }).collect(),
-            covariates: sums.covariates.iter().map(|sum| (sum / sums.n as f64) as f32).collect(),
-        };
-        GeneMeans { of_section: sums.into_iter().map(|(section, s)| (section, mean(s))).collect() }
     }
 
     /// Which genes assay `assay` would hide in record `record_id`, were they measured.

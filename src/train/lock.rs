@@ -13,22 +13,26 @@
 //! slept through its own 90 s finds another's token in the lock at the next beat or [`RunLock::check`], and must stop.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use syncytia_launch::{ExitCode, Job};
 
 use crate::train::run_folder::RunFolder;
 
+mod claim;
 mod holder;
+mod seen;
 
+use claim::{Claim, entry_path, remove_claims_of_the_dead};
 pub use holder::Holder;
-use holder::{described, random_token};
+use holder::described;
+use seen::{Seen, Taking, apart, read_lock, stays_silent};
 
 /// Heartbeat and patience; [`Timing::default`] is what runs use.
 #[derive(Debug, Clone, Copy)]
@@ -280,218 +284,6 @@ const BEAT_BYTES: usize = 27;
 
 fn beat_line(n: u64) -> String {
     format!("beat {n:>21}\n")
-}
-
-/// Our lock's file under a name nobody looks at, made whole before it is linked to the name everybody looks at. Removed
-/// on drop.
-struct Claim {
-    path: PathBuf,
-    text: String,
-}
-
-impl Claim {
-    fn make(run: &RunFolder, holder: &Holder) -> Result<Claim, LockError> {
-        let line = serde_json::to_string(holder).expect("a holder is plain data");
-        let text = format!("{line}\n{}", beat_line(0));
-        let path = sibling(run, &format!("claim-{}", random_token()));
-        let claim = Claim { path, text };
-        let mut file = File::create_new(&claim.path).map_err(io_error("make", &claim.path))?;
-        let written = file.write_all(claim.text.as_bytes()).and_then(|()| file.sync_all());
-        written.map_err(io_error("write", &claim.path))?;
-        Ok(claim)
-    }
-
-    /// Gives our file the name `path` if nobody has it. File systems without hard links get an exclusive create: a reader
-    /// may then see it empty for a moment, takes it for held, and is right.
-    fn link_to(&self, path: &Path) -> Result<bool, LockError> {
-        match fs::hard_link(&self.path, path) {
-            Ok(()) => return Ok(true),
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
-            Err(e) if matches!(e.kind(), io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied) => {}
-            Err(e) => return Err(io_error("make", path)(e)),
-        }
-        match File::create_new(path) {
-            Ok(mut file) => {
-                let written = file.write_all(self.text.as_bytes()).and_then(|()| file.sync_all());
-                written.map_err(io_error("write", path))?;
-                Ok(true)
-            }
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-            Err(e) => Err(io_error("make", path)(e)),
-        }
-    }
-
-    /// Puts our lock in the place of the one we saw, if nobody else does: see the head of this file.
-    fn replace(&self, run: &RunFolder, seen: &Seen, by: &Holder, timing: Timing) -> Result<bool, LockError> {
-        let entry = entry_path(run, seen.token());
-        if !self.link_to(&entry)? {
-            // Somebody is at it, or died at it. An entry of a process that is dead on this machine is in nobody's hands, nor is
-            // one as old as a dead lock or from the future: it takes milliseconds to make use of it.
-            let old = || age(&entry, &self.path).is_ok_and(|(age, ahead)| age.max(ahead) > timing.takeover_after);
-            if is_of_the_dead(&entry, by) || old() {
-                let _ = fs::remove_file(&entry);
-            }
-            return Ok(false);
-        }
-        let replaced = (|| {
-            let unchanged = Seen::look(run, self)?.is_some_and(|now| now.token() == seen.token());
-            if !unchanged {
-                return Ok(false);
-            }
-            // a second link to our file is spent by the rename; the claim's own name stays for drop
-            let staged = sibling(run, &format!("staged-{}", random_token()));
-            if !self.link_to(&staged)? {
-                return Ok(false);
-            }
-            fs::rename(&staged, run.lock()).map_err(io_error("replace", &run.lock()))?;
-            Ok(true)
-        })();
-        let _ = fs::remove_file(&entry);
-        replaced
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path); // untidy if it stays, never harmful
-    }
-}
-
-/// A lock as another process sees it.
-struct Seen {
-    holder: Option<Holder>,
-    age: Duration,
-    /// How far its time lies in the future: the clock was set back since its last heartbeat.
-    ahead: Duration,
-}
-
-/// Whether a lock is taken over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Taking {
-    /// Its holder is known to be gone.
-    Now,
-    /// If nothing in it changes for this long.
-    IfSilentFor(Duration),
-    /// It is held.
-    Never,
-}
-
-impl Seen {
-    /// `None` when the lock is gone.
-    fn look(run: &RunFolder, claim: &Claim) -> Result<Option<Seen>, LockError> {
-        let path = run.lock();
-        let (age, ahead) = match age(&path, &claim.path) {
-            Ok(found) => found,
-            Err(e) if e.kind() == io::ErrorKind::NotFound && !path.exists() => return Ok(None),
-            Err(e) => return Err(io_error("look at", &path)(e)),
-        };
-        match read_lock(&path) {
-            Ok(holder) => Ok(Some(Seen { holder, age, ahead })),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(io_error("read", &path)(e)),
-        }
-    }
-
-    fn token(&self) -> &str {
-        self.holder.as_ref().map_or("unreadable", |h| &h.token)
-    }
-
-    fn verdict(&self, by: &Holder, timing: Timing) -> Taking {
-        let later_life = |holder: &Holder| match (&holder.job, &by.job) {
-            (Some(theirs), Some(ours)) => theirs.id == ours.id && ours.restart_count > theirs.restart_count,
-            _ => false,
-        };
-        if self.holder.as_ref().is_some_and(|holder| later_life(holder) || holder.is_dead_here(by)) {
-            return Taking::Now;
-        }
-        if self.age > timing.takeover_after {
-            return Taking::IfSilentFor(2 * timing.heartbeat);
-        }
-        // a beat of this moment may lie a little ahead where time is coarse
-        if self.ahead > timing.heartbeat {
-            return Taking::IfSilentFor(timing.takeover_after);
-        }
-        Taking::Never
-    }
-}
-
-/// Watches a lock for `time`: whether neither a byte of it nor its time changes.
-fn stays_silent(run: &RunFolder, time: Duration, timing: Timing) -> Result<bool, LockError> {
-    let path = run.lock();
-    let look = || {
-        let mut file = match File::open(&path) {
-            Ok(file) => file, // opened: network file systems then ask the server
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(e),
-        };
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes)?;
-        Ok(Some((file.metadata()?.modified()?, bytes)))
-    };
-    let before = look().map_err(io_error("watch", &path))?;
-    tracing::warn!(lock = %path.display(), "held by a process that seems gone: watching it for {time:?}");
-    let began = Instant::now();
-    while began.elapsed() < time {
-        std::thread::sleep((timing.heartbeat / 4).min(time));
-        let now = look().map_err(io_error("watch", &path))?;
-        if now.is_none() {
-            return Ok(true); // given free: the next turn takes it
-        }
-        if now != before {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-/// The holder's line; `None` when there is a lock that cannot be understood.
-fn read_lock(path: &Path) -> io::Result<Option<Holder>> {
-    let text = fs::read(path)?;
-    let line = text.split(|&b| b == b'\n').next().unwrap_or_default();
-    Ok(serde_json::from_slice(line).ok())
-}
-
-/// How long ago `path` was written and how far that lies ahead (one of them is 0), by the clock of its file system:
-/// `reference` is touched now.
-fn age(path: &Path, reference: &Path) -> io::Result<(Duration, Duration)> {
-    let mut file = OpenOptions::new().write(true).open(reference)?;
-    file.seek(SeekFrom::End(-1))?;
-    file.write_all(b"\n")?; // what is there already: only the time changes
-    file.sync_data()?;
-    let now = file.metadata()?.modified()?;
-    let then = File::open(path)?.metadata()?.modified()?; // opened: network file systems then ask the server
-    Ok(apart(now, then))
-}
-
-fn apart(now: SystemTime, then: SystemTime) -> (Duration, Duration) {
-    (now.duration_since(then).unwrap_or_default(), then.duration_since(now).unwrap_or_default())
-}
-
-/// Whether a claim or entry was made by a process of this machine that is no more.
-fn is_of_the_dead(path: &Path, by: &Holder) -> bool {
-    read_lock(path).ok().flatten().is_some_and(|holder| holder.is_dead_here(by))
-}
-
-/// What processes that were killed while they took the lock left beside it: untidy, never harmful.
-fn remove_claims_of_the_dead(run: &RunFolder, by: &Holder) {
-    let prefix = sibling(run, "claim-");
-    let (Some(folder), Some(prefix)) = (prefix.parent(), prefix.file_name()) else { return };
-    let prefix = prefix.to_string_lossy();
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        if entry.file_name().to_string_lossy().starts_with(&*prefix) && is_of_the_dead(&entry.path(), by) {
-            let _ = fs::remove_file(entry.path());
-        }
-    }
-}
-
-fn sibling(run: &RunFolder, what: &str) -> PathBuf {
-    let mut name = run.lock().into_os_string();
-    name.push(format!(".{what}"));
-    name.into()
-}
-
-fn entry_path(run: &RunFolder, token: &str) -> PathBuf {
-    sibling(run, &format!("entry-{token}"))
 }
 
 fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LockError {

@@ -17,9 +17,12 @@ mod disk;
 mod doctor;
 /// One suite for every engine.
 mod engines;
-/// Storage on a bad day.
+/// Damaged checkpoints, and very many of them.
 #[cfg(target_os = "linux")]
 mod faults;
+/// A disk that is full for a while.
+#[cfg(target_os = "linux")]
+mod full_disk;
 /// The directions of the house.
 mod house;
 /// Hidden values reach nothing.

@@ -4,6 +4,7 @@
 //! formats in HDF5 share; `checks` is what every section must hold. A new format is one file, a variant of [`Format`]
 //! and its lines in [`detect`] and [`read_section`].
 
+mod anndata;
 mod checks;
 mod counts_window;
 mod data_frame;

@@ -4,6 +4,7 @@ use std::process::{Command, Stdio};
 use std::sync::Barrier;
 use std::time::Instant;
 
+use super::claim::sibling;
 use super::holder::life_of;
 use super::*;
 
