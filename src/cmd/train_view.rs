@@ -34,26 +34,31 @@ pub struct View {
     seconds_since: [f64; 3],
 }
 
+/// Writes in a row after which a log goes well again: on a full disk a short line still finds room in the last page.
+const IN_A_ROW: u32 = 16;
+
 /// A log that a disk may refuse for a while: that is told once, its end too, and never ends the run.
 struct Log<F> {
     file: F,
     name: String,
-    broken: bool,
+    /// Writes still to succeed before an outage is over; 0 where there is none.
+    broken: u32,
 }
 
 impl<F> Log<F> {
     fn new(name: &Path, file: F) -> Self {
         let name = name.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Self { file, name, broken: false }
+        Self { file, name, broken: 0 }
     }
 
     /// Writes; gives what there is to say.
     fn write(&mut self, write: impl FnOnce(&mut F) -> io::Result<()>) -> Option<String> {
-        let result = write(&mut self.file);
-        let was_broken = std::mem::replace(&mut self.broken, result.is_err());
+        let (result, was_broken) = (write(&mut self.file), self.broken > 0);
+        self.broken = if result.is_err() { IN_A_ROW } else { self.broken.saturating_sub(1) };
         let name = &self.name;
         match result {
-            Ok(()) => was_broken.then(|| format!("{name} is written again; some of what came between may be missing")),
+            Ok(()) => (was_broken && self.broken == 0)
+                .then(|| format!("{name} is written again; some of what came between may be missing")),
             Err(error) => {
                 (!was_broken).then(|| format!("warning: cannot write {name}: {error}; the run goes on and tries again"))
             }

@@ -64,7 +64,7 @@ mod tests {
             output: "/runs of mine/log/%x-%j.out".into(),
             ..request()
         };
-        let variables = [("MAX_REQUEUES", "9".to_owned()), ("SYNCYTIA", "/it's/syncytia".to_owned())];
+        let variables = [("SYNCYTIA_MAX_REQUEUES", "9".to_owned()), ("SYNCYTIA", "/it's/syncytia".to_owned())];
         let arguments = ["a b.toml".to_owned(), "D".to_owned(), "R".to_owned()];
         let script = script(TRAIN, &request.lines().unwrap(), &variables, &arguments);
         let asked: Vec<&str> = script.lines().filter_map(|l| l.strip_prefix("#SBATCH ")).collect();
