@@ -1,8 +1,11 @@
-//! The network against its references.
+//! The forward against its references, and what of it is told while backward runs.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::model::params;
-use crate::tensor::{TensorData, cpu};
+use crate::tensor::{Listener, TensorData, cpu};
 
 fn shape(genes: usize, spots: usize) -> DataShape {
     DataShape { genes, spots, covariates: 0 }
@@ -167,4 +170,68 @@ fn copied_layers_start_alike_and_own_layers_do_not() {
     assert_eq!(a, b);
     let (a, b) = start(LayerInit::Own);
     assert_ne!(a, b);
+}
+
+/// `[model.spackle]` of a shipped config.
+fn shipped(text: &str) -> SpackleConfig {
+    let config: toml::Table = text.parse().unwrap();
+    config["model"]["spackle"].clone().try_into().unwrap()
+}
+
+/// Without its taps a model trains the same and hides no communication: no other test would miss them.
+#[test]
+fn all_but_the_first_block_is_told_before_backward_ends() {
+    type Told = Vec<(usize, TensorData)>;
+    let recipes = [
+        (include_str!("../../../configs/spackle/paper.toml"), &["linear.weight", "linear.bias"][..]),
+        (include_str!("../../../configs/spackle/best.toml"), &["linear.weight", "linear.bias", "rank"]),
+    ];
+    let (device, [b, s, genes]) = (cpu().autodiff(), [3, 7, 5]);
+    let wave = |n: usize| (0..n).map(|i| (i as f32).sin()).collect::<Vec<f32>>();
+    let tensor = |values, shape| Tensor::<3>::from_data(TensorData::new(values, shape), &device);
+    let values = tensor(wave(b * s * genes), [b, s, genes]);
+    let input = SpackleInput {
+        visible: values.ones_like(),
+        gene_mean: Tensor::zeros([b, genes], &device),
+        covariates: None,
+        absent: None,
+        values,
+    };
+    for ((text, first_block), axis) in
+        recipes.into_iter().flat_map(|r| [AttentionAxis::Spots, AttentionAxis::Batch].map(|axis| (r, axis)))
+    {
+        let config = SpackleConfig { attention_axis: axis, ..shipped(text) };
+        let model = Spackle::new(&config, shape(genes, s), 1, &device);
+        let specs = params::specs(&model);
+        let flat = wave(specs.iter().map(params::ParamSpec::len).sum()); // heads that start at zero hide nothing
+        let backward = |listener: Option<Listener>| {
+            let model = params::from_flat(model.clone(), &flat, &device);
+            let training = Training::new(7, 0, 0);
+            let training = match listener {
+                Some(listener) => training.with_listener(listener, params::ids(&model)),
+                None => training,
+            };
+            let mut gradients = model.forward(&input, Some(&training)).sin().sum().backward();
+            let mut left = BTreeMap::new();
+            params::each_gradient(&model, &mut gradients, &mut |place, data| drop(left.insert(place, data)));
+            left
+        };
+        let expected = backward(None);
+        let told: Arc<Mutex<Told>> = Arc::default();
+        let hear = Arc::clone(&told);
+        let left = backward(Some(Listener::new(move |place, data| hear.lock().unwrap().push((place, data)))));
+        let left: Vec<&str> = left.keys().map(|&place| specs[place].path.as_str()).collect();
+        assert_eq!(left, first_block, "{config:?}");
+        let told = told.lock().unwrap();
+        let layers: Vec<usize> = told.iter().filter_map(|(place, _)| layer(&specs[*place].path)).collect();
+        assert!(layers.is_sorted_by(|a, b| a >= b), "the last layer's leave first: {layers:?}");
+        assert_eq!(told.len() + left.len(), specs.len(), "each once");
+        for (place, data) in told.iter() {
+            assert!(expected[place] == *data, "{}, {config:?}", specs[*place].path);
+        }
+    }
+}
+
+fn layer(path: &str) -> Option<usize> {
+    path.strip_prefix("transformer_encoder.layers.")?.split('.').next()?.parse().ok()
 }
