@@ -55,6 +55,19 @@ fn a_reader_who_leaves_is_no_error() {
     assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));
 }
 
+#[test]
+fn a_launcher_that_is_asked_for_and_not_there_is_named_with_its_variables() {
+    let mut command = syncytia();
+    for name in ["WORLD_SIZE", "RANK", "LOCAL_RANK"] {
+        command.env_remove(name);
+    }
+    let train = ["train", "configs/spackle/tiny.toml", "--shards", "nowhere", "--run", "nowhere", "--launcher", "env"];
+    let output = command.args(train).output().unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("--launcher env: looked for LOCAL_RANK, RANK, WORLD_SIZE, found none"), "{said}");
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_under_stdout_is_storage() {
