@@ -25,9 +25,10 @@ part() { # PART: runs one, in this process
         MPICC=mpicc.$library cargo build --release --features mpi --target-dir "target/$library" &&
             ldd "target/$library/release/syncytia" | grep "${linked[$library]}" && echo "1 of 1 programs linked with $library"
         ;;
-    stories-*) # the one marked `ignored` is a part of the others
-        MPICC=mpicc.$library cargo test --release --features mpi --target-dir "target/$library" --test stories -- \
-            --show-output engines processes
+    stories-*) # of those marked `ignored` one is a part of the others, under mpirun
+        export MPICC=mpicc.$library
+        local stories=(cargo test --release --features mpi --target-dir "target/$library" --test stories -- --show-output)
+        "${stories[@]}" engines processes && "${stories[@]}" --ignored ten_thousand
         ;;
     cluster-*) tests/cluster/run.sh full "${program[$library]}" ;;
     network-*) tests/network/run.sh "${program[$library]}" ;;

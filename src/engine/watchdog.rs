@@ -178,6 +178,7 @@ impl Drop for Watchdog {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
     use std::sync::mpsc::channel;
 
     use super::*;
@@ -190,9 +191,10 @@ mod tests {
         Box::new(group.remove(1))
     }
 
-    #[derive(Debug)]
+    #[derive(Debug, Default)]
     struct News {
         aborted: Option<Aborted>,
+        told: Mutex<Vec<(String, u8)>>,
     }
 
     impl Peers for News {
@@ -204,7 +206,9 @@ mod tests {
             Missing { ranks: vec![0], seen: vec![format!("rank 0 on n1: not yet in operation {sequence}")] }
         }
 
-        fn abort(&self, _: &str, _: u8) {}
+        fn abort(&self, reason: &str, code: u8) {
+            self.told.lock().unwrap().push((reason.to_owned(), code));
+        }
 
         fn enter(&self, _: u64, _: &'static str) {}
 
@@ -214,7 +218,7 @@ mod tests {
     fn expiry_of(aborted: Option<Aborted>, deadline: Duration) -> (EngineError, FlightRecord) {
         let (tell, told) = channel();
         let on_expiry: OnExpiry = Box::new(move |error, record| tell.send((error.clone(), record)).unwrap());
-        let peers: Arc<dyn Peers> = Arc::new(News { aborted });
+        let peers: Arc<dyn Peers> = Arc::new(News { aborted, ..News::default() });
         let mut engine = Watched::guarded(stuck(), peers, deadline, on_expiry);
         let waiting = std::thread::spawn(move || drop(engine.barrier("start")));
         let expired = told.recv_timeout(Duration::from_secs(7)).unwrap();
@@ -236,6 +240,22 @@ mod tests {
         let aborted = Aborted { rank: 0, reason: "its disk is full".into(), code: 7 };
         let (error, _) = expiry_of(Some(aborted), Duration::from_secs(600));
         assert!(matches!(&error, EngineError::Peer { peer: 0, code: 7, .. }), "{error}");
+    }
+
+    #[test]
+    fn a_rank_that_panics_tells_its_peers_and_one_that_ends_tells_nothing() {
+        let news = Arc::new(News::default());
+        let end_with = |end: fn()| {
+            let engine = Watched::recorded(stuck(), Arc::clone(&news) as Arc<dyn Peers>);
+            let rank = move || {
+                let _engine = engine;
+                end();
+            };
+            std::thread::spawn(rank).join().is_ok()
+        };
+        assert!(end_with(|| {}) && news.told.lock().unwrap().is_empty());
+        assert!(!end_with(|| std::panic::resume_unwind(Box::new("a bug"))));
+        assert_eq!(*news.told.lock().unwrap(), [("its thread panicked".to_owned(), PANICKED)]);
     }
 
     #[test]

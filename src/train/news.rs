@@ -207,4 +207,29 @@ mod tests {
         assert_eq!(said[0].ranks, [1]);
         assert!(said[0].seen[0].contains("rank 1") && said[0].seen[0].contains("before operation 2"), "{said:?}");
     }
+
+    /// Ranks end one after the other: who has left in order is missed only in an operation it did not enter.
+    #[test]
+    fn who_left_in_order_is_no_loss_until_somebody_waits_for_it() {
+        let heard = ranks(2, |mut engine, news| {
+            engine.barrier("end of the run").unwrap();
+            if engine.rank() == 1 {
+                return (None, None);
+            }
+            let left = |p: &Peer| p.state == PeerState::Left && p.silent_s > GONE_S;
+            let began = std::time::Instant::now();
+            while !news.client().peers().iter().any(left) {
+                assert!(began.elapsed() < Duration::from_secs(8), "{:?}", news.client().peers());
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            let in_order = news.aborted();
+            news.enter(2, "validation");
+            (in_order, news.aborted())
+        });
+        let (in_order, missed) = &heard[0];
+        assert_eq!(*in_order, None);
+        let missed = missed.as_ref().unwrap();
+        assert_eq!((missed.rank, missed.code), (1, ExitCode::Peers.code()));
+        assert!(missed.reason.contains("left") && missed.reason.contains("after operation 1"), "{missed:?}");
+    }
 }

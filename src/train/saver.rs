@@ -56,8 +56,8 @@ struct Save {
     contents: CheckpointContents,
 }
 
-/// The thread that saves. Rank 0 has one; ended by [`Saver::finish`]. Dropped without it, it completes what was submitted
-/// and nobody learns how that went.
+/// The thread that saves. Rank 0 has one; ended by [`Saver::finish`]. Dropped without it, it completes what was submitted,
+/// as far as storage takes it at once, and nobody learns how that went.
 #[derive(Debug)]
 pub struct Saver {
     run: RunFolder,
@@ -149,9 +149,12 @@ impl Saver {
 }
 
 impl Drop for Saver {
+    /// The run ends with an error of its own, a lost peer say: it waits for no room. What waits is tried once more.
     fn drop(&mut self) {
+        self.awaited.store(false, Ordering::Relaxed);
         drop(self.queue.take());
         if let Some(thread) = self.thread.take() {
+            thread.thread().unpark(); // out of a pause
             let _ = thread.join(); // `finish` is the way to learn the result
         }
     }
@@ -207,7 +210,11 @@ impl Worker {
                 return Ok(());
             };
             let left = self.end.patience.saturating_sub(began.elapsed());
-            if !self.end.awaited.load(Ordering::Relaxed) || !may_pass(&error) || left.is_zero() {
+            let awaited = self.end.awaited.load(Ordering::Relaxed);
+            if said.is_some() && !awaited {
+                tracing::warn!("the last save is given up: the run ends with another error");
+            }
+            if !awaited || !may_pass(&error) || left.is_zero() {
                 return Err(error);
             }
             if said.is_none_or(|said| said.elapsed() > SAY_EVERY) {
@@ -219,7 +226,7 @@ impl Worker {
                     left.as_secs()
                 );
             }
-            std::thread::sleep(pause.min(left));
+            std::thread::park_timeout(pause.min(left));
             pause = (2 * pause).min(PAUSES[1]);
         }
     }

@@ -102,20 +102,25 @@ fn thread_ranks_that_disagree_are_told_who_and_how() {
     }
 }
 
-/// An engine that says it can sum beside backward; thread-ranks can when asked.
-pub struct Beside(pub Box<dyn Engine>);
+/// An engine that says whether it sums beside backward (thread-ranks can when asked), and that pauses before it sums
+/// gradients.
+pub struct Beside {
+    pub engine: Box<dyn Engine>,
+    pub overlaps: bool,
+    pub pause: Duration,
+}
 
 impl Engine for Beside {
     fn rank(&self) -> usize {
-        self.0.rank()
+        self.engine.rank()
     }
 
     fn world_size(&self) -> usize {
-        self.0.world_size()
+        self.engine.world_size()
     }
 
     fn all_reduce_i64(&mut self, operation: &'static str, data: &mut Vec<i64>) -> Result<(), EngineError> {
-        self.0.all_reduce_i64(operation, data)
+        self.engine.all_reduce_i64(operation, data)
     }
 
     fn all_reduce_converted(
@@ -126,28 +131,40 @@ impl Engine for Beside {
         convert: Convert<'_>,
         out: &mut [f32],
     ) -> Result<(), EngineError> {
-        self.0.all_reduce_converted(operation, words, tail, convert, out)
+        std::thread::sleep(self.pause);
+        self.engine.all_reduce_converted(operation, words, tail, convert, out)
     }
 
     fn all_reduce_f32(&mut self, operation: &'static str, data: &mut Vec<f32>) -> Result<(), EngineError> {
-        self.0.all_reduce_f32(operation, data)
+        self.engine.all_reduce_f32(operation, data)
     }
 
     fn barrier(&mut self, operation: &'static str) -> Result<(), EngineError> {
-        self.0.barrier(operation)
+        self.engine.barrier(operation)
     }
 
     fn abort(&mut self, reason: &str, code: u8) {
-        self.0.abort(reason, code);
+        self.engine.abort(reason, code);
     }
 
     fn overlaps(&self) -> bool {
-        true
+        self.overlaps
     }
 
     fn waited(&self) -> Duration {
-        self.0.waited()
+        self.engine.waited()
     }
+}
+
+/// Thread-ranks in [`Beside`]; `pause`: of each rank.
+fn beside(n: usize, overlaps: bool, pause: impl Fn(usize) -> Duration) -> Vec<Watched> {
+    let group = ThreadsEngine::group(n, Duration::from_secs(60)).into_iter();
+    let one = |engine: ThreadsEngine| {
+        let pause = pause(engine.rank());
+        let engine = Beside { engine: Box::new(engine), overlaps, pause };
+        Watched::recorded(Box::new(engine), Arc::new(NoNews))
+    };
+    group.map(one).collect()
 }
 
 /// Buckets that leave during backward change no bit: of any recipe, any number of lanes per rank, after an overflow too.
@@ -161,15 +178,9 @@ fn sums_beside_backward_have_the_same_bits() {
         if change {
             config = tiny(|c| c.train.max_steps = 6);
         }
-        let run = |ranks: usize, beside: bool| {
+        let run = |ranks: usize, overlaps: bool| {
             let theatre = Theatre::new();
-            let engines = |n| {
-                let plain = ThreadsEngine::group(n, Duration::from_secs(60)).into_iter();
-                let one = |engine| -> Box<dyn Engine> {
-                    if beside { Box::new(Beside(Box::new(engine))) } else { Box::new(engine) }
-                };
-                plain.map(|engine| Watched::recorded(one(engine), Arc::new(NoNews))).collect()
-            };
+            let engines = |n| beside(n, overlaps, |_| Duration::ZERO);
             let (_, seen) = theatre.run_with(crate::stage::shards(), &config, ranks, None, engines).unwrap();
             assert!(seen.reruns.contains(&1), "the first step runs again for its exponents");
             (theatre.last(), seen.losses)
@@ -178,6 +189,17 @@ fn sums_beside_backward_have_the_same_bits() {
         for ranks in [1, 3, 8] {
             assert!(run(ranks, true) == plain, "{name}.toml on {ranks} ranks");
         }
+    }
+}
+
+#[test]
+fn a_rank_that_is_slow_to_sum_is_named_within_twenty_steps() {
+    let config = tiny(|c| c.train.max_steps = 20);
+    for overlaps in [false, true] {
+        let slow = |rank| if rank == 1 { Duration::from_millis(100) } else { Duration::ZERO };
+        let engines = |n| beside(n, overlaps, slow);
+        let (_, seen) = Theatre::new().run_with(crate::stage::shards(), &config, 3, None, engines).unwrap();
+        assert!(seen.warnings.iter().any(|w| w.contains(": rank 1 is slow in reduce: ")), "{:?}", seen.warnings);
     }
 }
 

@@ -6,6 +6,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::command::{cut, done};
+use crate::disk::SmallDisk;
 use crate::mpirun::{mpirun, said};
 
 /// A folder with shards, and runs beside them.
@@ -324,4 +325,27 @@ fn a_process_that_hangs_is_named_before_the_deadline() {
     assert_eq!(output.status.code(), Some(4), "{words}");
     assert!(words.contains("waited") && words.contains("operation"), "{words}");
     assert!(words.contains("rank 2"), "the one that hangs is named: {words}");
+}
+
+/// The pause is twice as long as a rank waits for another.
+#[test]
+fn a_last_save_that_waits_for_room_is_no_lost_peer() {
+    let place = Place::new();
+    fs::create_dir(place.path("small")).unwrap();
+    let story = "processes that wait for room";
+    let Some(disk) = SmallDisk::mount(Path::new(&place.path("small")), "size=16m", story) else { return };
+    let (run, words) = (place.path("small/run"), place.path("words"));
+    let endless = ["train.max_steps=1000000", "checkpoint.every=1000000", "train.validate_every=1000000"];
+    let arguments = place.train("small/run", &[&endless[..], &["train.deadline_s=4"]].concat());
+    let mut child = command(true, 2, &arguments).stderr(fs::File::create(&words).unwrap()).spawn().unwrap();
+    let said = || fs::read_to_string(&words).unwrap();
+    wait_until("some steps", Duration::from_secs(60), || steps_logged(&run) > 5);
+    disk.fill();
+    signal("TERM", pids(&run)[0]);
+    wait_until("the pause", Duration::from_secs(60), || said().contains("are needed"));
+    std::thread::sleep(Duration::from_secs(8));
+    assert!(child.try_wait().unwrap().is_none(), "{}", said());
+    disk.free();
+    assert_eq!(child.wait().unwrap().code(), Some(75), "{}", said());
+    assert_eq!(fs::read_dir(Path::new(&run).join("checkpoints")).unwrap().count(), 1, "{}", said());
 }

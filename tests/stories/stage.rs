@@ -81,6 +81,8 @@ pub struct Seen {
     pub norms: Vec<f64>,
     /// Steps that ran twice.
     pub reruns: Vec<u64>,
+    /// Warnings, each with its step.
+    pub warnings: Vec<String>,
 }
 
 struct Witness(Arc<Mutex<Seen>>);
@@ -107,6 +109,7 @@ impl Observer for Witness {
 
     fn warn(&mut self, message: &str) {
         assert!(message.contains("is slow in"), "{message}"); // true on a busy machine
+        self.0.lock().unwrap().warnings.push(message.to_owned());
     }
 
     fn consumed(&mut self, _: usize, global_step: u64, lane: usize, ids: &[u64]) {

@@ -129,6 +129,20 @@ fn the_last_save_waits_for_storage_as_long_as_it_may_and_no_longer() {
 }
 
 #[test]
+fn a_wait_for_storage_ends_when_the_run_ends_otherwise() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = RunFolder::create(folder.path()).unwrap();
+    let mut saver = patient(&run, 3, 10);
+    fs::remove_dir(run.checkpoints()).unwrap();
+    fs::write(run.checkpoints(), "").unwrap(); // a file where the folder should be
+    saver.submit(Place::Step, 1, contents(1, 4)).unwrap();
+    assert!(!saver.is_done_within(Duration::from_millis(1100)), "the second pause, of 2 s, has begun");
+    let asked = Instant::now();
+    drop(saver);
+    assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+}
+
+#[test]
 fn whoever_lost_the_run_folder_writes_nothing_more() {
     let folder = tempfile::tempdir().unwrap();
     let run = RunFolder::create(folder.path()).unwrap();
