@@ -104,9 +104,11 @@ impl MpiEngine {
         })
     }
 
-    /// From now on waits ask `peers` who is missing, and end when one gave up.
+    /// From now on waits ask `peers` who is missing, and end when one gave up. Operations are counted from here on, as `peers`
+    /// counts them: all ranks call this after the same ones.
     pub fn with_peers(mut self, peers: Arc<dyn Peers>) -> Self {
         self.peers = peers;
+        self.sequence = 0;
         self
     }
 

@@ -332,6 +332,8 @@ mod under_mpirun {
             "another operation" => names_the_difference(&differs(&mut engine, false), rank, false),
             "another length" => names_the_difference(&differs(&mut engine, true), rank, true),
             "late" => {
+                engine.barrier("before there is news of the peers").unwrap();
+                let mut engine = engine.with_peers(Arc::new(NoNews));
                 engine.barrier("together").unwrap();
                 if rank == 1 {
                     std::thread::sleep(Duration::from_secs(4)); // lost, as far as the others can tell

@@ -324,7 +324,12 @@ fn a_process_that_hangs_is_named_before_the_deadline() {
     let words = said(&output);
     assert_eq!(output.status.code(), Some(4), "{words}");
     assert!(words.contains("waited") && words.contains("operation"), "{words}");
-    assert!(words.contains("rank 2"), "the one that hangs is named: {words}");
+    let waited_for: Vec<&str> = words.lines().filter(|l| l.contains(" s for ") && !l.contains("rank 2: ")).collect();
+    assert!(
+        !waited_for.is_empty() && waited_for.iter().all(|l| l.contains(" s for rank 2 ")),
+        "the one that hangs: {words}"
+    );
+    assert!(!waited_for.iter().any(|l| l.contains("; rank 0 ") || l.contains("; rank 1 ")), "nobody else: {words}");
 }
 
 /// The pause is twice as long as a rank waits for another.
