@@ -17,6 +17,7 @@ pub mod manifest;
 pub mod matrix;
 pub mod order;
 pub mod panel;
+pub mod pictures;
 pub mod process;
 pub mod processed;
 pub mod reader;
