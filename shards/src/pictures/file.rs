@@ -55,7 +55,8 @@ impl PictureFile {
     /// [`PictureError`] where there is no picture at all; bad tiles are no error here.
     pub fn inspect(path: &Path) -> Result<PictureFile, PictureError> {
         let blake3 = digest(path)?;
-        let file = |size, n_samples| PictureFile { path: path.into(), size, n_samples, range: None, bad: Vec::new(), blake3 };
+        let file =
+            |size, n_samples| PictureFile { path: path.into(), size, n_samples, range: None, bad: Vec::new(), blake3 };
         if !is_tiff(path)? {
             let whole = decode_whole(path)?;
             return Ok(file(whole.size, whole.n_samples));

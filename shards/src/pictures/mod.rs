@@ -11,8 +11,8 @@ use std::path::PathBuf;
 
 use rayon::prelude::*;
 
-pub use file::{BadTile, PictureFile};
 use file::OpenFile;
+pub use file::{BadTile, PictureFile};
 
 /// Why a picture could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -117,9 +117,7 @@ impl Pictures {
     pub fn check(&self) -> Result<(), PictureError> {
         let expected = self.size();
         match self.files().into_iter().find(|file| file.size != expected) {
-            Some(file) => {
-                Err(PictureError::OtherSize { path: file.path.clone(), found: file.size, expected })
-            }
+            Some(file) => Err(PictureError::OtherSize { path: file.path.clone(), found: file.size, expected }),
             None => Ok(()),
         }
     }
@@ -152,7 +150,10 @@ impl Pictures {
         let touches = |tile: &BadTile| {
             let [row, column, end_row, end_column] = tile.rect.map(i64::from);
             let side = i64::from(window.side);
-            window.row < end_row && row < window.row + side && window.column < end_column && column < window.column + side
+            window.row < end_row
+                && row < window.row + side
+                && window.column < end_column
+                && column < window.column + side
         };
         self.files().into_iter().find_map(|file| file.bad.iter().find(|tile| touches(tile)).map(|tile| (file, tile)))
     }
@@ -273,7 +274,8 @@ impl<'a> Cutter<'a> {
             Source::Planes(channels) => {
                 let mut out = vec![0; n_pixels * channels.len()];
                 let mut plane = vec![0; n_pixels];
-                let of_files = channels.iter().enumerate().flat_map(|(c, channel)| channel.planes.iter().map(move |_| c));
+                let of_files =
+                    channels.iter().enumerate().flat_map(|(c, channel)| channel.planes.iter().map(move |_| c));
                 for (c, file) in of_files.zip(&mut self.files) {
                     plane.fill(0);
                     file.read(window, &mut plane)?;

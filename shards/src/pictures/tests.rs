@@ -118,7 +118,8 @@ fn a_tile_that_does_not_decode_is_named_and_a_pixel_that_is_no_number_too() {
 
 #[test]
 fn resizing_keeps_a_constant_and_averages_when_it_shrinks() {
-    let image = |bytes: &'static [u8], side| CellImage { bytes, channels: 1, height: side, width: side, um_per_pixel: None };
+    let image =
+        |bytes: &'static [u8], side| CellImage { bytes, channels: 1, height: side, width: side, um_per_pixel: None };
     assert_eq!(image(&[9; 25], 5).resized(8), vec![9; 64]);
     assert_eq!(image(&[0, 100, 100, 200], 2).resized(1), vec![100]);
     assert_eq!(image(&[1, 2, 3, 4], 2).resized(2), [1, 2, 3, 4]);
