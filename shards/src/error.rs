@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use parquet::errors::ParquetError;
 
 use crate::durable::FileError;
+use crate::pictures::PictureError;
 
 /// An error of the shard store. Messages say what, where (file, row group), and what to do next.
 #[derive(Debug, thiserror::Error)]
@@ -12,6 +13,9 @@ pub enum StoreError {
     /// The system refused (missing, permission, disk full); `source()` is the `io::Error`.
     #[error(transparent)]
     File(#[from] FileError),
+    /// An image that pictures of cells are cut from is not what it was when it was read first.
+    #[error(transparent)]
+    Picture(#[from] PictureError),
     /// The folder has no manifest.
     #[error("{} has no manifest.json: it is no shard folder, or `syncytia shard` did not finish there (run it again with --resume)", path.display())]
     NotShards {
@@ -120,6 +124,26 @@ pub enum StoreError {
         name: String,
         /// The layers there are.
         have: Vec<String>,
+    },
+    /// Pictures were asked for that the shards do not have.
+    #[error("the shards have no pictures of cells: write them again with input.images = \"auto\"")]
+    NoImages,
+    /// Niches were asked for that the shards do not have.
+    #[error("the shards have no niches: write them again with process.niches = \"grid\" or \"nearest\"")]
+    NoNiches,
+    /// The folder holds no vectors.
+    #[error("{} has no vectors.json: it holds no vectors, or `syncytia embed --shards` did not finish there", path.display())]
+    NotVectors {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The folder holds other vectors.
+    #[error("{} holds {what}: make them with `syncytia embed --shards` of these shards", path.display())]
+    OtherVectors {
+        /// The folder.
+        path: PathBuf,
+        /// How they differ.
+        what: String,
     },
     /// A (section, split) was asked for that has no records.
     #[error("the shards have no record of section {section} in split {split}")]

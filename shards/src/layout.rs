@@ -1,7 +1,10 @@
 //! Where each record goes: pieces are cut into spatially compact row groups, row groups are dealt into files.
 //!
 //! Pure functions. A row group holds own records of one piece, ascending by record id, then its halo: the records of
-//! the piece that they name as neighbours and that are not among them, ascending (`step.md` §2).
+//! the piece that they name as neighbours and that are not among them, ascending (`step.md` §2). A niche of a grid lies in
+//! one row group.
+
+use std::collections::BTreeSet;
 
 use crate::error::StoreError;
 use crate::processed::{NO_NEIGHBOUR, Piece, Processed, Split};
@@ -44,14 +47,12 @@ pub fn plan(processed: &Processed, row_group_records: usize, row_groups_per_file
     files
 }
 
-/// Cuts a piece along a Hilbert curve into the fewest row groups of at most `at_most` own records, equal to within one.
+/// Cuts a piece along a Hilbert curve into row groups of at most `at_most` own records.
 fn row_groups(piece_index: usize, piece: &Piece, at_most: usize) -> Vec<GroupPlan> {
-    let along = hilbert_order(&piece.xy);
-    let n_groups = along.len().div_ceil(at_most);
-    (0..n_groups)
-        .map(|k| {
-            let span = k * along.len() / n_groups..(k + 1) * along.len() / n_groups;
-            let mut own = along[span].to_vec();
+    let groups = if piece.niches.units.is_empty() { equal(piece, at_most) } else { whole_units(piece, at_most) };
+    groups
+        .into_iter()
+        .map(|mut own| {
             own.sort_unstable();
             let mut halo: Vec<u32> = own
                 .iter()
@@ -66,8 +67,27 @@ fn row_groups(piece_index: usize, piece: &Piece, at_most: usize) -> Vec<GroupPla
         .collect()
 }
 
+/// The fewest row groups, equal to within one.
+fn equal(piece: &Piece, at_most: usize) -> Vec<Vec<u32>> {
+    let along = hilbert_order(&piece.xy);
+    let n_groups = along.len().div_ceil(at_most);
+    (0..n_groups).map(|k| along[k * along.len() / n_groups..(k + 1) * along.len() / n_groups].to_vec()).collect()
+}
+
+/// Row groups filled with whole niches, in their order; a niche beyond `at_most` has one of its own.
+fn whole_units(piece: &Piece, at_most: usize) -> Vec<Vec<u32>> {
+    let mut groups: Vec<Vec<u32>> = Vec::new();
+    for unit in &piece.niches.units {
+        match groups.last_mut() {
+            Some(group) if group.len() + unit.len() <= at_most => group.extend(unit),
+            _ => groups.push(unit.clone()),
+        }
+    }
+    groups
+}
+
 /// Positions ordered along a Hilbert curve over the bounding square; ties by position.
-fn hilbert_order(xy: &[[f64; 2]]) -> Vec<u32> {
+pub(crate) fn hilbert_order(xy: &[[f64; 2]]) -> Vec<u32> {
     let mut low = [f64::INFINITY; 2];
     let mut high = [f64::NEG_INFINITY; 2];
     for p in xy {
@@ -118,6 +138,8 @@ pub fn shape_of(processed: &Processed) -> Result<RecordShape, StoreError> {
         n_covariates: processed.covariates.len(),
         layers: first.layers.keys().cloned().collect(),
         labels,
+        niches: processed.pieces.iter().any(|p| !p.niches.niche_of.is_empty()),
+        images: processed.sections.iter().any(|s| s.crops.is_some()),
     };
     for piece in &processed.pieces {
         check_piece(piece, processed, &shape).map_err(|what| StoreError::Inconsistent {
@@ -146,11 +168,16 @@ fn check_piece(piece: &Piece, processed: &Processed, shape: &RecordShape) -> Res
     if piece.section as usize >= processed.sections.len() {
         return Err(format!("section ordinal {} of {} sections", piece.section, processed.sections.len()));
     }
-    if g == 0 || shape.n_neighbours == 0 {
-        return Err(format!(
-            "{g} selected genes and {} neighbours per record; both must be 1 or more",
-            shape.n_neighbours
-        ));
+    if (g == 0) != shape.layers.is_empty() {
+        return Err(format!("{g} selected genes in the layers {:?}", shape.layers));
+    }
+    let facts = &processed.sections[piece.section as usize];
+    if shape.images != facts.crops.is_some() {
+        return Err("other sections have pictures of cells, or this one alone".to_owned());
+    }
+    let last = piece.rows.last().map_or(0, |&row| row as usize + 1);
+    if facts.crops.as_ref().is_some_and(|crops| crops.windows.len() < last) {
+        return Err(format!("fewer windows of pictures than the {last} rows"));
     }
     if n == 0 {
         return Ok(());
@@ -171,6 +198,22 @@ fn check_piece(piece: &Piece, processed: &Processed, shape: &RecordShape) -> Res
         if found != expected {
             return Err(format!("{found} {what}, {expected} expected"));
         }
+    }
+    let niche_of = piece.niches.niche_of.len();
+    if niche_of != if shape.niches { n } else { 0 } {
+        return Err(format!("niches of {niche_of} observations, {n} expected"));
+    }
+    let mut in_units: Vec<u32> = piece.niches.units.concat();
+    in_units.sort_unstable();
+    if !in_units.is_empty() && !in_units.into_iter().eq(0..n as u32) {
+        return Err("niches' squares do not hold every observation once".to_owned());
+    }
+    if piece.niches.niches.iter().flat_map(|niche| &niche.members).any(|&i| i as usize >= n) {
+        return Err("a niche has a member that is no observation".to_owned());
+    }
+    let ids: BTreeSet<u64> = piece.niches.niches.iter().map(|niche| niche.niche_id).collect();
+    if let Some(id) = piece.niches.tissues.iter().flat_map(|t| &t.niches).find(|&id| !ids.contains(id)) {
+        return Err(format!("a tissue names niche {id}, which is not of the piece"));
     }
     if piece.rows.windows(2).any(|w| w[0] >= w[1]) {
         return Err("rows do not ascend".to_owned());

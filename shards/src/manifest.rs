@@ -13,9 +13,10 @@ use crate::durable::FileError;
 use crate::error::StoreError;
 use crate::panel::{Ledger, Panel};
 use crate::processed::{Split, Summary};
+use crate::schema::RecordShape;
 
-/// Version of the record schema and of the manifest. Version 1 reserves the columns `image` and `niche` and the table
-/// kinds other than `obs`; filling them needs no new version.
+/// Version of the record schema and of the manifest. The columns `image` and `niche` and the tables `niche`
+/// and `tissue` are there where asked for; other kinds are reserved and need no new version.
 pub const SCHEMA_VERSION: u32 = 1;
 /// Version of how records are laid out in row groups: space-filling curve, own records, then halos.
 pub const ORDER_VERSION: u32 = 1;
@@ -53,6 +54,9 @@ pub struct Manifest {
     /// Covariates in column order: ids of context genes, then features.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub covariates: Vec<String>,
+    /// Pictures of the records, where there are some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crops: Option<CropFacts>,
     /// Genes, lengths, fractions.
     pub panel: Panel,
     /// The data set in one line, as SpaRED's Table 1 has it.
@@ -61,7 +65,7 @@ pub struct Manifest {
     pub sections: Vec<SectionEntry>,
     /// The splits that have records, in the order train, val, test.
     pub splits: Vec<SplitEntry>,
-    /// Tables; version 1 writes one of kind `obs`.
+    /// Tables: one of kind `obs`, and `niche` and `tissue` where asked for.
     pub tables: Vec<Table>,
     /// What was dropped and why.
     pub ledger: Ledger,
@@ -111,6 +115,18 @@ pub struct ImageEntry {
     pub scale: f64,
 }
 
+/// The pictures of the records.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CropFacts {
+    /// Names of the channels.
+    pub channels: Vec<String>,
+    /// How a window was chosen in each section, in words.
+    pub rules: Vec<String>,
+    /// How pixels are stored: `raw`.
+    pub encoding: String,
+}
+
 /// How much of the data a split has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -131,11 +147,11 @@ pub enum TableKind {
     Obs,
     /// Cells of a reference without places (reserved).
     Reference,
-    /// Niches (reserved).
+    /// Niches.
     Niche,
-    /// Tissues (reserved).
+    /// Tissues.
     Tissue,
-    /// Frozen vectors of records (reserved).
+    /// Frozen vectors (reserved: they lie in folders of their own, [`crate::tables::vectors`]).
     Vectors,
     /// Pairs of records (reserved).
     Pair,
@@ -196,6 +212,15 @@ pub struct RowGroupEntry {
     pub length: u64,
     /// CRC-32C of these bytes.
     pub crc32c: u32,
+}
+
+impl Table {
+    /// Row groups of a split in stored order.
+    pub fn row_groups(&self, split: Split) -> &[RowGroupEntry] {
+        let start = self.row_groups.partition_point(|g| g.split < split);
+        let end = self.row_groups.partition_point(|g| g.split <= split);
+        &self.row_groups[start..end]
+    }
 }
 
 impl RowGroupEntry {
@@ -274,20 +299,37 @@ impl Manifest {
         self.row_groups(split).iter().map(|g| g.decoded_bytes).sum()
     }
 
+    /// The table of a kind, where there is one.
+    pub fn table(&self, kind: TableKind) -> Option<&Table> {
+        self.tables.iter().find(|t| t.kind == kind)
+    }
+
+    /// What the records look like.
+    pub fn shape(&self) -> RecordShape {
+        RecordShape {
+            n_selected: self.panel.n_selected(),
+            n_neighbours: self.n_neighbours as usize,
+            n_covariates: self.covariates.len(),
+            layers: self.layers.clone(),
+            labels: self.labels.clone(),
+            niches: self.table(TableKind::Niche).is_some(),
+            images: self.crops.is_some(),
+        }
+    }
+
     /// Row groups of a split in stored order; a `row_group` number elsewhere is a position in this slice.
     pub fn row_groups(&self, split: Split) -> &[RowGroupEntry] {
-        let groups = &self.obs().row_groups;
-        let start = groups.partition_point(|g| g.split < split);
-        let end = groups.partition_point(|g| g.split <= split);
-        &groups[start..end]
+        self.obs().row_groups(split)
     }
 
     /// Refuses what would make a reader panic, allocate without bound or leave the folder.
     fn check(&self) -> Result<(), String> {
-        let tables: Vec<&Table> = self.tables.iter().filter(|t| t.kind == TableKind::Obs).collect();
-        let [obs] = tables.as_slice() else {
-            return Err(format!("{} tables of kind obs, 1 expected", tables.len()));
-        };
+        for kind in [TableKind::Obs, TableKind::Niche, TableKind::Tissue] {
+            let n = self.tables.iter().filter(|t| t.kind == kind).count();
+            if n > 1 || (n == 0 && kind == TableKind::Obs) {
+                return Err(format!("{n} tables of kind {kind:?}, 1 expected"));
+            }
+        }
         if let Some(&gene) = self.panel.selected.iter().find(|&&g| g as usize >= self.panel.genes.len()) {
             return Err(format!("selected gene {gene} of {} genes", self.panel.genes.len()));
         }
@@ -296,26 +338,7 @@ impl Manifest {
                 return Err(format!("{:?} is no image file of the folder", image.file));
             }
         }
-        for file in &obs.files {
-            if !is_plain_name(&file.name) || file.footer_offset > file.bytes {
-                return Err(format!("entry of file {:?}", file.name));
-            }
-        }
-        for pair in obs.row_groups.windows(2) {
-            if pair[0].split > pair[1].split {
-                return Err("row groups are not ordered by split".to_owned());
-            }
-        }
-        for group in &obs.row_groups {
-            let file = obs.files.get(group.file as usize);
-            let end = group.offset.checked_add(group.length);
-            if file.is_none_or(|f| end.is_none_or(|end| end > f.footer_offset)) {
-                return Err(format!("row group {} of file {} lies outside of it", group.index, group.file));
-            }
-            if group.section as usize >= self.sections.len() {
-                return Err(format!("row group of section {}, there are {}", group.section, self.sections.len()));
-            }
-        }
+        self.tables.iter().try_for_each(|table| table.check(self.sections.len()))?;
         for split in [Split::Train, Split::Val, Split::Test] {
             let n: u64 = self.row_groups(split).iter().map(|g| u64::from(g.n_own)).sum();
             if n != self.n_records(split) {
@@ -324,6 +347,32 @@ impl Manifest {
                     split.as_str(),
                     self.n_records(split)
                 ));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Table {
+    fn check(&self, n_sections: usize) -> Result<(), String> {
+        for file in &self.files {
+            if !is_plain_name(&file.name) || file.footer_offset > file.bytes {
+                return Err(format!("entry of file {:?}", file.name));
+            }
+        }
+        for pair in self.row_groups.windows(2) {
+            if pair[0].split > pair[1].split {
+                return Err("row groups are not ordered by split".to_owned());
+            }
+        }
+        for group in &self.row_groups {
+            let file = self.files.get(group.file as usize);
+            let end = group.offset.checked_add(group.length);
+            if file.is_none_or(|f| end.is_none_or(|end| end > f.footer_offset)) {
+                return Err(format!("row group {} of file {} lies outside of it", group.index, group.file));
+            }
+            if group.section as usize >= n_sections {
+                return Err(format!("row group of section {}, there are {n_sections}", group.section));
             }
         }
         Ok(())
@@ -362,10 +411,23 @@ impl fmt::Display for Manifest {
         writeln!(f, "split rule {}", self.split_rule)?;
         let annotation = panel.annotation.as_deref().unwrap_or("no gene lengths");
         writeln!(f, "genes      {} ({}, {annotation})", panel.genes.len(), panel.species)?;
-        let first: Vec<&str> = panel.selected_genes().take(8).map(|g| g.symbol.as_str()).collect();
-        let dots = if panel.n_selected() > first.len() { " ..." } else { "" };
-        writeln!(f, "selected   {}: {}{dots}", panel.n_selected(), first.join(" "))?;
-        writeln!(f, "layers     {}", self.layers.join(" "))?;
+        if self.layers.is_empty() {
+            writeln!(f, "layers     none: counts only")?;
+        } else {
+            let first: Vec<&str> = panel.selected_genes().take(8).map(|g| g.symbol.as_str()).collect();
+            let dots = if panel.n_selected() > first.len() { " ..." } else { "" };
+            writeln!(f, "selected   {}: {}{dots}", panel.n_selected(), first.join(" "))?;
+            writeln!(f, "layers     {}", self.layers.join(" "))?;
+        }
+        if let Some(crops) = &self.crops {
+            let mut rules = crops.rules.clone();
+            rules.dedup();
+            writeln!(f, "pictures   {}: {}", crops.channels.join(" "), rules.join("; "))?;
+        }
+        for table in self.tables.iter().filter(|t| t.kind != TableKind::Obs) {
+            let n: u64 = table.row_groups.iter().map(|g| u64::from(g.n_own)).sum();
+            writeln!(f, "{:<10} {n}", format!("{:?}", table.kind).to_lowercase())?;
+        }
         if !self.labels.is_empty() {
             writeln!(f, "labels     {}", self.labels.join(" "))?;
         }

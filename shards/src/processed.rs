@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::matrix::Matrix;
 use crate::panel::{Ledger, Panel};
+use crate::pictures::{Pictures, Window};
 use crate::section::{Csr, ObsLabels, TissueImage};
 
 /// Which part of the data a record belongs to.
@@ -56,9 +57,9 @@ pub struct Piece {
     pub um_per_unit: Option<f64>,
     /// Counts over `Panel::genes`, `[n_obs, n_genes]`.
     pub counts: Csr,
-    /// Whether the entry was measured (count > 0) `[n_obs, G]`.
+    /// Whether the entry was measured (count > 0) `[n_obs, G]`; no columns without layers.
     pub measured: Matrix<bool>,
-    /// Layers over `Panel::selected`: `log1p`, `d_log1p`, ... `[n_obs, G]`.
+    /// Layers over `Panel::selected`: `log1p`, `d_log1p`, ... `[n_obs, G]`; none where counts are all that is asked for.
     pub layers: BTreeMap<String, Matrix<f32>>,
     /// What a model sees beside the layers and never predicts, `[n_obs, covariates]`: values of context genes, then features.
     pub covariates: Matrix<f32>,
@@ -66,6 +67,58 @@ pub struct Piece {
     pub neighbours: Matrix<u32>,
     /// Label columns, cut to these observations.
     pub labels: Vec<ObsLabels>,
+    /// Niches and tissues, where asked for.
+    pub niches: Niches,
+}
+
+/// The niches and tissues of a piece.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Niches {
+    /// In stored order.
+    pub niches: Vec<Niche>,
+    /// In stored order.
+    pub tissues: Vec<Tissue>,
+    /// Niche of each observation (of overlapping ones that of which it is the centre); empty without niches.
+    pub niche_of: Vec<Option<u64>>,
+    /// Observations that no row group may part, in stored order, each once; empty where niches overlap.
+    pub units: Vec<Vec<u32>>,
+}
+
+/// A niche: cells near each other.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Niche {
+    /// Section ordinal ≪ 32 | number.
+    pub niche_id: u64,
+    /// The tissue it lies in.
+    pub tissue_id: u64,
+    /// Centre, µm.
+    pub centre_um: [f64; 2],
+    /// Positions in the piece, nearest to the centre first, ties by position.
+    pub members: Vec<u32>,
+}
+
+/// A tissue: niches near each other.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tissue {
+    /// Section ordinal ≪ 32 | number.
+    pub tissue_id: u64,
+    /// Centre, µm.
+    pub centre_um: [f64; 2],
+    /// Its niches, in stored order.
+    pub niches: Vec<u64>,
+}
+
+/// Pictures of a section's cells, cut when they are written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Crops {
+    /// Where from.
+    pub pictures: Pictures,
+    /// Which window, for every observation as ingested.
+    pub windows: Vec<Window>,
+    /// µm per pixel, where known.
+    pub um_per_pixel: Option<f64>,
+    /// The rule of the windows, in words.
+    pub rule: String,
 }
 
 impl Piece {
@@ -97,6 +150,8 @@ pub struct SectionFacts {
     pub um_per_unit: Option<f64>,
     /// Low-resolution picture for reports.
     pub image: Option<TissueImage>,
+    /// Pictures of its cells.
+    pub crops: Option<Crops>,
 }
 
 /// A data set in one line, as SpaRED's Table 1 has it.
@@ -109,13 +164,13 @@ pub struct Summary {
     pub donors: Option<u32>,
     /// Observations kept.
     pub observations: u64,
-    /// Genes of the layers.
+    /// Genes of the layers; without layers those of the panel.
     pub genes: u32,
     /// Share of zeros among all ingested observations and shared genes.
     pub missing_before: f64,
-    /// Share of zeros among the kept observations and the genes of the layers.
+    /// Share of zeros among the kept observations and these genes.
     pub missing_after: f64,
-    /// Share of kept observations with at least one missing value in the genes of the layers.
+    /// Share of kept observations with at least one missing value in these genes.
     pub corrupt: f64,
 }
 

@@ -14,8 +14,8 @@ use rayon::prelude::*;
 
 use crate::durable::FileError;
 use crate::error::StoreError;
-use crate::manifest::{FileEntry, Manifest, RowGroupEntry};
-use crate::processed::{Matrix, NO_NEIGHBOUR, Piece, Split};
+use crate::manifest::{FileEntry, Manifest, RowGroupEntry, TableKind};
+use crate::processed::{Matrix, NO_NEIGHBOUR, Niches, Piece, Split};
 use crate::row_group::{Columns, FilePart, RowGroup, Source};
 use crate::schema::{NO_ROW, RecordShape};
 use crate::section::{Csr, ObsLabels};
@@ -26,7 +26,8 @@ pub struct Shards {
     dir: PathBuf,
     manifest: Manifest,
     shape: RecordShape,
-    footers: Vec<OnceLock<ArrowReaderMetadata>>,
+    /// Of every file of every table.
+    footers: Vec<Vec<OnceLock<ArrowReaderMetadata>>>,
 }
 
 impl Shards {
@@ -36,14 +37,8 @@ impl Shards {
     /// As [`Manifest::read`].
     pub fn open(dir: &Path) -> Result<Shards, StoreError> {
         let manifest = Manifest::read(dir)?;
-        let shape = RecordShape {
-            n_selected: manifest.panel.n_selected(),
-            n_neighbours: manifest.n_neighbours as usize,
-            n_covariates: manifest.covariates.len(),
-            layers: manifest.layers.clone(),
-            labels: manifest.labels.clone(),
-        };
-        let footers = manifest.obs().files.iter().map(|_| OnceLock::new()).collect();
+        let shape = manifest.shape();
+        let footers = manifest.tables.iter().map(|t| t.files.iter().map(|_| OnceLock::new()).collect()).collect();
         Ok(Shards { dir: dir.to_path_buf(), manifest, shape, footers })
     }
 
@@ -64,7 +59,8 @@ impl Shards {
 
     /// Every column there is.
     pub fn all_columns(&self) -> Columns {
-        Columns { counts: true, names: true, layers: self.manifest.layers.clone(), covariates: true }
+        let layers = self.manifest.layers.clone();
+        Columns { counts: true, names: true, layers, covariates: true, images: self.shape.images }
     }
 
     /// Decodes one row group.
@@ -90,8 +86,8 @@ impl Shards {
         self.row_groups(split).par_iter().map(own).collect()
     }
 
-    /// All own records of one section in one split, in record-id order, with every column: the piece as it was
-    /// processed (label columns that the section lacks come back as missing).
+    /// All own records of one section in one split, in record-id order, with every column but pictures: the piece as
+    /// it was processed (label columns that the section lacks come back as missing; niches are [`Shards::niches`]).
     ///
     /// # Errors
     /// [`StoreError::NoPiece`]; as [`Shards::read_row_group`].
@@ -100,7 +96,7 @@ impl Shards {
         if entries.is_empty() {
             return Err(StoreError::NoPiece { section, split: split.as_str() });
         }
-        let columns = self.all_columns();
+        let columns = Columns { images: false, ..self.all_columns() };
         let groups: Vec<RowGroup> =
             entries.par_iter().map(|entry| self.read_row_group(entry, &columns)).collect::<Result<_, _>>()?;
         self.join(&entries, &groups)
@@ -163,29 +159,47 @@ impl Shards {
             covariates: Matrix { n_cols: e, values: covariates },
             neighbours: Matrix { n_cols: self.shape.n_neighbours, values: neighbours },
             labels: self.shape.labels.iter().enumerate().map(label).collect(),
+            niches: Niches::default(),
         })
     }
 
     /// A row group's bytes, checksum passed, and what is needed to decode them.
     pub(crate) fn read_checked<'a>(&'a self, entry: &'a RowGroupEntry) -> Result<(Source<'a>, FilePart), StoreError> {
-        let file = &self.manifest.obs().files[entry.file as usize];
+        self.read_checked_of(TableKind::Obs, entry)
+    }
+
+    /// The row groups of a split in a table of niches or tissues.
+    pub(crate) fn table_groups(&self, kind: TableKind, split: Split) -> Result<&[RowGroupEntry], StoreError> {
+        let table = self.manifest.table(kind).ok_or(StoreError::NoNiches)?;
+        Ok(table.row_groups(split))
+    }
+
+    /// As [`Shards::read_checked`], in any table that there is.
+    pub(crate) fn read_checked_of<'a>(
+        &'a self,
+        kind: TableKind,
+        entry: &'a RowGroupEntry,
+    ) -> Result<(Source<'a>, FilePart), StoreError> {
+        let table = self.manifest.tables.iter().position(|t| t.kind == kind).expect("its entry was found in it");
+        let file = &self.manifest.tables[table].files[entry.file as usize];
         let part = self.read_part(file, entry.offset, entry.length, Some(entry.index), entry.crc32c)?;
-        let footer = self.footer(entry.file as usize)?;
+        let footer = self.footer(table, entry.file as usize)?;
         let n_genes = self.manifest.panel.genes.len();
         Ok((Source { file: &file.name, footer, entry, shape: &self.shape, n_genes }, part))
     }
 
     /// The file's own description of itself, read once.
-    pub(crate) fn footer(&self, file: usize) -> Result<&ArrowReaderMetadata, StoreError> {
-        if let Some(footer) = self.footers[file].get() {
+    pub(crate) fn footer(&self, table: usize, file: usize) -> Result<&ArrowReaderMetadata, StoreError> {
+        let kept = &self.footers[table][file];
+        if let Some(footer) = kept.get() {
             return Ok(footer);
         }
-        let entry = &self.manifest.obs().files[file];
+        let entry = &self.manifest.tables[table].files[file];
         let length = entry.bytes - entry.footer_offset;
         let part = self.read_part(entry, entry.footer_offset, length, None, entry.footer_crc32c)?;
         let footer = ArrowReaderMetadata::load(&part, ArrowReaderOptions::new())
             .map_err(StoreError::parquet(&entry.name, None))?;
-        Ok(self.footers[file].get_or_init(|| footer))
+        Ok(kept.get_or_init(|| footer))
     }
 
     fn read_part(

@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::{ArrowPrimitiveType, Float32Type, Float64Type, Int32Type, UInt32Type, UInt64Type};
-use arrow_array::{Array, ArrayRef, FixedSizeListArray, RecordBatch};
+use arrow_array::types::{ArrowPrimitiveType, Float32Type, Float64Type, Int32Type, UInt8Type, UInt32Type, UInt64Type};
+use arrow_array::{Array, ArrayRef, BinaryArray, FixedSizeListArray, RecordBatch};
 use bytes::{Buf, Bytes};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReaderBuilder};
@@ -15,8 +15,9 @@ use parquet::file::reader::{ChunkReader, Length};
 
 use crate::error::StoreError;
 use crate::manifest::RowGroupEntry;
+use crate::pictures::CellImage;
 use crate::processed::{Matrix, Split};
-use crate::schema::{COVARIATES, NO_ROW, RecordShape, label_column, layer_column};
+use crate::schema::{COVARIATES, IMAGE, NICHE, NO_ROW, RecordShape, label_column, layer_column};
 use crate::section::{Csr, ObsLabels};
 
 /// Which columns to decode; ids, places, `measured` and neighbours always are.
@@ -30,6 +31,8 @@ pub struct Columns {
     pub layers: Vec<String>,
     /// Covariates.
     pub covariates: bool,
+    /// Pictures.
+    pub images: bool,
 }
 
 /// One row group, decoded: own records first, then the halo.
@@ -53,18 +56,47 @@ pub struct RowGroup {
     pub layers: BTreeMap<String, Matrix<f32>>,
     /// `[n_rows, E]`, if asked for; no columns where there are none.
     pub covariates: Matrix<f32>,
-    /// Count > 0, `[n_rows, G]`.
+    /// Count > 0, `[n_rows, G]`; no columns without layers.
     pub measured: Matrix<bool>,
     /// Rows of this row group, nearest first, `[n_own, n_neighbours]`; [`NO_ROW`] is padding.
     pub neighbours: Matrix<i32>,
     /// Labels `[n_rows]`; empty unless asked for.
     pub labels: Vec<ObsLabels>,
+    /// Niche of each row; empty where there are none.
+    pub niches: Vec<Option<u64>>,
+    /// Pictures, if asked for.
+    pub images: Option<Images>,
+}
+
+/// The pictures of a row group.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Images {
+    /// As stored: no copy is made of a picture until somebody resizes it.
+    bytes: BinaryArray,
+    channels: Vec<u8>,
+    sizes: Vec<[u32; 2]>,
+    um_per_pixel: Vec<Option<f64>>,
+}
+
+impl Images {
+    /// The picture of row `i` (of an own record).
+    pub fn get(&self, i: usize) -> CellImage<'_> {
+        let [height, width] = self.sizes[i];
+        let (channels, um_per_pixel) = (self.channels[i], self.um_per_pixel[i]);
+        CellImage { bytes: self.bytes.value(i), channels, height, width, um_per_pixel }
+    }
 }
 
 impl RowGroup {
     /// Rows, own and halo.
     pub fn n_rows(&self) -> usize {
         self.record_ids.len()
+    }
+
+    /// The picture of an own row; `None` where pictures were not asked for.
+    pub fn image(&self, row: usize) -> Option<CellImage<'_>> {
+        assert!(row < self.n_own, "halo rows have no picture");
+        self.images.as_ref().map(|images| images.get(row))
     }
 }
 
@@ -113,7 +145,7 @@ pub(crate) struct Source<'a> {
 }
 
 impl Source<'_> {
-    fn damaged(&self, what: impl Into<String>) -> StoreError {
+    pub(crate) fn damaged(&self, what: impl Into<String>) -> StoreError {
         StoreError::damaged(self.file, Some(self.entry.index), what)
     }
 
@@ -152,7 +184,22 @@ impl Source<'_> {
     /// Decodes the row group.
     pub(crate) fn decode(&self, part: FilePart, columns: &Columns) -> Result<RowGroup, StoreError> {
         let shape = self.shape;
-        let mut names: Vec<String> = ["record_id", "x", "y", "measured", "neighbours"].map(str::to_owned).to_vec();
+        let mut names: Vec<String> = ["record_id", "x", "y"].map(str::to_owned).to_vec();
+        if shape.n_selected > 0 {
+            names.push("measured".to_owned());
+        }
+        if shape.n_neighbours > 0 {
+            names.push("neighbours".to_owned());
+        }
+        if shape.niches {
+            names.push(NICHE.to_owned());
+        }
+        if columns.images {
+            if !shape.images {
+                return Err(StoreError::NoImages);
+            }
+            names.push(IMAGE.to_owned());
+        }
         if columns.counts {
             names.extend(["gene_idx", "count"].map(str::to_owned));
         }
@@ -184,8 +231,11 @@ impl Source<'_> {
             let values = self.fixed_numbers::<Float32Type>(&batch, COVARIATES, shape.n_covariates)?;
             of_rows = Matrix { n_cols: shape.n_covariates, values: values.to_vec() };
         }
-        let neighbours = self.fixed_numbers::<Int32Type>(&batch, "neighbours", shape.n_neighbours)?;
-        let neighbours = neighbours[..n_own * shape.n_neighbours].to_vec();
+        let mut neighbours = Vec::new();
+        if shape.n_neighbours > 0 {
+            let of_rows = self.fixed_numbers::<Int32Type>(&batch, "neighbours", shape.n_neighbours)?;
+            neighbours = of_rows[..n_own * shape.n_neighbours].to_vec();
+        }
         let is_a_row = |row: i32| usize::try_from(row).is_ok_and(|row| row < self.entry.n_rows());
         if let Some(bad) = neighbours.iter().find(|&&row| row != NO_ROW && !is_a_row(row)) {
             return Err(self.damaged(format!("neighbour {bad} is no row of {} rows", self.entry.n_rows())));
@@ -208,9 +258,11 @@ impl Source<'_> {
             counts: if columns.counts { Some(self.counts(&batch)?) } else { None },
             layers,
             covariates: of_rows,
-            measured: self.measured(&batch)?,
+            measured: if shape.n_selected > 0 { self.measured(&batch)? } else { Matrix::default() },
             neighbours: Matrix { n_cols: shape.n_neighbours, values: neighbours },
             labels,
+            niches: if shape.niches { self.optional::<UInt64Type>(&batch, NICHE)? } else { Vec::new() },
+            images: if columns.images { Some(self.images(&batch, n_own)?) } else { None },
         })
     }
 
@@ -221,6 +273,51 @@ impl Source<'_> {
     ) -> Result<&'b [T::Native], StoreError> {
         let array = self.column(batch, name)?.as_primitive_opt::<T>();
         array.map(|a| a.values().as_ref()).ok_or_else(|| self.wrong_type(batch, name))
+    }
+
+    fn optional<T: ArrowPrimitiveType>(
+        &self,
+        batch: &RecordBatch,
+        name: &str,
+    ) -> Result<Vec<Option<T::Native>>, StoreError> {
+        let array = self.column(batch, name)?.as_primitive_opt::<T>().ok_or_else(|| self.wrong_type(batch, name))?;
+        Ok(array.iter().collect())
+    }
+
+    fn images(&self, batch: &RecordBatch, n_own: usize) -> Result<Images, StoreError> {
+        let wrong = || self.wrong_type(batch, IMAGE);
+        let parts = self.column(batch, IMAGE)?.as_struct_opt().ok_or_else(wrong)?;
+        let part = |name: &str| parts.column_by_name(name).ok_or_else(wrong);
+        let bytes = part("bytes")?.as_binary_opt::<i32>().ok_or_else(wrong)?.clone();
+        let channels = part("channels")?.as_primitive_opt::<UInt8Type>().ok_or_else(wrong)?.values().to_vec();
+        let sides = |name: &str| part(name)?.as_primitive_opt::<UInt32Type>().ok_or_else(wrong);
+        let sizes = sides("height")?.values().iter().zip(sides("width")?.values()).map(|(&h, &w)| [h, w]).collect();
+        let scale = part("um_per_pixel")?.as_primitive_opt::<Float64Type>().ok_or_else(wrong)?.iter().collect();
+        let images = Images { bytes, channels, sizes, um_per_pixel: scale };
+        for row in 0..n_own {
+            let image = images.get(row);
+            let expected = u64::from(image.height) * u64::from(image.width) * u64::from(image.channels);
+            if parts.is_null(row) || expected == 0 || image.bytes.len() as u64 != expected {
+                let (found, h, w, c) = (image.bytes.len(), image.height, image.width, image.channels);
+                return Err(self.damaged(format!("picture of row {row} has {found} bytes for {h} × {w} × {c}")));
+            }
+        }
+        Ok(images)
+    }
+
+    /// Where each row's entries begin and end, and the entries of a list column.
+    pub(crate) fn list<T: ArrowPrimitiveType>(
+        &self,
+        batch: &RecordBatch,
+        name: &str,
+    ) -> Result<(Vec<usize>, Vec<T::Native>), StoreError> {
+        let wrong = || self.wrong_type(batch, name);
+        let list = self.column(batch, name)?.as_list_opt::<i32>().ok_or_else(wrong)?;
+        let values = list.values().as_primitive_opt::<T>().ok_or_else(wrong)?.values();
+        let first = list.value_offsets()[0] as usize;
+        let indptr: Vec<usize> = list.value_offsets().iter().map(|&p| p as usize - first).collect();
+        let values = values[first..first + indptr[indptr.len() - 1]].to_vec();
+        Ok((indptr, values))
     }
 
     pub(crate) fn strings(&self, batch: &RecordBatch, name: &str) -> Result<Vec<Option<String>>, StoreError> {
@@ -254,26 +351,13 @@ impl Source<'_> {
         Ok(Matrix { n_cols: width, values: bits.iter().collect() })
     }
 
-    fn counts(&self, batch: &RecordBatch) -> Result<Csr, StoreError> {
-        let list =
-            |name: &str| self.column(batch, name)?.as_list_opt::<i32>().ok_or_else(|| self.wrong_type(batch, name));
-        let (genes, counts) = (list("gene_idx")?, list("count")?);
-        let columns = genes.values().as_primitive_opt::<UInt32Type>();
-        let columns = columns.ok_or_else(|| self.wrong_type(batch, "gene_idx"))?.values();
-        let values = counts.values().as_primitive_opt::<Float32Type>();
-        let values = values.ok_or_else(|| self.wrong_type(batch, "count"))?.values();
-        if genes.value_offsets() != counts.value_offsets() {
+    pub(crate) fn counts(&self, batch: &RecordBatch) -> Result<Csr, StoreError> {
+        let (indptr, indices) = self.list::<UInt32Type>(batch, "gene_idx")?;
+        let (of_counts, values) = self.list::<Float32Type>(batch, "count")?;
+        if indptr != of_counts {
             return Err(self.damaged("gene_idx and count have different lengths"));
         }
-        let first = genes.value_offsets()[0] as usize;
-        let indptr: Vec<usize> = genes.value_offsets().iter().map(|&p| p as usize - first).collect();
-        let span = first..first + indptr[indptr.len() - 1];
-        let csr = Csr {
-            n_cols: self.n_genes,
-            indptr,
-            indices: columns[span.clone()].to_vec(),
-            values: values[span].to_vec(),
-        };
+        let csr = Csr { n_cols: self.n_genes, indptr, indices, values };
         for i in 0..csr.n_rows() {
             let row = csr.row(i).0;
             let in_range = row.last().is_none_or(|&last| (last as usize) < self.n_genes);

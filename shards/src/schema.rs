@@ -11,11 +11,14 @@
 //! | `gene_idx`, `count` | list\<uint32\>, list\<float\> | counts of all panel genes, ascending, no zeros |
 //! | `layer.<name>` | fixed-size list\<float, G\> | processed values of the selected genes |
 //! | `covariates` | fixed-size list\<float, E\> | there where E > 0: what models see and never predict |
-//! | `measured` | fixed-size list\<bool, G\> | count > 0 |
-//! | `neighbours` | fixed-size list\<int32, n\> | rows of this row group, nearest first; −1 is padding, and in halo rows |
+//! | `measured` | fixed-size list\<bool, G\> | there where G > 0: count > 0 |
+//! | `neighbours` | fixed-size list\<int32, n\> | there where n > 0: rows of this row group, nearest first; −1 is padding, and in halo rows |
 //! | `label.<name>` | string? | label columns as read |
-//! | `image` | struct? | reserved: bytes, channels, height, width, µm per pixel |
-//! | `niche` | int64? | reserved: niche of the record within its section |
+//! | `niche` | uint64? | there where niches are: the record's niche in the table `niche` |
+//! | `image` | struct? | there where pictures are: `bytes` [height, width, channels] u8, `channels`, `height`, `width`, `um_per_pixel`?; null in halo rows |
+//!
+//! Pixels are raw bytes in zstd pages, not PNG, and gene lists are two columns, not a list of structs: `benches/CROPS.md`
+//! has the figures.
 //!
 //! `measured` is a list of booleans and not packed bytes: Parquet stores a boolean in one bit anyway, and pyarrow,
 //! polars and DuckDB then read it without a decoder. Knows no file and no manifest.
@@ -43,17 +46,24 @@ pub struct RecordShape {
     pub layers: Vec<String>,
     /// Label columns, ascending.
     pub labels: Vec<String>,
+    /// Whether records name their niche.
+    pub niches: bool,
+    /// Whether records have pictures.
+    pub images: bool,
 }
 
 impl RecordShape {
-    /// Memory of decoded rows with every column, `nnz` counts and `text` bytes of names and labels among them.
-    pub fn decoded_bytes(&self, n_rows: usize, nnz: usize, text: usize) -> u64 {
+    /// Memory of decoded rows with every column, `nnz` counts, `text` bytes of names and labels and `pixels` bytes of pictures
+    /// among them.
+    pub fn decoded_bytes(&self, n_rows: usize, nnz: usize, text: usize, pixels: u64) -> u64 {
         // id 8, coordinates 16, row pointer 8, name 24; 24 more for each label
         let per_row = self.n_selected * (4 * self.layers.len() + 1)
             + 4 * (self.n_neighbours + self.n_covariates)
             + 56
-            + 24 * self.labels.len();
-        (n_rows * per_row + nnz * 8 + text) as u64
+            + 24 * self.labels.len()
+            + 9 * usize::from(self.niches)
+            + 25 * usize::from(self.images); // offset 4, channels 1, sides 8, scale 8, null flags
+        (n_rows * per_row + nnz * 8 + text) as u64 + pixels
     }
 }
 
@@ -75,21 +85,20 @@ pub(crate) fn element(data_type: DataType) -> FieldRef {
     Arc::new(Field::new("element", data_type, false))
 }
 
-/// The reserved image column: native pixels, resized at load.
-pub fn image_field() -> Field {
-    let fields = Fields::from(vec![
+/// Column of the pictures.
+pub const IMAGE: &str = "image";
+/// Column of the niches.
+pub const NICHE: &str = "niche";
+
+/// What a picture is made of.
+pub(crate) fn image_fields() -> Fields {
+    Fields::from(vec![
         Field::new("bytes", DataType::Binary, false),
         Field::new("channels", DataType::UInt8, false),
         Field::new("height", DataType::UInt32, false),
         Field::new("width", DataType::UInt32, false),
         Field::new("um_per_pixel", DataType::Float64, true),
-    ]);
-    Field::new("image", DataType::Struct(fields), true)
-}
-
-/// The reserved niche column.
-pub fn niche_field() -> Field {
-    Field::new("niche", DataType::Int64, true)
+    ])
 }
 
 /// Columns of a record, in file order.
@@ -116,13 +125,23 @@ pub fn record_schema(shape: &RecordShape) -> SchemaRef {
     if shape.n_covariates > 0 {
         fields.push(Field::new(COVARIATES, fixed(DataType::Float32, shape.n_covariates), false));
     }
-    fields.push(Field::new("measured", fixed(DataType::Boolean, shape.n_selected), false));
-    fields.push(Field::new("neighbours", fixed(DataType::Int32, shape.n_neighbours), false));
+    if shape.n_selected > 0 {
+        fields.push(Field::new("measured", fixed(DataType::Boolean, shape.n_selected), false));
+    }
+    if shape.n_neighbours > 0 {
+        fields.push(Field::new("neighbours", fixed(DataType::Int32, shape.n_neighbours), false));
+    }
     fields.extend(shape.labels.iter().map(|l| Field::new(label_column(l), DataType::Utf8, true)));
+    if shape.niches {
+        fields.push(Field::new(NICHE, DataType::UInt64, true));
+    }
+    if shape.images {
+        fields.push(Field::new(IMAGE, DataType::Struct(image_fields()), true));
+    }
     Arc::new(Schema::new(fields))
 }
 
-/// How columns are stored: zstd-1 throughout; dictionaries only where a word repeats; statistics only where a reader
+/// How columns are stored: zstd-1 throughout, pictures zstd-3 (a third smaller, as fast to decode); dictionaries only where a word repeats; statistics only where a reader
 /// can skip by them (ids and coordinates).
 pub fn writer_properties(shape: &RecordShape) -> WriterProperties {
     let path = |name: &str| ColumnPath::new(vec![name.to_owned()]);
@@ -139,6 +158,11 @@ pub fn writer_properties(shape: &RecordShape) -> WriterProperties {
         .set_column_encoding(list("gene_idx"), Encoding::DELTA_BINARY_PACKED);
     for name in ["section", "library_id", "donor_id", "split"] {
         builder = builder.set_column_dictionary_enabled(path(name), true);
+    }
+    if shape.images {
+        let pixels = ColumnPath::new(vec![IMAGE.to_owned(), "bytes".to_owned()]);
+        let level = ZstdLevel::try_new(3).expect("zstd has a level 3");
+        builder = builder.set_column_compression(pixels, Compression::ZSTD(level));
     }
     for label in &shape.labels {
         builder = builder.set_column_dictionary_enabled(path(&label_column(label)), true);

@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 
 use crate::matrix::Matrix;
+use crate::pictures::Pictures;
 
 /// A compressed sparse row matrix, `[n_rows, n_cols]`; column indices ascend inside a row and no stored value is zero.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -119,7 +120,7 @@ pub struct Section {
     pub donor_id: Option<String>,
     /// Where it was read from.
     pub source: PathBuf,
-    /// Format it was read as: `h5ad`, `space_ranger`, `synthetic`.
+    /// Format it was read as: `h5ad`, `space_ranger`, `merscope`, `synthetic`.
     pub format: &'static str,
     /// Names of the observations (barcodes), unique.
     pub obs_ids: Vec<String>,
@@ -139,6 +140,10 @@ pub struct Section {
     pub features: Vec<Features>,
     /// Low-resolution picture, if the input has one.
     pub image: Option<TissueImage>,
+    /// Where pictures of single cells can be cut from, where asked for.
+    pub pictures: Option<Pictures>,
+    /// Box around each cell's boundary in native units: least x, least y, greatest x, greatest y.
+    pub boxes: Option<Vec<[f64; 4]>>,
     /// Things the reader left out or corrected, each with its number, for the ledger.
     pub notes: Vec<String>,
 }

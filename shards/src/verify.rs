@@ -2,7 +2,7 @@
 //!
 //! Reads everything; what the reader checks on the way to a batch is a part of this.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use crate::durable::FileError;
 use crate::error::StoreError;
-use crate::manifest::{Manifest, RowGroupEntry};
+use crate::manifest::{Manifest, RowGroupEntry, TableKind};
 use crate::processed::Split;
 use crate::reader::Shards;
 use crate::schema::NO_ROW;
@@ -60,12 +60,40 @@ pub fn verify(dir: &Path) -> Result<VerifyReport, StoreError> {
         groups.extend(ids?);
     }
     check_ids(manifest, &groups)?;
+    check_niches(&shards, &groups)?;
+    let files = || manifest.tables.iter().flat_map(|t| &t.files);
+    for file in manifest.tables.iter().filter(|t| t.kind != TableKind::Obs).flat_map(|t| &t.files) {
+        check_file(dir, &file.name, file.bytes, &file.blake3)?;
+    }
     Ok(VerifyReport {
-        n_files: obs.files.len() + images.len(),
-        n_row_groups: obs.row_groups.len(),
+        n_files: files().count() + images.len(),
+        n_row_groups: manifest.tables.iter().map(|t| t.row_groups.len()).sum(),
         n_records: manifest.splits.iter().map(|s| s.n_records).sum(),
-        bytes: obs.files.iter().map(|f| f.bytes).chain(images.iter().map(|i| i.bytes)).sum(),
+        bytes: files().map(|f| f.bytes).chain(images.iter().map(|i| i.bytes)).sum(),
     })
+}
+
+/// A niche's members are records of its split, a niche is there once, and every tissue names niches of its split.
+fn check_niches(shards: &Shards, groups: &[Ids<'_>]) -> Result<(), StoreError> {
+    let Some(table) = shards.manifest().table(TableKind::Niche) else { return Ok(()) };
+    let damaged = |what: String| Err(StoreError::damaged(&table.files[0].name, None, what));
+    let mut seen = BTreeSet::new();
+    for split in [Split::Train, Split::Val, Split::Test] {
+        let records: BTreeSet<u64> =
+            groups.iter().filter(|g| g.entry.split == split).flat_map(|g| g.own.iter().copied()).collect();
+        let niches = shards.niches(split)?;
+        if let Some(id) = niches.members.iter().find(|&id| !records.contains(id)) {
+            return damaged(format!("member {id} of a niche is no record of split {}", split.as_str()));
+        }
+        if let Some(id) = niches.niche_ids.iter().find(|&&id| !seen.insert(id)) {
+            return damaged(format!("niche {id} is there twice"));
+        }
+        let of_split: BTreeSet<u64> = niches.niche_ids.iter().copied().collect();
+        if let Some(id) = shards.tissues(split)?.niches.iter().find(|&id| !of_split.contains(id)) {
+            return damaged(format!("niche {id} of a tissue is not in split {}", split.as_str()));
+        }
+    }
+    Ok(())
 }
 
 /// Ids of one row group, for the rules that reach over row groups.
@@ -96,7 +124,8 @@ fn check_shard(shards: &Shards, file: usize) -> Result<Vec<Ids<'_>>, StoreError>
     for &entry in &entries {
         ids.push(check_row_group(shards, entry)?);
     }
-    let footer = shards.footer(file)?;
+    let table = shards.manifest().tables.iter().position(|t| t.kind == TableKind::Obs).expect("checked when read");
+    let footer = shards.footer(table, file)?;
     let (name, n) = (&obs.files[file].name, footer.metadata().num_row_groups());
     if n != entries.len() || entries.iter().zip(0u32..).any(|(e, k)| e.index != k) {
         return Err(StoreError::damaged(name, None, format!("{n} row groups, the manifest lists {}", entries.len())));
@@ -131,7 +160,7 @@ fn check_row_group<'a>(shards: &'a Shards, entry: &'a RowGroupEntry) -> Result<I
         return damaged("a count is not finite".to_owned());
     }
 
-    let identity = ["section", "library_id", "split", "halo", "neighbours"].map(str::to_owned);
+    let identity = ["section", "library_id", "split", "halo"].map(str::to_owned);
     let (source, part) = shards.read_checked(entry)?;
     let batch = source.batch(part, &identity)?;
     let library_id = manifest.sections[entry.section as usize].library_id.as_str();
@@ -146,6 +175,11 @@ fn check_row_group<'a>(shards: &'a Shards, entry: &'a RowGroupEntry) -> Result<I
         return damaged(format!("rows marked halo are not those behind the {} own records", group.n_own));
     }
     let n_neighbours = manifest.n_neighbours as usize;
+    if n_neighbours == 0 {
+        return Ok(Ids { entry, own: own.to_vec(), halo: halo.to_vec() });
+    }
+    let (source, part) = shards.read_checked(entry)?;
+    let batch = source.batch(part, &["neighbours".to_owned()])?;
     let neighbours = source.fixed_numbers::<Int32Type>(&batch, "neighbours", n_neighbours)?;
     let gap = |row: &[i32]| row.windows(2).any(|w| w[0] == NO_ROW && w[1] != NO_ROW);
     if let Some(row) = neighbours.chunks(n_neighbours).position(gap) {

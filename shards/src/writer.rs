@@ -18,10 +18,11 @@ use crate::encode::{EncodedFile, encode_file};
 use crate::error::StoreError;
 use crate::layout::{FilePlan, plan, shape_of};
 use crate::manifest::{
-    CountFacts, FileEntry, ImageEntry, MANIFEST_FILE, Manifest, ORDER_VERSION, RowGroupEntry, SCHEMA_VERSION,
-    STEP_VERSION, SectionEntry, SplitEntry, Table, TableKind,
+    CountFacts, CropFacts, FileEntry, ImageEntry, MANIFEST_FILE, Manifest, ORDER_VERSION, RowGroupEntry,
+    SCHEMA_VERSION, STEP_VERSION, SectionEntry, SplitEntry, Table, TableKind,
 };
 use crate::processed::{Processed, Split};
+use crate::tables;
 use crate::verify::verify;
 
 /// Name of the list of finished files, there until the manifest is.
@@ -127,6 +128,17 @@ pub(crate) fn write_watched(
 
     let journal = journal.into_inner().expect("no writer panics");
     let table = obs_table(&files, journal);
+    let splits = split_entries(&table);
+    let mut tables = vec![table];
+    for (kind, files) in tables::encode(processed)? {
+        let mut table = Table { kind, files: Vec::new(), row_groups: Vec::new() };
+        for EncodedFile { bytes, file, row_groups } in files {
+            write_file(&file.name, &bytes)?;
+            table.files.push(file);
+            table.row_groups.extend(row_groups);
+        }
+        tables.push(table);
+    }
     let manifest = Manifest {
         schema_version: SCHEMA_VERSION,
         order_version: ORDER_VERSION,
@@ -140,11 +152,12 @@ pub(crate) fn write_watched(
         layers: shape.layers.clone(),
         labels: shape.labels.clone(),
         covariates: processed.covariates.clone(),
+        crops: crop_facts(processed),
         panel: processed.panel.clone(),
         summary: processed.summary,
         sections,
-        splits: split_entries(&table),
-        tables: vec![table],
+        splits,
+        tables,
         ledger: processed.ledger.clone(),
     };
     write_file(MANIFEST_FILE, &manifest.to_json())?;
@@ -285,6 +298,12 @@ fn section_entries(processed: &Processed) -> Vec<SectionEntry> {
     processed.sections.iter().enumerate().map(entry).collect()
 }
 
+fn crop_facts(processed: &Processed) -> Option<CropFacts> {
+    let crops: Vec<_> = processed.sections.iter().filter_map(|s| s.crops.as_ref()).collect();
+    let channels = crops.first()?.pictures.channels();
+    Some(CropFacts { channels, rules: crops.iter().map(|c| c.rule.clone()).collect(), encoding: "raw".to_owned() })
+}
+
 fn count_facts(processed: &Processed) -> CountFacts {
     let integer = processed.pieces.iter().all(|p| p.counts.values.iter().all(|v| v.fract() == 0.0));
     CountFacts { dtype: "float32".to_owned(), integer }
@@ -318,6 +337,11 @@ fn input_hash(processed: &Processed, sections: &[SectionEntry], config_toml: &st
         (&processed.panel, sections, &processed.ledger),
     );
     text(&mut hasher, &serde_json::to_string(&header).expect("strings, numbers and lists always serialise"));
+    for crops in processed.sections.iter().filter_map(|s| s.crops.as_ref()) {
+        crops.pictures.files().iter().for_each(|file| text(&mut hasher, &format!("{} {:?}", file.blake3, file.range)));
+        text(&mut hasher, &format!("{:?} {:?}", crops.pictures.channels(), crops.um_per_pixel));
+        numbers(&mut hasher, crops.windows.iter().flat_map(|w| [w.row, w.column, w.side.into()]).map(i64::to_le_bytes));
+    }
     for piece in &processed.pieces {
         text(&mut hasher, &format!("{} {} {:?}", piece.section, piece.split.as_str(), piece.donor_id));
         numbers(&mut hasher, piece.rows.iter().map(|v| v.to_le_bytes()));

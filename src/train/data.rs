@@ -130,7 +130,7 @@ impl ValData {
 }
 
 fn open(shards: &Arc<Shards>, split: Split, config: &TrainConfig, task: &Task) -> Result<Loader, TrainError> {
-    let columns = Columns { counts: false, names: false, layers: vec![task.layer().to_owned()], covariates: true };
+    let columns = Columns { layers: vec![task.layer().to_owned()], covariates: true, ..Columns::default() };
     Ok(Loader::new(Arc::clone(shards), split, columns, config.data.window_bytes)?)
 }
 

@@ -9,7 +9,7 @@ use super::counts_window::CountsWindow;
 use super::data_frame::DataFrame;
 use super::error::IngestError;
 use super::h5::{H5File, Node};
-use super::{Format, detect, h5ad, space_ranger, tenx_h5};
+use super::{Format, detect, h5ad, merscope, space_ranger, tenx_h5};
 
 /// A matrix of the input.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -61,6 +61,7 @@ pub struct Description {
 pub fn describe(path: &Path) -> Result<Description, IngestError> {
     match detect(path)? {
         Format::H5ad => describe_h5ad(path),
+        Format::Merscope => merscope::describe(path),
         Format::TenxMatrix => describe_tenx(path, path, None),
         Format::SpaceRanger => {
             let outs = space_ranger::outs_folder(path).expect("detect found it");

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use crate::pictures::PictureError;
+
 /// Why an input could not be read as a tissue section.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -24,7 +26,7 @@ pub enum IngestError {
         source: std::io::Error,
     },
     /// Not a format we know.
-    #[error("{path}: {found}; expected an AnnData .h5ad file or a Space Ranger `outs` folder")]
+    #[error("{path}: {found}; expected an AnnData .h5ad file, a Space Ranger `outs` folder or a MERSCOPE folder")]
     UnknownFormat {
         /// Input.
         path: PathBuf,
@@ -188,6 +190,45 @@ pub enum IngestError {
         names: String,
         /// More to know.
         advice: &'static str,
+    },
+    /// An image of cells that cannot be read.
+    #[error(transparent)]
+    Picture(#[from] PictureError),
+    /// A mosaic's scale that contradicts its extent.
+    #[error(
+        "{path}: {stated} µm per pixel, but a bounding box of {width_um:.1} × {height_um:.1} µm on {width} × {height} pixels \
+         is {measured:.4}; if the mosaics were made smaller after the export, set `input.mosaic_scale = \"bbox\"`"
+    )]
+    MosaicScale {
+        /// Manifest or transform.
+        path: PathBuf,
+        /// What it says.
+        stated: f64,
+        /// The box's width.
+        width_um: f64,
+        /// The box's height.
+        height_um: f64,
+        /// The mosaic's width.
+        width: u32,
+        /// The mosaic's height.
+        height: u32,
+        /// Box over size.
+        measured: f64,
+    },
+    /// Cells of one table that the other lacks.
+    #[error(
+        "{path}: {n} cell(s) without {what}, first: {first}; are the tables of one export? `input.on_bad_cell = \"skip\"` \
+         leaves them out and counts them"
+    )]
+    CellWithout {
+        /// Table that lacks them.
+        path: PathBuf,
+        /// `counts` or `place`.
+        what: &'static str,
+        /// How many.
+        n: usize,
+        /// The first few.
+        first: String,
     },
     /// The file could not be written.
     #[error("{path}: cannot be written: {fact}")]

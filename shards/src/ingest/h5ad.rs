@@ -4,12 +4,13 @@
 
 use std::path::Path;
 
+use super::beside;
 use super::checks::{self, Named};
 use super::counts_window::CountsWindow;
 use super::data_frame::{Column, DataFrame};
 use super::error::IngestError;
 use super::h5::{Element, H5File, Node};
-use super::options::{CountsFrom, IngestOptions};
+use super::options::{CountsFrom, Images, IngestOptions};
 use super::visium::{self, ScaleFactors};
 use crate::processed::Matrix;
 use crate::section::{Features, Gene, ObsLabels, Section, TissueImage};
@@ -32,7 +33,10 @@ pub(super) fn read(path: &Path, options: &IngestOptions) -> Result<Section, Inge
     checks::unique(path, "observation", obs_ids.iter().map(String::as_str))?;
     checks::unique(path, "gene", genes.iter().map(|g| g.id.as_str()))?;
 
-    let xy = coordinates(&h5, &options.spatial_key, obs_ids.len())?;
+    let xy = match &options.xy_columns {
+        Some(columns) => coordinates_in_obs(&h5, &obs, columns)?,
+        None => coordinates(&h5, &options.spatial_key, obs_ids.len())?,
+    };
     checks::finite(path, &obs_ids, &xy)?;
     let features = features(&h5, &options.features, xy.len())?;
     let matrix = CountsWindow::open(&h5, &source.node, obs_ids.len(), genes.len())?;
@@ -52,6 +56,10 @@ pub(super) fn read(path: &Path, options: &IngestOptions) -> Result<Section, Inge
         None => Slide::default(),
     };
     let um_per_unit = options.um_per_unit.or_else(|| visium::um_per_unit(&slide.scale, array_row_col.as_deref(), &xy));
+    let pictures = match options.images {
+        Images::None => None,
+        Images::Auto => Some(beside::pictures(path, options.image_scale)?),
+    };
     let section = Section {
         library_id: choice.library_id,
         donor_id,
@@ -66,6 +74,8 @@ pub(super) fn read(path: &Path, options: &IngestOptions) -> Result<Section, Inge
         labels,
         features,
         image: slide.image,
+        pictures,
+        boxes: None,
         notes,
     };
     Ok(match choice.rows {
@@ -224,6 +234,26 @@ fn coordinates(h5: &H5File, key: &str, n_obs: usize) -> Result<Vec<[f64; 2]>, In
             Ok(x.iter().zip(y).map(|(&x, &y)| [x, y]).collect())
         }
     }
+}
+
+/// Two numeric columns of `obs`: x, then y.
+fn coordinates_in_obs(h5: &H5File, obs: &DataFrame, names: &[String; 2]) -> Result<Vec<[f64; 2]>, IngestError> {
+    let column = |name: &String| -> Result<Vec<f64>, IngestError> {
+        if !obs.columns.contains(name) {
+            return Err(IngestError::Absent {
+                path: h5.path().into(),
+                node: format!("obs/{name}"),
+                advice: format!("input.xy_columns names x, then y; obs has [{}]", obs.columns.join(", ")),
+            });
+        }
+        match obs.column(h5, name)? {
+            Column::Floats(values) => Ok(values),
+            Column::Ints(values) => Ok(values.into_iter().map(|v| v.map_or(f64::NAN, |i| i as f64)).collect()),
+            _ => Err(h5.unsupported(&format!("obs/{name}"), "holds no numbers (input.xy_columns)")),
+        }
+    };
+    let [x, y] = names;
+    Ok(column(x)?.into_iter().zip(column(y)?).map(|(x, y)| [x, y]).collect())
 }
 
 type Lattice = Option<Vec<[i32; 2]>>;
@@ -385,6 +415,7 @@ fn cut(section: Section, rows: &[u32]) -> Section {
         array_row_col: section.array_row_col.as_ref().map(|a| take(a, rows)),
         labels: section.labels.iter().map(label).collect(),
         features: section.features.iter().map(features).collect(),
+        boxes: section.boxes.as_ref().map(|b| take(b, rows)),
         notes,
         ..section
     }

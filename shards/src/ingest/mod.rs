@@ -1,10 +1,11 @@
 //! Instrument files to sections: one file per format, one `match` here.
 //!
 //! Knows no filter, no layer and no tensor. `h5` reads HDF5 behind guards; `data_frame` and `counts_window` are what
-//! formats in HDF5 share; `checks` is what every section must hold. A new format is one file, a variant of [`Format`]
+//! formats in HDF5 share; `beside` finds an image beside a file; `checks` is what every section must hold. A new format is one file, a variant of [`Format`]
 //! and its lines in [`detect`] and [`read_section`].
 
 mod anndata;
+mod beside;
 mod checks;
 mod counts_window;
 mod data_frame;
@@ -13,9 +14,11 @@ mod error;
 mod h5;
 mod h5ad;
 pub mod h5ad_write;
+mod merscope;
 mod options;
 mod space_ranger;
 pub mod synthetic;
+pub mod synthetic_cells;
 mod tenx_h5;
 mod visium;
 
@@ -26,7 +29,7 @@ pub use data_frame::{Column, DataFrame};
 pub use describe::{Description, describe};
 pub use error::IngestError;
 pub use h5::{Attr, Element, Extent, H5File, Node};
-pub use options::{CountsFrom, IngestOptions};
+pub use options::{CountsFrom, Images, IngestOptions, MosaicScale, OnBadCell};
 
 use crate::section::Section;
 
@@ -37,16 +40,19 @@ pub enum Format {
     H5ad,
     /// Space Ranger's `outs` folder.
     SpaceRanger,
+    /// A MERSCOPE (Vizgen) export: tables of cells and `images/`.
+    Merscope,
     /// A 10x matrix alone: has no places, so it can be described but is no section.
     TenxMatrix,
 }
 
 impl Format {
-    /// `h5ad`, `space_ranger` or `tenx_matrix`.
+    /// `h5ad`, `space_ranger`, `merscope` or `tenx_matrix`.
     pub fn as_str(self) -> &'static str {
         match self {
             Format::H5ad => "h5ad",
             Format::SpaceRanger => "space_ranger",
+            Format::Merscope => "merscope",
             Format::TenxMatrix => "tenx_matrix",
         }
     }
@@ -63,7 +69,8 @@ pub fn detect(path: &Path) -> Result<Format, IngestError> {
     if meta.is_dir() {
         return match space_ranger::outs_folder(path) {
             Some(_) => Ok(Format::SpaceRanger),
-            None => unknown("a folder without `spatial/` beside a matrix".into()),
+            None if merscope::is_export(path) => Ok(Format::Merscope),
+            None => unknown("a folder without `spatial/` beside a matrix, and without `cell_by_gene.csv`".into()),
         };
     }
     let h5 = H5File::open(path)?;
@@ -84,6 +91,7 @@ pub fn read_section(path: &Path, options: &IngestOptions) -> Result<Section, Ing
     match detect(path)? {
         Format::H5ad => h5ad::read(path, options),
         Format::SpaceRanger => space_ranger::read(path, options),
+        Format::Merscope => merscope::read(path, options),
         Format::TenxMatrix => Err(IngestError::NoPositions { path: path.into() }),
     }
 }

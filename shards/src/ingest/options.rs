@@ -29,6 +29,53 @@ pub struct IngestOptions {
     pub donor_column: Option<String>,
     /// µm per native unit, where the file does not tell.
     pub um_per_unit: Option<f64>,
+    /// Two numeric columns of `obs` with the coordinates, x (column of the image) first, instead of `spatial_key`.
+    pub xy_columns: Option<[String; 2]>,
+    /// Whether pictures of single cells can be cut.
+    pub images: Images,
+    /// For an `.h5ad` and an image: pixels of the image per native unit.
+    pub image_scale: f64,
+    /// For a bundle with mosaics: stains that become channels, in this order; a name also takes its numbered stains
+    /// (`Cellbound` takes `Cellbound1`). Empty: DAPI, PolyT, Cellbound, those that there are; else all in order of name.
+    pub image_channels: Vec<String>,
+    /// For a bundle with mosaics: where µm per pixel come from.
+    pub mosaic_scale: MosaicScale,
+    /// What to do with a cell of a bundle that lacks its counts or its place.
+    pub on_bad_cell: OnBadCell,
+}
+
+/// Where pictures of cells come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Images {
+    /// None are cut.
+    #[default]
+    None,
+    /// The image beside an `.h5ad` (same name, `.tif`, `.tiff`, `.png`, `.jpg` or `.jpeg`); the mosaics of a bundle. An input
+    /// without one is an error.
+    Auto,
+}
+
+/// Where the scale of a mosaic comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MosaicScale {
+    /// `micron_to_mosaic_pixel_transform.csv` or `manifest.json`; an error where it does not fit the mosaics.
+    #[default]
+    Manifest,
+    /// The bounding box of `manifest.json` over the size of the mosaics: for mosaics made smaller afterwards.
+    Bbox,
+}
+
+/// What to do with a cell that cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnBadCell {
+    /// An error that names it.
+    #[default]
+    Stop,
+    /// It is left out, counted and named.
+    Skip,
 }
 
 impl Default for IngestOptions {
@@ -43,6 +90,12 @@ impl Default for IngestOptions {
             gene_symbol_column: None,
             donor_column: None,
             um_per_unit: None,
+            xy_columns: None,
+            images: Images::None,
+            image_scale: 1.0,
+            image_channels: Vec::new(),
+            mosaic_scale: MosaicScale::Manifest,
+            on_bad_cell: OnBadCell::Stop,
         }
     }
 }

@@ -64,6 +64,8 @@ pub(super) fn read(path: &Path, options: &IngestOptions) -> Result<Section, Inge
         labels: Vec::new(),
         features: Vec::new(),
         image: picture(&spatial, &scale)?,
+        pictures: None,
+        boxes: None,
         notes,
     })
 }

@@ -168,6 +168,8 @@ pub fn synthesize(spec: &SyntheticSpec) -> Synthetic {
         }],
         features: Vec::new(),
         image: None,
+        pictures: None,
+        boxes: None,
         notes: Vec::new(),
     };
     Synthetic { section, expected }
@@ -287,7 +289,7 @@ fn counts(key: DrawKey, n_obs: usize, expected: &[f64]) -> Csr {
 }
 
 /// A Poisson count as the sum of counts of mean at most 30, each by inversion of its distribution function.
-fn poisson(mean: f64, uniform_of_piece: impl Fn(u32) -> f64) -> u32 {
+pub(super) fn poisson(mean: f64, uniform_of_piece: impl Fn(u32) -> f64) -> u32 {
     let n_pieces = (mean / 30.0).ceil().max(1.0) as u32;
     let mean = mean / f64::from(n_pieces);
     (0..n_pieces)
@@ -308,7 +310,7 @@ fn poisson(mean: f64, uniform_of_piece: impl Fn(u32) -> f64) -> u32 {
 }
 
 /// 53 bits of two words as a uniform in [0, 1).
-fn unit(high: u32, low: u32) -> f64 {
+pub(super) fn unit(high: u32, low: u32) -> f64 {
     (((u64::from(high) << 32) | u64::from(low)) >> 11) as f64 / 9_007_199_254_740_992.0
 }
 

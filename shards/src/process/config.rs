@@ -9,6 +9,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::combat::Combat;
 use super::error::ProcessError;
+use super::niches::{self, NicheKind};
+use crate::ingest::OnBadCell;
 
 /// `[filter]`: which observations and genes stay (`spared.md` §1, §2, §5).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,7 +24,10 @@ pub struct FilterConfig {
     pub gene_min: f64,
     /// A gene stays if its total over all kept observations is below this. Default 1,000,000.
     pub gene_max: f64,
-    /// Genes, sorted by expressed fraction, stay while the mean global fraction of those kept is at least this. Default 0.7.
+    /// A gene stays if at least this many kept observations have a count of it. Default 0.
+    pub gene_min_obs: u32,
+    /// Genes, sorted by expressed fraction, stay while the mean global fraction of those kept is at least this; 0 keeps all.
+    /// Default 0.7.
     pub real_data_percentage: f64,
     /// Whether genes without a length leave before that prefix is taken; the published pipeline drops them at TPM, after it
     /// (muscle Vis5A: 566 genes chosen and 551 left, of a mean fraction below the bound, against 533). Default true.
@@ -43,6 +48,7 @@ impl Default for FilterConfig {
             cell_max: 1_000_000.0,
             gene_min: 10.0,
             gene_max: 1_000_000.0,
+            gene_min_obs: 0,
             real_data_percentage: 0.7,
             lengths_before_prefix: true,
             top_moran: TopMoran::Auto,
@@ -130,15 +136,34 @@ pub struct ProcessConfig {
     pub combat: Combat,
     /// What a batch is: `"section"` or `"donor"`. Default `"section"`.
     pub combat_key: CombatKey,
-    /// Neighbours stored per observation. Default 18.
+    /// Neighbours stored per observation; 0 stores none. Default 18.
     pub n_neighbours: u32,
     /// `"knn"`: the nearest ones; `"hex_hops"`: those within two lattice steps, padded. Default `"knn"`.
     pub neighbourhood: Neighbourhood,
     /// Features of every observation's picture by random convolutions (a stand-in for a trained encoder, `process::picture`).
     /// Default 0: none.
     pub picture_features: u32,
-    /// Layers stored. Default `log1p` and `d_log1p`.
+    /// Layers stored. Default `log1p` and `d_log1p`. Empty: counts are all that is stored, no gene is chosen, nothing is
+    /// normalised or completed.
     pub layers: Vec<Layer>,
+    /// Side of a cell's picture, µm. Without it and `crop_px` it follows the cell's boundary, or is 64 pixels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub crop_um: Option<f64>,
+    /// Side of a cell's picture, pixels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub crop_px: Option<u32>,
+    /// What to do with a cell that its picture does not show: `"stop"` or `"skip"`. Default `"stop"`.
+    pub on_bad_crop: OnBadCell,
+    /// Niches: `"none"`, `"grid"` or `"nearest"`. Default `"none"`.
+    pub niches: NicheKind,
+    /// Side of a niche's square, µm. Default 54.4 (256 pixels of a Xenium image).
+    pub niche_um: f64,
+    /// Side of a tissue's square, µm, a multiple of `niche_um`. Default 217.6.
+    pub tissue_um: f64,
+    /// Cells of a niche of the nearest. Default 16.
+    pub niche_cells: u32,
+    /// A niche has at least this many cells. Default 1.
+    pub niche_min_cells: u32,
 }
 
 impl Default for ProcessConfig {
@@ -154,6 +179,14 @@ impl Default for ProcessConfig {
             neighbourhood: Neighbourhood::Knn,
             picture_features: 0,
             layers: vec![Layer::Log1p, Layer::DLog1p],
+            crop_um: None,
+            crop_px: None,
+            on_bad_crop: OnBadCell::Stop,
+            niches: NicheKind::None,
+            niche_um: 54.4,
+            tissue_um: 217.6,
+            niche_cells: 16,
+            niche_min_cells: 1,
         }
     }
 }
@@ -300,11 +333,9 @@ pub enum SplitKind {
 /// Refuses keys outside their meaning.
 pub(super) fn check(filter: &FilterConfig, config: &ProcessConfig, split: &SplitConfig) -> Result<(), ProcessError> {
     let refuse = |key, problem: String| Err(ProcessError::Config { key, problem });
-    if !(filter.real_data_percentage > 0.0 && filter.real_data_percentage <= 1.0) {
-        return refuse(
-            "filter.real_data_percentage",
-            format!("{} is not a share above 0 and at most 1", filter.real_data_percentage),
-        );
+    if !(0.0..=1.0).contains(&filter.real_data_percentage) {
+        let problem = format!("{} is not a share from 0 to 1", filter.real_data_percentage);
+        return refuse("filter.real_data_percentage", problem);
     }
     if !(0.0..=1.0).contains(&filter.max_genes_lost) {
         return refuse("filter.max_genes_lost", format!("{} is not a share from 0 to 1", filter.max_genes_lost));
@@ -319,12 +350,17 @@ pub(super) fn check(filter: &FilterConfig, config: &ProcessConfig, split: &Split
     if config.hops == 0 || config.hops > 16 {
         return refuse("process.hops", format!("{} is not from 1 to 16", config.hops));
     }
-    if config.n_neighbours == 0 || config.n_neighbours > 1024 {
-        return refuse("process.n_neighbours", format!("{} is not from 1 to 1024", config.n_neighbours));
+    if config.n_neighbours > 1024 {
+        return refuse("process.n_neighbours", format!("{} is not from 0 to 1024", config.n_neighbours));
     }
-    if config.layers.is_empty() {
-        return refuse("process.layers", "name at least one of log1p, d_log1p, deltas, d_deltas".to_string());
+    if config.layers.is_empty() && filter.context_genes > 0 {
+        let problem = "are chosen after the genes of the layers, and there are no layers".to_string();
+        return refuse("filter.context_genes", problem);
     }
+    if config.crop_um.is_some() && config.crop_px.is_some() {
+        return refuse("process.crop_px", "and process.crop_um are two words for one thing: set one".to_string());
+    }
+    niches::check(config)?;
     if let Some(layer) = config.layers.iter().find(|layer| layer.is_corrected() && config.combat == Combat::None) {
         let problem = format!("{} needs process.combat = \"standard\" or \"combat_0_3_3\"", layer.as_str());
         return refuse("process.layers", problem);

@@ -12,7 +12,7 @@ use crate::section::{Features, Section};
 /// Fills `Piece::covariates` and gives the names of the columns.
 ///
 /// Context genes have the values of `d_log1p` (batch correction is for the layers); features are standardised per section over
-/// all its observations, so that two instruments can be told apart by nothing but shape.
+/// all its observations (without layers there are no context genes), so that two instruments can be told apart by nothing but shape.
 pub(super) fn attach(
     sections: &[Section],
     pieces: &mut [Piece],
@@ -29,10 +29,10 @@ pub(super) fn attach(
             expected: names.len(),
         });
     }
-    for (piece, whole) in pieces.iter_mut().zip(whole) {
+    for (at, piece) in pieces.iter_mut().enumerate() {
         let mut values = Vec::with_capacity(piece.n_obs() * (panel.context.len() + names.len()));
         for (i, &row) in piece.rows.iter().enumerate() {
-            values.extend(panel.context.iter().map(|&gene| whole.d_log1p.row(i)[gene as usize]));
+            values.extend(panel.context.iter().map(|&gene| whole[at].d_log1p.row(i)[gene as usize]));
             values.extend_from_slice(features[piece.section as usize].1.row(row as usize));
         }
         piece.covariates = Matrix { n_cols: panel.context.len() + names.len(), values };

@@ -40,6 +40,35 @@ pub enum ProcessError {
         /// Second coordinate.
         y: f64,
     },
+    /// Cells that no picture shows.
+    #[error("section `{library_id}`: {n} cell(s) without a picture, first `{obs_id}`: {reason}; {advice}")]
+    NoCrop {
+        /// Section.
+        library_id: String,
+        /// First cell.
+        obs_id: String,
+        /// How many.
+        n: usize,
+        /// Why the first has none.
+        reason: String,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// Sections whose pictures differ in channels.
+    #[error(
+        "section `{library_id}` has pictures with channels {channels}, section `{first}` {expected}: give all sections the \
+         same (input.images, input.image_channels)"
+    )]
+    Channels {
+        /// Section.
+        library_id: String,
+        /// Its channels.
+        channels: String,
+        /// First section.
+        first: String,
+        /// Its channels.
+        expected: String,
+    },
     /// Nothing is shared by all sections.
     #[error(
         "the {n_sections} sections have no gene in common (first ids: {examples}): are they of one species and one kind of identifier?"

@@ -17,6 +17,17 @@ pub fn genes_between(counts: &[Csr], min: f64, max: f64) -> Vec<u32> {
     keep(&gene_totals(counts), |total| min < total && total < max)
 }
 
+/// Those of `genes` that at least `min_obs` observations of all sections have a count of.
+pub fn genes_in(counts: &[Csr], genes: &[u32], min_obs: u32) -> Vec<u32> {
+    let mut n_obs = vec![0u32; counts.first().map_or(0, |c| c.n_cols)];
+    for section in counts {
+        for &column in &section.indices {
+            n_obs[column as usize] += 1;
+        }
+    }
+    genes.iter().copied().filter(|&gene| n_obs[gene as usize] >= min_obs).collect()
+}
+
 /// Total of every gene over all sections, f64, in the order sections and rows come.
 pub fn gene_totals(counts: &[Csr]) -> Vec<f64> {
     let mut totals = vec![0.0; counts.first().map_or(0, |c| c.n_cols)];
@@ -57,6 +68,13 @@ mod tests {
         let a = csr(&[&[6.0, 10.0, 0.0]]);
         let b = csr(&[&[5.0, 0.0, 100.0]]);
         assert_eq!(genes_between(&[a, b], 10.0, 100.0), [0]);
+    }
+
+    #[test]
+    fn a_gene_is_counted_in_enough_observations() {
+        let counts = [csr(&[&[6.0, 1.0, 0.0], &[0.0, 1.0, 0.0]]), csr(&[&[0.0, 1.0, 3.0]])];
+        assert_eq!(genes_in(&counts, &[0, 1, 2], 2), [1]);
+        assert_eq!(genes_in(&counts, &[0, 2], 1), [0, 2]);
     }
 
     #[test]

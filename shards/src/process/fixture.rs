@@ -32,6 +32,8 @@ pub(crate) fn section(library_id: &str, genes: &[&str], rows: &[&[f32]]) -> Sect
         labels: Vec::new(),
         features: Vec::new(),
         image: None,
+        pictures: None,
+        boxes: None,
         notes: Vec::new(),
     }
 }

@@ -3,7 +3,7 @@
 //! Nothing but the batch correction and the training mean crosses a piece.
 
 use super::combat::{self, Combat};
-use super::config::{CombatKey, Layer, NearestGraph, Neighbourhood, Normalize, ProcessConfig};
+use super::config::{CombatKey, Layer, NearestGraph, Normalize, ProcessConfig};
 use super::error::ProcessError;
 use super::neighbours;
 use super::{deltas, ledger, median, moran, tpm};
@@ -42,7 +42,7 @@ pub(super) fn moran_scores(pieces: &[Piece], layers: &[WholeLayers], graph: Near
     moran::mean_over_pieces(&of_pieces)
 }
 
-/// Cuts the layers to the selected genes and adds what the configuration asks for, `measured` and the neighbours; gives the
+/// Cuts the layers to the selected genes and adds what the configuration asks for and `measured`; gives the
 /// batch correction, where there is one.
 pub(super) fn attach(
     pieces: &mut [Piece],
@@ -69,12 +69,7 @@ pub(super) fn attach(
             piece.layers.insert(layer.as_str().to_string(), values);
         }
     }
-    let n = config.n_neighbours as usize;
     for (piece, log1p) in pieces.iter_mut().zip(&log1p) {
-        piece.neighbours = match config.neighbourhood {
-            Neighbourhood::Knn => neighbours::knn(&piece.xy, n),
-            Neighbourhood::HexHops => neighbours::hex_hops(&piece.xy, n),
-        };
         piece.measured = Matrix { n_cols: selected.len(), values: log1p.values.iter().map(|&v| v != 0.0).collect() };
     }
     Ok(correction.0.map(|(panel, _)| panel))

@@ -1,5 +1,8 @@
 //! Sections → processed pieces: filters, fractions, TPM, log2, median completion, Moran's I, layers, neighbours.
 //!
+//! Without layers the middle is passed over: cells keep the counts of the genes that pass the filters, and get niches and
+//! windows of their pictures.
+//!
 //! Knows no file and no tensor; every step is a pure function in the file of its name, and [`process`] runs them in the order
 //! of `spared.md` §0, lengths before the prefix. What a step drops is in the ledger with its reason and all names.
 
@@ -7,6 +10,7 @@ mod align;
 pub mod combat;
 mod config;
 pub mod covariates;
+mod crops;
 pub mod deltas;
 mod error;
 pub mod filter;
@@ -20,6 +24,7 @@ pub mod lengths;
 pub mod median;
 pub mod moran;
 pub mod neighbours;
+mod niches;
 pub mod picture;
 mod pieces;
 pub mod split;
@@ -34,13 +39,16 @@ pub use config::{
 pub use error::ProcessError;
 pub use hops::HopWindows;
 pub use layers::batch_name;
+pub use niches::NicheKind;
 
 use std::collections::BTreeSet;
 
 use lengths::Species;
 
+use crate::ingest::OnBadCell;
 use crate::panel::{Ledger, Panel, PanelGene};
-use crate::processed::{Piece, Processed, SectionFacts, Summary};
+use crate::pictures::Cover;
+use crate::processed::{Crops, Piece, Processed, SectionFacts, Summary};
 use crate::section::{Csr, Gene, Section};
 
 /// Runs the whole pipeline on the sections of a data set, in their order (the ordinal of a section is its position).
@@ -63,27 +71,30 @@ pub fn process(
     }
     let aligned = align(&sections, filter.max_genes_lost, &mut ledger)?;
     let missing_before = share_of_zeros(&aligned.counts);
+    let crops = plan_crops(&sections, config)?;
     let mut kept = Kept::all(&sections, aligned);
+    kept.drop_obs_without_picture(&sections, &crops, config.on_bad_crop, &mut ledger)?;
     kept.drop_obs_by_total(&sections, filter, &mut ledger)?;
     let fractions = fractions::expressed(&kept.counts);
     let species = Species::of_ids(kept.genes.iter().map(|gene| gene.id.as_str()));
-    let genes = kept.choose_genes(filter, config.normalize, species, &fractions, &mut ledger)?;
+    let genes = kept.choose_genes(filter, uses_lengths(config), species, &fractions, &mut ledger)?;
     kept.keep_genes(&genes);
     kept.drop_empty_obs(&sections, &mut ledger)?;
-    let mut panel = panel_of(&genes, &kept.genes, &fractions, species, config.normalize);
+    let mut panel = panel_of(&genes, &kept.genes, &fractions, species, uses_lengths(config));
 
     let mut pieces = pieces::cut(&sections, &kept, &rule, split, &mut ledger);
     pieces::check_sizes(&pieces, config)?;
-    let layers = layers::complete(&pieces, &panel, config);
-    let scores = layers::moran_scores(&pieces, &layers, config.moran_graph);
-    for (gene, score) in panel.genes.iter_mut().zip(scores.iter()) {
-        gene.moran = *score;
+    let whole = if config.layers.is_empty() { Vec::new() } else { layers::complete(&pieces, &panel, config) };
+    if !whole.is_empty() {
+        choose_by_moran(&mut panel, &pieces, &whole, filter, config);
     }
-    panel.selected = moran::top(&scores, filter.top_moran.resolve(scores.len()));
-    panel.context =
-        moran::top(&scores, panel.selected.len() + filter.context_genes as usize).split_off(panel.selected.len());
-    let covariates = covariates::attach(&sections, &mut pieces, &layers, &panel, config)?;
-    panel.combat = layers::attach(&mut pieces, layers, &panel.selected, config, &mut ledger)?;
+    let covariates = covariates::attach(&sections, &mut pieces, &whole, &panel, config)?;
+    if !whole.is_empty() {
+        panel.combat = layers::attach(&mut pieces, whole, &panel.selected, config, &mut ledger)?;
+    }
+    neighbours::attach(&mut pieces, config);
+    niches::attach(&mut pieces, config)?;
+    note_padded(&pieces, &crops, &mut ledger);
     tracing::info!(
         genes = panel.genes.len(),
         selected = panel.selected.len(),
@@ -93,7 +104,63 @@ pub fn process(
     );
     let summary = summary(&sections, &pieces, missing_before);
     tracing::info!(%summary);
-    Ok(Processed { panel, sections: sections.into_iter().map(facts).collect(), pieces, ledger, summary, covariates })
+    let sections = sections.into_iter().zip(crops).map(|(section, crops)| facts(section, crops)).collect();
+    Ok(Processed { panel, sections, pieces, ledger, summary, covariates })
+}
+
+/// TPM is per base; counts need no lengths.
+fn uses_lengths(config: &ProcessConfig) -> bool {
+    config.normalize == Normalize::Tpm && !config.layers.is_empty()
+}
+
+/// The genes of the layers and those after them, by Moran's I on the completed layer.
+fn choose_by_moran(
+    panel: &mut Panel,
+    pieces: &[Piece],
+    whole: &[layers::WholeLayers],
+    filter: &FilterConfig,
+    config: &ProcessConfig,
+) {
+    let scores = layers::moran_scores(pieces, whole, config.moran_graph);
+    for (gene, score) in panel.genes.iter_mut().zip(scores.iter()) {
+        gene.moran = *score;
+    }
+    panel.selected = moran::top(&scores, filter.top_moran.resolve(scores.len()));
+    panel.context =
+        moran::top(&scores, panel.selected.len() + filter.context_genes as usize).split_off(panel.selected.len());
+}
+
+/// Windows of every section's pictures: all sections have pictures of the same channels, or none has.
+fn plan_crops(sections: &[Section], config: &ProcessConfig) -> Result<Vec<Option<Crops>>, ProcessError> {
+    let all: Vec<Option<Crops>> = sections.iter().map(|s| crops::plan(s, config)).collect::<Result<_, _>>()?;
+    let channels = |crops: &Option<Crops>| crops.as_ref().map(|c| c.pictures.channels());
+    let first = channels(&all[0]);
+    match all.iter().position(|crops| channels(crops) != first) {
+        None => Ok(all),
+        Some(other) => {
+            let words = |c: Option<Vec<String>>| c.map_or_else(|| "none".to_owned(), |c| c.join(", "));
+            Err(ProcessError::Channels {
+                library_id: sections[other].library_id.clone(),
+                channels: words(channels(&all[other])),
+                first: sections[0].library_id.clone(),
+                expected: words(first),
+            })
+        }
+    }
+}
+
+/// How many pictures reach over a border: they are padded with 0, which a model can see.
+fn note_padded(pieces: &[Piece], crops: &[Option<Crops>], ledger: &mut Ledger) {
+    for (ordinal, crops) in crops.iter().enumerate() {
+        let Some(crops) = crops else { continue };
+        let of_section = || pieces.iter().filter(|p| p.section as usize == ordinal);
+        let rows = of_section().flat_map(|p| &p.rows);
+        let padded = rows.filter(|&&row| crops.pictures.cover(&crops.windows[row as usize]) == Cover::Part).count();
+        if let (1.., Some(piece)) = (padded, of_section().next()) {
+            let words = format!("{padded} pictures of cells reach over the border and are padded with 0");
+            ledger::note(ledger, &piece.library_id, &words);
+        }
+    }
 }
 
 fn share_of_zeros(counts: &[Csr]) -> f64 {
@@ -106,9 +173,18 @@ fn share_of_zeros(counts: &[Csr]) -> f64 {
 fn summary(sections: &[Section], pieces: &[Piece], missing_before: f64) -> Summary {
     let donors: Option<BTreeSet<&str>> = sections.iter().map(|s| s.donor_id.as_deref()).collect();
     let n_obs: usize = pieces.iter().map(Piece::n_obs).sum();
-    let rows = || pieces.iter().flat_map(|p| (0..p.n_obs()).map(|i| p.measured.row(i)));
-    let missing = rows().flatten().filter(|m| !**m).count();
-    let genes = pieces.first().map_or(0, |p| p.measured.n_cols);
+    let genes = match pieces.first() {
+        Some(piece) if piece.layers.is_empty() => piece.counts.n_cols,
+        Some(piece) => piece.measured.n_cols,
+        None => 0,
+    };
+    // genes without a value, per observation
+    let absent = |p: &Piece, i: usize| match p.layers.is_empty() {
+        true => genes - p.counts.row(i).0.len(),
+        false => p.measured.row(i).iter().filter(|m| !**m).count(),
+    };
+    let absent: Vec<usize> = pieces.iter().flat_map(|p| (0..p.n_obs()).map(move |i| absent(p, i))).collect();
+    let missing: usize = absent.iter().sum();
     Summary {
         sections: sections.len() as u32,
         donors: donors.map(|d| d.len() as u32),
@@ -116,7 +192,7 @@ fn summary(sections: &[Section], pieces: &[Piece], missing_before: f64) -> Summa
         genes: genes as u32,
         missing_before,
         missing_after: missing as f64 / (n_obs * genes).max(1) as f64,
-        corrupt: rows().filter(|row| row.contains(&false)).count() as f64 / n_obs.max(1) as f64,
+        corrupt: absent.iter().filter(|&&n| n > 0).count() as f64 / n_obs.max(1) as f64,
     }
 }
 
@@ -160,6 +236,38 @@ impl Kept {
         Kept { genes: aligned.genes, rows, counts: aligned.counts }
     }
 
+    /// Cells that their picture does not show: an error, or out with all names.
+    fn drop_obs_without_picture(
+        &mut self,
+        sections: &[Section],
+        crops: &[Option<Crops>],
+        on_bad_crop: OnBadCell,
+        ledger: &mut Ledger,
+    ) -> Result<(), ProcessError> {
+        for (section, crops) in sections.iter().zip(crops) {
+            let Some(crops) = crops else { continue };
+            let bad = crops::without_picture(crops);
+            let Some((row, reason)) = bad.first() else { continue };
+            if on_bad_crop == OnBadCell::Stop || crops::looks_swapped(crops) {
+                return Err(ProcessError::NoCrop {
+                    library_id: section.library_id.clone(),
+                    obs_id: section.obs_ids[*row as usize].clone(),
+                    n: bad.len(),
+                    reason: reason.clone(),
+                    advice: match crops::looks_swapped(crops) {
+                        true => "with x and y swapped more cells would lie inside: is x the column of the image?",
+                        false => "process.on_bad_crop = \"skip\" leaves such cells out and counts them",
+                    },
+                });
+            }
+        }
+        let mut of_sections = crops.iter();
+        self.keep_rows(sections, "no picture", ledger, |counts| {
+            let bad = of_sections.next().and_then(Option::as_ref).map(crops::without_picture).unwrap_or_default();
+            (0..counts.n_rows() as u32).filter(|row| bad.binary_search_by_key(row, |b| b.0).is_err()).collect()
+        })
+    }
+
     fn drop_obs_by_total(
         &mut self,
         sections: &[Section],
@@ -181,7 +289,7 @@ impl Kept {
         sections: &[Section],
         reason: &str,
         ledger: &mut Ledger,
-        choose: impl Fn(&Csr) -> Vec<u32>,
+        mut choose: impl FnMut(&Csr) -> Vec<u32>,
     ) -> Result<(), ProcessError> {
         for (i, section) in sections.iter().enumerate() {
             let kept = choose(&self.counts[i]);
@@ -208,7 +316,7 @@ impl Kept {
     fn choose_genes(
         &self,
         filter: &FilterConfig,
-        normalize: Normalize,
+        needs_length: bool,
         species: Option<Species>,
         fractions: &fractions::Fractions,
         ledger: &mut Ledger,
@@ -217,13 +325,18 @@ impl Kept {
         let mut passing = filter::genes_between(&self.counts, filter.gene_min, filter.gene_max);
         let rule = format!("total count not between {} and {} (strict)", filter.gene_min, filter.gene_max);
         self.record_genes(&all, &passing, rule, ledger)?;
+        if filter.gene_min_obs > 0 {
+            let common = filter::genes_in(&self.counts, &passing, filter.gene_min_obs);
+            let rule = format!("counted in fewer than {} observations", filter.gene_min_obs);
+            self.record_genes(&passing, &common, rule, ledger)?;
+            passing = common;
+        }
         let drop_without_length = |genes: Vec<u32>, ledger: &mut Ledger| -> Result<Vec<u32>, ProcessError> {
             let with_length = self.with_length(&genes, species)?;
             let rule = format!("no length in {}", species.map_or("any annotation", Species::annotation));
             self.record_genes(&genes, &with_length, rule, ledger)?;
             Ok(with_length)
         };
-        let needs_length = normalize == Normalize::Tpm;
         if needs_length && filter.lengths_before_prefix {
             passing = drop_without_length(passing, ledger)?;
         }
@@ -278,7 +391,7 @@ fn panel_of(
     genes: &[Gene],
     fractions: &fractions::Fractions,
     species: Option<Species>,
-    normalize: Normalize,
+    with_lengths: bool,
 ) -> Panel {
     let genes = std::iter::zip(at, genes).map(|(&at, gene)| PanelGene {
         id: gene.id.clone(),
@@ -290,7 +403,7 @@ fn panel_of(
     });
     Panel {
         species: species.map_or("unknown", Species::as_str).to_string(),
-        annotation: species.filter(|_| normalize == Normalize::Tpm).map(|s| s.annotation().to_string()),
+        annotation: species.filter(|_| with_lengths).map(|s| s.annotation().to_string()),
         genes: genes.collect(),
         selected: Vec::new(),
         context: Vec::new(),
@@ -298,7 +411,7 @@ fn panel_of(
     }
 }
 
-fn facts(section: Section) -> SectionFacts {
+fn facts(section: Section, crops: Option<Crops>) -> SectionFacts {
     SectionFacts {
         n_obs_ingested: section.n_obs() as u64,
         library_id: section.library_id,
@@ -307,6 +420,7 @@ fn facts(section: Section) -> SectionFacts {
         format: section.format.to_string(),
         um_per_unit: section.um_per_unit,
         image: section.image,
+        crops,
     }
 }
 

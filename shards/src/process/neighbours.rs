@@ -4,13 +4,24 @@
 
 use rayon::prelude::*;
 
-use super::config::NearestGraph;
+use super::config::{NearestGraph, Neighbourhood, ProcessConfig};
 pub use super::hops::{Graph, HopWindows};
-use crate::processed::Matrix;
 pub use crate::processed::NO_NEIGHBOUR;
+use crate::processed::{Matrix, Piece};
 
 /// Neighbours of the base graph of completion, Moran's I, rings and guard bands: the six of a hexagonal lattice.
 pub const BASE_NEIGHBOURS: usize = 6;
+
+/// Fills `Piece::neighbours`.
+pub(super) fn attach(pieces: &mut [Piece], config: &ProcessConfig) {
+    let n = config.n_neighbours as usize;
+    for piece in pieces {
+        piece.neighbours = match config.neighbourhood {
+            Neighbourhood::Knn => knn(&piece.xy, n),
+            Neighbourhood::HexHops => hex_hops(&piece.xy, n),
+        };
+    }
+}
 
 /// The k nearest others of every observation, `[n_obs, k]`, nearest first, ties by index; padded with [`NO_NEIGHBOUR`] where
 /// there are fewer than k others. Coordinates must be finite.

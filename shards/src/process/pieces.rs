@@ -6,7 +6,7 @@ use super::neighbours::BASE_NEIGHBOURS;
 use super::split::{self, Rule};
 use super::{Kept, ledger};
 use crate::panel::Ledger;
-use crate::processed::{Matrix, Piece, Split};
+use crate::processed::{Matrix, Niches, Piece, Split};
 use crate::section::{ObsLabels, Section};
 
 /// Pieces ordered by (section, split), without layers and neighbours; guard bands go to the ledger.
@@ -62,6 +62,7 @@ fn piece(at: usize, section: &Section, kept: &Kept, split: Split, own: &[u32]) -
         covariates: Matrix::default(),
         neighbours: Matrix::default(),
         labels: labels.collect(),
+        niches: Niches::default(),
         rows,
     }
 }
@@ -72,7 +73,8 @@ pub(super) fn check_sizes(pieces: &[Piece], config: &ProcessConfig) -> Result<()
         Neighbourhood::Knn => config.n_neighbours as usize,
         Neighbourhood::HexHops => 0,
     };
-    let n_neighbours = wanted.max(BASE_NEIGHBOURS);
+    let base = if config.layers.is_empty() { 0 } else { BASE_NEIGHBOURS }; // of completion and Moran's I
+    let n_neighbours = wanted.max(base);
     match pieces.iter().find(|piece| piece.n_obs() <= n_neighbours) {
         None => Ok(()),
         Some(piece) => Err(ProcessError::TooFewObs {

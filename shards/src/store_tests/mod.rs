@@ -1,5 +1,6 @@
 //! Stories of the shard store: write, break, resume, verify, read. Here: the toy data set that they share.
 
+mod cells;
 mod damage;
 mod reading;
 mod writing;
@@ -10,7 +11,7 @@ use std::path::Path;
 
 use crate::manifest::Manifest;
 use crate::panel::{Ledger, LedgerEntry, Panel, PanelGene};
-use crate::processed::{Matrix, NO_NEIGHBOUR, Piece, Processed, SectionFacts, Split, Summary};
+use crate::processed::{Matrix, NO_NEIGHBOUR, Niches, Piece, Processed, SectionFacts, Split, Summary};
 use crate::section::{Csr, ObsLabels, TissueImage};
 use crate::writer::{WriteOptions, write};
 
@@ -47,6 +48,7 @@ pub(super) fn toy() -> Processed {
         n_obs_ingested: 150,
         um_per_unit,
         image: None,
+        crops: None,
     };
     let mut sections = vec![facts("sample/one", Some(0.73)), facts("two", None)];
     sections[0].donor_id = Some("Br5292".to_owned());
@@ -131,6 +133,7 @@ fn piece(section: u32, facts: &SectionFacts, split: Split, rows: &[u32], random:
         covariates: Matrix { n_cols: 2, values: (0..2 * n).map(|i| i as f32 * 0.5).collect() },
         neighbours,
         labels,
+        niches: Niches::default(),
     }
 }
 
