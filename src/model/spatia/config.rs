@@ -318,3 +318,49 @@ impl SpatiaConfig {
 pub fn kept_of(patches: usize, ratio: f64) -> usize {
     ((patches as f64 * (1.0 - ratio)) as usize).clamp(1, patches)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn configs_are_read_from_toml_and_their_problems_named() {
+        let text = r#"
+            h = 32
+            [gene]
+            width = 32
+            blocks = 2
+            heads = 4
+            context = 64
+            [image]
+            size = 32
+            patch = 8
+            width = 32
+            blocks = 2
+            heads = 4
+            decoder = { width = 32, blocks = 1, heads = 4 }
+            [niche]
+            blocks = 1
+            heads = 4
+            members = 8
+            [tissue]
+            blocks = 1
+            heads = 4
+            members = 8
+        "#;
+        let mut config: SpatiaConfig = toml::from_str(text).unwrap();
+        assert_eq!(config, SpatiaConfig::tiny());
+        let again: SpatiaConfig = toml::from_str(&toml::to_string(&SpatiaConfig::small()).unwrap()).unwrap();
+        assert_eq!(again, SpatiaConfig::small());
+        assert!(toml::from_str::<SpatiaConfig>(&text.replace("patch = 8", "patch = 8\npach = 8")).is_err());
+        (config.image.size, config.gene.heads, config.fusion.alpha) = (36, 5, 2.0);
+        let problems = config.problems().join("\n");
+        for key in ["model.spatia.image.patch = 8", "model.spatia.gene.heads = 5", "model.spatia.fusion.alpha = 2"] {
+            assert!(problems.contains(key), "{problems}");
+        }
+        assert_eq!(config.problems().len(), 3);
+        for size in [SpatiaConfig::base(), SpatiaConfig::foundation()] {
+            assert_eq!(size.problems(), Vec::<String>::new());
+        }
+    }
+}

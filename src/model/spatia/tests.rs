@@ -256,3 +256,135 @@ fn without_fusion_the_sides_stay_apart_and_alpha_goes_from_none_to_all() {
     let mid: Vec<f32> = apart.0.iter().zip(&both.0).map(|(a, b)| (a + b) / 2.0).collect();
     assert!(close(&half.0, &mid, 1e-6));
 }
+
+/// Σ of everything the model can make, so that every parameter has a part in it.
+fn everything(model: &Spatia, training: Option<&Training>) -> Tensor<1> {
+    let device = cpu().autodiff();
+    let (mut genes, mut image) = (
+        gene_input(&[cell(5, 2), cell(3, 4)], 5),
+        pictures(2, Some(Kept::draw(DrawKey::new(1, Purpose::PatchMask), &[[0; 3], [1, 0, 0]], 16, 0.75))),
+    );
+    genes.values = Tensor::from_data(genes.values.into_data(), &device);
+    genes.depth = Tensor::from_data(genes.depth.into_data(), &device);
+    genes.genes = Tensor::from_data(genes.genes.into_data(), &device);
+    genes.padding = genes.padding.map(|padding| Tensor::from_data(padding.into_data(), &device));
+    image.pixels = Tensor::from_data(image.pixels.into_data(), &device);
+    let depth = genes.depth.clone();
+    let out = model.forward(&CellInput { genes: Some(genes), image: Some(image) }, training);
+    let genes = out.genes.as_ref().unwrap();
+    let squared = |x: Tensor<2>| (x.clone() * x).mean();
+    let context = |salt| ContextInput {
+        members: Tensor::from_data(TensorData::new(noise(2 * 3 * 32, salt), [2, 3, 32]), &device),
+        offsets_um: Tensor::from_data(TensorData::new(noise(2 * 3 * 2, salt + 1), [2, 3, 2]), &device),
+        padding: None,
+        hidden: Some(Tensor::from_data(TensorData::new(vec![true, false, false, false, true, false], [2, 3]), &device)),
+    };
+    let region = Tensor::from_data(TensorData::new(noise(2 * 32, 9), [2, 32]), &device);
+    let niche = model.niche(&context(5), Some(region), training);
+    let tissue = model.tissue(&context(7), training);
+    let z = model.fuse_levels(out.z_cell.clone(), Some(niche.z), Some(tissue.z), training);
+    let mut terms = vec![squared(z.clone() * 0.7 + 0.3)];
+    for seen in
+        [model.expression(genes, depth.clone(), training), model.expression_of_vector(z, genes, depth, training)]
+    {
+        terms.extend([squared(seen.mean), squared(seen.dispersion), squared(seen.dropout_logit)]);
+    }
+    terms.push(squared(model.class_logits(genes, training)[1].clone().unwrap()));
+    let (a, b) = model.contrast_vectors(&out, training).unwrap();
+    terms.push((a * b).mean() * model.contrast.as_ref().unwrap().scale());
+    let painted = model.paint_hidden(out.image.as_ref().unwrap(), training);
+    let error = painted.prediction - painted.patches;
+    terms.push((error.clone() * error).mean());
+    Tensor::cat(terms, 0).sum()
+}
+
+/// Gradients by their place, told on the way or taken at the end.
+fn gradients(config: &SpatiaConfig, told: bool) -> (Vec<Option<Vec<f32>>>, usize) {
+    use std::sync::{Arc, Mutex};
+    let built = model(config);
+    let flat = params::to_flat(&built);
+    let model = params::from_flat(built, &flat, &cpu().autodiff());
+    let ids = params::ids(&model);
+    let found: Arc<Mutex<Vec<Option<Vec<f32>>>>> = Arc::new(Mutex::new(vec![None; ids.len()]));
+    let put = {
+        let found = Arc::clone(&found);
+        move |place: usize, data: TensorData| {
+            let before = found.lock().unwrap()[place].replace(data.try_to_vec().unwrap());
+            assert!(before.is_none(), "the gradient of parameter {place} is told twice");
+        }
+    };
+    let training = Training::new(3, 0, 0);
+    let training = match told {
+        true => training.with_listener(crate::tensor::Listener::new(put.clone()), ids),
+        false => training,
+    };
+    let mut left = everything(&model, Some(&training)).backward();
+    let on_the_way = found.lock().unwrap().iter().flatten().count();
+    params::each_gradient(&model, &mut left, &mut |place, data| put(place, data));
+    let found = found.lock().unwrap().clone();
+    (found, on_the_way)
+}
+
+#[test]
+fn every_parameter_learns_and_is_told_once_with_the_gradient_of_plain_backward() {
+    let (told, on_the_way) = gradients(&full(), true);
+    let (plain, none) = gradients(&full(), false);
+    let specs = params::specs(&model(&full()));
+    for ((spec, told), plain) in specs.iter().zip(&told).zip(&plain) {
+        let gradient = plain.as_ref().unwrap_or_else(|| panic!("{} has no gradient", spec.path));
+        assert!(gradient.iter().any(|g| *g != 0.0) && gradient.iter().all(|g| g.is_finite()), "{}", spec.path);
+        assert!(told.as_ref() == Some(gradient), "{}: other bits when told", spec.path);
+    }
+    assert_eq!(none, 0);
+    // Late are single tokens, the gene table, the temperature, and first maps of data: nothing stands before them.
+    let late = ["table", "extra", "cls", "mask_token", "log_scale", "query", "masked"];
+    let of_data = ["value.linear1", "depth.linear1", "image_encoder.patch", "context.position", "niche.image"];
+    let is_late =
+        |path: &str| late.contains(&path.rsplit('.').next().unwrap()) || of_data.iter().any(|name| path.contains(name));
+    assert_eq!(on_the_way, specs.iter().filter(|spec| !is_late(&spec.path)).count());
+}
+
+#[test]
+fn dropout_is_keyed_by_slot_and_off_outside_training() {
+    let model = model(&SpatiaConfig::tiny());
+    let z = |first_slot, cells: &[Vec<(i64, f32)>]| {
+        let training = Training::new(3, 2, first_slot);
+        let input = CellInput { genes: Some(gene_input(cells, 5)), image: None };
+        values(model.forward(&input, Some(&training)).z_cell)
+    };
+    let (a, b) = (cell(5, 2), cell(5, 4));
+    let together = z(8, &[a.clone(), b.clone()]);
+    assert!(close(&z(9, std::slice::from_ref(&b)), &together[32..], 3e-6), "slot 9 is slot 9, whoever is beside it");
+    assert!(!close(&z(8, &[b]), &together[32..], 1e-3));
+    assert!(!close(&z(8, std::slice::from_ref(&a)), &z(7, &[a]), 1e-3));
+}
+
+#[test]
+fn a_level_ignores_padding_and_sees_neither_order_nor_what_is_hidden() {
+    let model = model(&full());
+    let read = |order: [usize; 3], pad: f32, hidden_value: f32| {
+        let (vectors, offsets) = (noise(3 * 32, 1), noise(6, 2));
+        let (mut members, mut at) = (vec![], vec![]);
+        for i in order {
+            let value = |v: &f32| if i == 1 { v + hidden_value } else { *v };
+            members.extend(vectors[i * 32..][..32].iter().map(value));
+            at.extend(offsets[i * 2..][..2].iter().map(|v| v * 50.0));
+        }
+        members.extend([pad; 32]);
+        at.extend([pad, pad]);
+        let flags = |flags: Vec<bool>| Some(Tensor::<2, Bool>::from_data(TensorData::new(flags, [1, 4]), &cpu()));
+        let input = ContextInput {
+            members: tensor(members, [1, 4, 32]),
+            offsets_um: tensor(at, [1, 4, 2]),
+            padding: flags(vec![false, false, false, true]),
+            hidden: flags(order.iter().map(|&i| i == 1).chain([false]).collect()),
+        };
+        [values(model.niche(&input, None, None).z), values(model.tissue(&input, None).z)]
+    };
+    let plain = read([0, 1, 2], 0.0, 0.0);
+    assert_eq!(plain, read([0, 1, 2], 3.0, 0.0), "padding");
+    assert_eq!(plain, read([0, 1, 2], 0.0, 7.0), "a hidden member");
+    for (a, b) in plain.iter().zip(&read([2, 0, 1], 0.0, 0.0)) {
+        assert!(close(a, b, 3e-6), "order");
+    }
+}
