@@ -39,6 +39,12 @@ pub enum Purpose {
     Mixture = 11,
     /// Synthetic data.
     Synthetic = 12,
+    /// Patches hidden from an image encoder.
+    PatchMask = 13,
+    /// Thinning of counts.
+    Thinning = 14,
+    /// Members of a niche or a tissue hidden from its transformer.
+    MemberMask = 15,
 }
 
 /// Key of a Philox stream: the first 64 bits of BLAKE3(version ‖ seed ‖ purpose), all little-endian.

@@ -15,6 +15,8 @@ pub enum Init {
     XavierUniform,
     /// U(−b, b) with b = 1/√fan_in: PyTorch's `Linear` default, Kaiming with a = √5; `fan_in` is given for a bias.
     FanIn(usize),
+    /// All this value.
+    Constant(f64),
     /// N(0, sd²).
     Normal(f64),
 }
@@ -56,6 +58,7 @@ impl<'a> Scope<'a> {
         let values: Vec<f32> = match init {
             Init::Zeros => vec![0.0; n],
             Init::Ones => vec![1.0; n],
+            Init::Constant(value) => vec![value as f32; n],
             Init::XavierUniform => uniform(self.seed, &path, n, (6.0 / (shape[0] + shape[D - 1]) as f64).sqrt()),
             Init::FanIn(fan_in) => uniform(self.seed, &path, n, 1.0 / (fan_in as f64).sqrt()),
             Init::Normal(sd) => {

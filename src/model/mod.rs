@@ -6,6 +6,7 @@ pub mod init;
 pub mod layers;
 pub mod params;
 pub mod spackle;
+pub mod spatia;
 
 use serde::{Deserialize, Serialize};
 use syncytia_shards::manifest::Manifest;

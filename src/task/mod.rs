@@ -5,6 +5,7 @@
 
 pub mod completion;
 pub mod inference;
+pub mod losses;
 
 use serde::{Deserialize, Serialize};
 use syncytia_shards::loader::Slot;

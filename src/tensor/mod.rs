@@ -5,7 +5,7 @@
 mod tap;
 
 pub use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
-pub use burn::tensor::activation::{relu, softmax};
+pub use burn::tensor::activation::{gelu, leaky_relu, log_sigmoid, log_softmax, relu, softmax};
 pub use burn::tensor::{Bool, Device, Gradients, Int, Tensor, TensorData};
 
 pub use self::tap::{Listener, enter, tap, weight_first};

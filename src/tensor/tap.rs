@@ -44,7 +44,7 @@ pub trait Taps: Backend {
         x: FloatTensor<Self>,
         parameter: FloatTensor<Self>,
         place: usize,
-        listener: Listener,
+        listener: Option<Listener>,
     ) -> FloatTensor<Self> {
         let _ = (parameter, place, listener);
         x
@@ -70,16 +70,17 @@ impl<B: Backend + Taps, C: CheckpointStrategy> Taps for Autodiff<B, C> {
         x: FloatTensor<Self>,
         parameter: FloatTensor<Self>,
         place: usize,
-        listener: Listener,
+        listener: Option<Listener>,
     ) -> FloatTensor<Self> {
         #[derive(Debug)]
         struct Tap;
         impl<B: Backend> Backward<B, 1> for Tap {
-            type State = (FloatTensor<Autodiff<B>>, usize, Listener);
+            type State = (FloatTensor<Autodiff<B>>, usize, Option<Listener>);
 
             fn backward(self, ops: Ops<Self::State, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
                 let (parameter, place, listener) = ops.state;
-                if let Some(gradient) = gradients.remove::<B>(&parameter) {
+                let taken = listener.and_then(|listener| Some((gradients.remove::<B>(&parameter)?, listener)));
+                if let Some((gradient, listener)) = taken {
                     let data = try_read_sync(B::float_into_data(gradient));
                     let data = data.expect("a CPU tensor is read at once").expect("a gradient can be read");
                     listener.tell(place, data);
@@ -139,15 +140,17 @@ impl<B: Backend + Taps, C: CheckpointStrategy> Taps for Autodiff<B, C> {
 }
 
 /// `x` as it is. When backward comes by, the gradient of `parameter` is taken and told to `listener` with its `place`;
-/// nothing is told of one that has none yet. Every use of the parameter must come after `x`, through [`enter`].
+/// nothing is told of one that has none yet. Without a listener nothing is taken, and backward goes the same way: where
+/// three gradients meet, the bits of their sum depend on the depth they come from, and thus on whether a tap stands there.
+/// Every use of the parameter must come after `x`, through [`enter`].
 pub fn tap<const D: usize, const P: usize>(
     x: Tensor<D>,
     parameter: Tensor<P>,
     place: usize,
-    listener: &Listener,
+    listener: Option<&Listener>,
 ) -> Tensor<D> {
     let (x, parameter) = (x.into_dispatch(), parameter.into_dispatch());
-    Tensor::from_dispatch(<Dispatch as Taps>::tap_gradient(x, parameter, place, listener.clone()))
+    Tensor::from_dispatch(<Dispatch as Taps>::tap_gradient(x, parameter, place, listener.cloned()))
 }
 
 /// `parameter` as it is, met by `x`: backward finishes with it when it has come as far back as `x`.
@@ -191,8 +194,8 @@ mod tests {
         let plain = x.clone().matmul(w.clone().transpose()).matmul(v.clone().transpose()).sum().backward();
         let expected = |t: &Tensor<2>| -> Vec<f32> { t.grad(&plain).unwrap().into_data().try_to_vec().unwrap() };
         let (of_w, of_v) = (expected(&w), expected(&v));
-        let h = through(tap(x, w.clone(), 0, &listener), &w);
-        let y = through(tap(h, v.clone(), 1, &listener), &v);
+        let h = through(tap(x, w.clone(), 0, Some(&listener)), &w);
+        let y = through(tap(h, v.clone(), 1, Some(&listener)), &v);
         let gradients = y.sum().backward();
         assert_eq!(*told.lock().unwrap(), [(1, of_v), (0, of_w)]);
         assert!(w.grad(&gradients).is_none() && v.grad(&gradients).is_none(), "what was told was taken");
@@ -210,7 +213,7 @@ mod tests {
         let squares = |y: Tensor<2>| (y.clone() * y).sum().backward();
         let plain = squares(x.clone().matmul(w.clone().transpose()));
         let expected = |t: &Tensor<2>| -> Vec<f32> { t.grad(&plain).unwrap().into_data().try_to_vec().unwrap() };
-        let y = tap(x.clone().matmul(w.clone().set_require_grad(false).transpose()), w.clone(), 0, &listener);
+        let y = tap(x.clone().matmul(w.clone().set_require_grad(false).transpose()), w.clone(), 0, Some(&listener));
         let gradients = squares(weight_first(y, w.clone(), x.clone()));
         assert_eq!(*told.lock().unwrap(), [expected(&w)]);
         let of_x: Vec<f32> = x.grad(&gradients).unwrap().into_data().try_to_vec().unwrap();

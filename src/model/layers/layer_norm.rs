@@ -10,15 +10,22 @@ pub struct LayerNorm {
     pub weight: Param<Tensor<1>>,
     /// `[d]`.
     pub bias: Param<Tensor<1>>,
+    #[module(skip)]
+    eps: f64,
 }
 
 /// PyTorch's default.
 const EPS: f64 = 1e-5;
 
 impl LayerNorm {
-    /// Weight 1, bias 0.
+    /// Weight 1, bias 0, eps 1e-5.
     pub fn new(scope: &Scope, d: usize) -> Self {
-        Self { weight: scope.param("weight", [d], Init::Ones), bias: scope.param("bias", [d], Init::Zeros) }
+        Self::with_eps(scope, d, EPS)
+    }
+
+    /// Weight 1, bias 0, with the eps named.
+    pub fn with_eps(scope: &Scope, d: usize, eps: f64) -> Self {
+        Self { weight: scope.param("weight", [d], Init::Ones), bias: scope.param("bias", [d], Init::Zeros), eps }
     }
 
     /// Any leading axes; the last is normalised.
@@ -26,6 +33,6 @@ impl LayerNorm {
         let (weight, bias) = (enter(self.weight.val(), &x), enter(self.bias.val(), &x));
         let centred = x.clone() - x.mean_dim(D - 1);
         let variance = (centred.clone() * centred.clone()).mean_dim(D - 1);
-        centred / variance.add_scalar(EPS).sqrt() * weight.unsqueeze() + bias.unsqueeze()
+        centred / variance.add_scalar(self.eps).sqrt() * weight.unsqueeze() + bias.unsqueeze()
     }
 }

@@ -54,10 +54,10 @@ impl Training {
     }
 
     /// `x` as it is, before `block`: when backward comes by, the gradients of `block` are complete and are told. Only for
-    /// parameters that nothing before `x` uses.
+    /// parameters that nothing before `x` uses. Where nobody is told the tap stands as well: with it and without it
+    /// backward adds in different orders, and a rank's last lane, which alone is told, must have the bits of any other.
     pub fn before<const D: usize>(&self, x: Tensor<D>, block: &impl Module) -> Tensor<D> {
-        let Some(taps) = &self.taps else { return x };
-        let mut attach = Attach { taps, x: Some(x) };
+        let mut attach = Attach { taps: self.taps.as_ref(), x: Some(x) };
         block.visit(&mut attach);
         attach.x.expect("every visit puts it back")
     }
@@ -72,14 +72,17 @@ pub fn before<const D: usize>(training: Option<&Training>, x: Tensor<D>, block: 
 }
 
 struct Attach<'a, const D: usize> {
-    taps: &'a Taps,
+    taps: Option<&'a Taps>,
     x: Option<Tensor<D>>,
 }
 
 impl<const D: usize> ModuleVisitor for Attach<'_, D> {
     fn visit_float<const P: usize>(&mut self, param: &Param<Tensor<P>>) {
-        let Some(&place) = self.taps.places.get(&param.id) else { return }; // it does not train
+        if !param.is_require_grad() {
+            return; // it does not train: there is nothing to tell
+        }
+        let place = self.taps.map_or(0, |taps| taps.places[&param.id]);
         let x = self.x.take().expect("every visit puts it back");
-        self.x = Some(tap(x, param.val(), place, &self.taps.listener));
+        self.x = Some(tap(x, param.val(), place, self.taps.map(|taps| &taps.listener)));
     }
 }

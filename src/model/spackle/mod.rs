@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use self::readout::CentreResidual;
 use super::init::{Init, Scope};
-use super::layers::{AttentionAxis, EncoderConfig, Linear, NormPlacement, Training, TransformerEncoder};
+use super::layers::{Activation, AttentionAxis, EncoderConfig, Linear, NormPlacement, Training, TransformerEncoder};
 use super::params::GeneAxis;
 use crate::model::DataShape;
 use crate::tensor::{Bool, Device, Module, Param, Tensor};
@@ -161,6 +161,7 @@ impl Spackle {
             feed_forward: config.feed_forward,
             dropout: config.dropout,
             norm: config.norm,
+            activation: Activation::Relu,
             axis: config.attention_axis,
             copied: config.init == LayerInit::Copied,
         };
