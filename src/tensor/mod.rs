@@ -2,12 +2,16 @@
 //!
 //! The device is a value (Burn 0.22): no backend generics anywhere above this folder.
 
+mod gelu;
+mod rows;
 mod tap;
 
 pub use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
-pub use burn::tensor::activation::{relu, softmax};
+pub use burn::tensor::activation::{relu, silu, softmax};
 pub use burn::tensor::{Bool, Device, Gradients, Int, Tensor, TensorData};
 
+pub use self::gelu::gelu_tanh;
+pub use self::rows::{RowMap, average_rows, copy_rows};
 pub use self::tap::{Listener, enter, tap, weight_first};
 
 /// The CPU device (flex kernels) without gradients.
