@@ -11,7 +11,7 @@ pub use burn::tensor::activation::{relu, silu, softmax};
 pub use burn::tensor::{Bool, Device, Gradients, Int, Tensor, TensorData};
 
 pub use self::gelu::gelu_tanh;
-pub use self::rows::{RowMap, average_rows, copy_rows};
+pub use self::rows::{RowMap, average_rows, copy_rows, sum_rows};
 pub use self::tap::{Listener, enter, tap, weight_first};
 
 /// The CPU device (flex kernels) without gradients.

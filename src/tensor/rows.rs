@@ -92,7 +92,7 @@ fn scale_rows(rows: &mut [f32], d: usize, by: &[f32]) {
 /// The two on a backend.
 #[backend_extension(Flex, Autodiff)]
 pub trait Rows: Backend {
-    /// See [`average_rows`]; without `mean` the sum.
+    /// See [`sum_rows`]; with `mean` [`average_rows`].
     fn sum_rows(x: FloatTensor<Self>, map: Arc<RowMap>, mean: bool) -> FloatTensor<Self>;
 
     /// See [`copy_rows`]; with `mean` each row has its share only.
@@ -155,6 +155,11 @@ impl<B: Backend + Rows, C: CheckpointStrategy> Rows for Autodiff<B, C> {
             OpsKind::UnTracked(prepared) => prepared.finish(B::spread_rows(y.into_primitive(), map, mean)),
         }
     }
+}
+
+/// `[b, n_long, d]` → `[b, n_short, d]`: the sum of the rows that go to a place, in their order.
+pub fn sum_rows(x: Tensor<3>, map: &Arc<RowMap>) -> Tensor<3> {
+    Tensor::from_dispatch(<Dispatch as Rows>::sum_rows(x.into_dispatch(), Arc::clone(map), false))
 }
 
 /// `[b, n_long, d]` → `[b, n_short, d]`: the plain mean of the rows that go to a place.

@@ -12,6 +12,7 @@ pub mod diffusion;
 pub mod noising;
 mod norm;
 pub mod patch;
+pub mod progressive_merging;
 pub mod sampler;
 pub mod time;
 pub mod token_merging;

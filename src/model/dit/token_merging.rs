@@ -79,13 +79,44 @@ impl Destinations {
 ///
 /// Scores are cosines; ties go to the lowest index.
 pub fn match_tokens(x: Tensor<3>, destinations: &[u32], n_merged: usize) -> Arc<RowMap> {
-    let [b, n, d] = x.dims();
-    let device = x.device();
-    let (n_dst, n_src) = (destinations.len(), n - destinations.len());
+    let [b, n, _] = x.dims();
+    let n_dst = destinations.len();
     let mut is_destination = vec![false; n];
     destinations.iter().for_each(|&t| is_destination[t as usize] = true);
     let sources: Vec<u32> = (0..n as u32).filter(|&t| !is_destination[t as usize]).collect();
 
+    let n_short = n - n_merged;
+    let first_destination = n_short - n_dst;
+    let mut short_of = vec![0; b * n];
+    for (matches, short_of) in best_matches(x, &sources, destinations).iter().zip(short_of.chunks_exact_mut(n)) {
+        let order = by_score(matches);
+        let (leave, stay) = order.split_at(n_merged);
+        for (place, &i) in stay.iter().enumerate() {
+            short_of[sources[i] as usize] = place as u32;
+        }
+        for (i, &token) in destinations.iter().enumerate() {
+            short_of[token as usize] = (first_destination + i) as u32;
+        }
+        for &i in leave {
+            short_of[sources[i] as usize] = (first_destination + matches[i].destination) as u32;
+        }
+    }
+    Arc::new(RowMap::new(n, n_short, short_of))
+}
+
+/// The destination that a source is most like.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Match {
+    /// Its place among the destinations.
+    pub(super) destination: usize,
+    /// Cosine.
+    pub(super) score: f32,
+}
+
+/// For each record of `x` (`[b, N, d]`) and each of the `sources`, the best of the `destinations`; the first of equals.
+pub(super) fn best_matches(x: Tensor<3>, sources: &[u32], destinations: &[u32]) -> Vec<Vec<Match>> {
+    let [b, n, d] = x.dims();
+    let device = x.device();
     let values = x.into_data();
     let values = values.as_slice::<f32>().expect("tokens are f32");
     let unit = |of: &[u32]| {
@@ -95,27 +126,17 @@ pub fn match_tokens(x: Tensor<3>, destinations: &[u32], n_merged: usize) -> Arc<
         }
         Tensor::<3>::from_data(TensorData::new(rows, [b, of.len(), d]), &device)
     };
-    let scores = unit(&sources).matmul(unit(destinations).swap_dims(1, 2)).into_data(); // [b, src, dst]
+    let scores = unit(sources).matmul(unit(destinations).swap_dims(1, 2)).into_data(); // [b, src, dst]
     let scores = scores.as_slice::<f32>().expect("scores are f32");
+    let of_record = |scores: &[f32]| scores.chunks_exact(destinations.len()).map(first_maximum).collect();
+    scores.chunks_exact(sources.len() * destinations.len()).map(of_record).collect()
+}
 
-    let n_short = n - n_merged;
-    let mut short_of = vec![0; b * n];
-    for (scores, short_of) in scores.chunks_exact(n_src * n_dst).zip(short_of.chunks_exact_mut(n)) {
-        let best: Vec<(f32, usize)> = scores.chunks_exact(n_dst).map(first_maximum).collect();
-        let mut by_score: Vec<usize> = (0..n_src).collect();
-        by_score.sort_by(|&i, &j| best[j].0.total_cmp(&best[i].0)); // stable: ties stay by index
-        let first_destination = n_short - n_dst;
-        for (place, &source) in by_score[..n_merged].iter().map(|&s| first_destination + best[s].1).zip(&by_score) {
-            short_of[sources[source] as usize] = place as u32;
-        }
-        for (place, &source) in by_score[n_merged..].iter().enumerate() {
-            short_of[sources[source] as usize] = place as u32;
-        }
-        for (i, &token) in destinations.iter().enumerate() {
-            short_of[token as usize] = (first_destination + i) as u32;
-        }
-    }
-    Arc::new(RowMap::new(n, n_short, short_of))
+/// The sources from the most to the least alike, the first of equals first.
+pub(super) fn by_score(matches: &[Match]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..matches.len()).collect();
+    order.sort_by(|&i, &j| matches[j].score.total_cmp(&matches[i].score)); // stable
+    order
 }
 
 /// `row` at length 1; one without length stays at 0 and is like nothing.
@@ -129,9 +150,11 @@ fn push_unit(row: &[f32], to: &mut Vec<f32>) {
     to.extend(row.iter().map(|x| x / length));
 }
 
-fn first_maximum(scores: &[f32]) -> (f32, usize) {
-    let start = (f32::NEG_INFINITY, 0);
-    scores.iter().enumerate().fold(start, |best, (i, &score)| if score > best.0 { (score, i) } else { best })
+fn first_maximum(scores: &[f32]) -> Match {
+    let start = Match { destination: 0, score: f32::NEG_INFINITY };
+    let better =
+        |best: Match, (destination, &score)| if score > best.score { Match { destination, score } } else { best };
+    scores.iter().enumerate().fold(start, better)
 }
 
 #[cfg(test)]
