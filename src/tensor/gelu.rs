@@ -10,6 +10,8 @@ use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension, tensor
 use burn::tensor::{Tensor, TensorData};
 use multiversion::multiversion;
 
+use super::exp::exp;
+
 /// The operation on a backend.
 #[backend_extension(Flex, Autodiff)]
 pub trait GeluTanh: Backend {
@@ -85,26 +87,6 @@ fn backward(gradients: &mut [f32], values: &[f32]) {
         let s = 1.0 / (1.0 + e); // σ; 1 − σ is e·s, where a subtraction would lose what is left of it
         *gradient *= s + x * s * (e * s) * SLOPE * (1.0 + 3.0 * CUBIC * x * x);
     }
-}
-
-/// e^x to about 2 units in the last place for |x| ≤ 87, held there beyond; NaN stays NaN.
-#[inline(always)]
-fn exp(x: f32) -> f32 {
-    let x = if x > 87.0 { 87.0 } else { x };
-    let x = if x < -87.0 { -87.0 } else { x };
-    // 1.5·2²³: adding it rounds to the nearest integer, which is then in the low bits
-    let shifted = x * std::f32::consts::LOG2_E + 12_582_912.0;
-    let n = shifted - 12_582_912.0;
-    // ln 2 in two parts, the first exact in few bits
-    let r = (x - n * 0.693_359_4) + n * 2.121_944_4e-4;
-    let p = 1.0 / 720.0;
-    let p = p * r + 1.0 / 120.0;
-    let p = p * r + 1.0 / 24.0;
-    let p = p * r + 1.0 / 6.0;
-    let p = p * r + 0.5;
-    let p = p * r + 1.0;
-    let p = p * r + 1.0;
-    p * f32::from_bits((shifted.to_bits().wrapping_add(127)) << 23)
 }
 
 #[cfg(test)]

@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
+use super::attention::{CrossAttention, SelfAttention};
 use super::config::{DitConfig, FEED_FORWARD};
-use super::cross_attention::CrossAttention;
 use super::{Keys, norm::adaptive_norm, norm::plain_norm};
 use crate::model::init::{Init, Scope};
-use crate::model::layers::{Linear, SelfAttention, Training};
+use crate::model::layers::{Linear, Training};
 use crate::tensor::{Module, RowMap, Tensor, average_rows, copy_rows, enter, gelu_tanh};
 
 /// One block; starts as the identity.
@@ -49,7 +49,7 @@ impl DitBlock {
         let d = config.d;
         Self {
             ada_ln: Linear::zeros(&scope.child("ada_ln"), d, 6 * d),
-            attn: SelfAttention::new(&scope.child("attn"), d, config.heads, 0.0),
+            attn: SelfAttention::new(&scope.child("attn"), d, config.heads),
             cross: CrossAttention::new(&scope.child("cross"), d, config.condition, config.heads),
             mlp: FeedForward::new(&scope.child("mlp"), d),
         }
@@ -70,7 +70,7 @@ impl DitBlock {
         let part = |i: usize| ada.clone().narrow(1, i * d, d).unsqueeze_dim::<3>(1); // [b, 1, d]
 
         let h = adaptive_norm(x.clone(), part(0), part(1));
-        let attend = |h| self.attn.forward(h, None, training) * part(2);
+        let attend = |h| self.attn.forward(h, training) * part(2);
         let x = x + on_merged(h, merged, attend);
 
         let look = |h| self.cross.forward(h, keys, training);
@@ -118,8 +118,8 @@ mod tests {
         let block = DitBlock::new(&Scope::root(1, &device, &sites), &config);
         let first = |path: &str| match path.rsplit_once('.').unwrap().0 {
             "ada_ln" => 1.0,
-            "attn" => 3.0,
-            "attn.out_proj" => 5.0,
+            "attn.qkv" => 3.0,
+            "attn.proj" => 5.0,
             "cross.q" => 7.0,
             "cross.kv" => 9.0,
             "cross.proj" => 11.0,

@@ -1,7 +1,9 @@
 //! What a generated image is to show: tokens to look at and a vector, or a learned nothing in their place.
 
+use std::sync::Arc;
+
 use crate::model::init::{Init, Scope};
-use crate::tensor::{Bool, Module, Param, Tensor, TensorData};
+use crate::tensor::{Module, Param, Tensor, TensorData};
 
 /// The condition of a micro-batch. It must not know the image: the encoder's image branch is off (`spatia.md` §6).
 #[derive(Debug, Clone)]
@@ -21,8 +23,8 @@ pub struct Condition {
 pub struct Keys {
     /// `[b, s, condition]`.
     pub tokens: Tensor<3>,
-    /// `[b, s]`: true where a token is padding.
-    pub absent: Option<Tensor<2, Bool>>,
+    /// `[b, s]`, row-major: true where a token is padding.
+    pub absent: Option<Arc<Vec<bool>>>,
 }
 
 /// One token and one vector, learned, that stand for "no condition".
@@ -62,8 +64,7 @@ impl Condition {
             let absent = self.absent.clone().unwrap_or_else(|| vec![false; b * s]);
             assert_eq!(absent.len(), b * s, "a flag for every token");
             let flag = |(i, padding): (usize, bool)| if self.dropped[i / s] { i % s > 0 } else { padding };
-            let absent: Vec<bool> = absent.into_iter().enumerate().map(flag).collect();
-            Tensor::<2, Bool>::from_data(TensorData::new(absent, [b, s]), &device)
+            Arc::new(absent.into_iter().enumerate().map(flag).collect())
         });
         let Some(null) = null else {
             return (Keys { tokens: self.tokens.clone(), absent }, self.vector.clone());

@@ -4,10 +4,10 @@
 //! It says what a noisy image's velocity (or noise) is, given a time and a condition; how images become noisy and how
 //! noise becomes an image is beside it ([`noising`], [`sampler`]). Knows no encoder, no file and no rank.
 
+pub mod attention;
 pub mod block;
 pub mod condition;
 pub mod config;
-pub mod cross_attention;
 pub mod diffusion;
 pub mod noising;
 mod norm;
