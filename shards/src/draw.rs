@@ -45,6 +45,10 @@ pub enum Purpose {
     Thinning = 14,
     /// Members of a niche or a tissue hidden from its transformer.
     MemberMask = 15,
+    /// Which records of a generator's batch lose their condition.
+    ConditionDrop = 20,
+    /// The token of each cell that others are merged into.
+    TokenMerge = 21,
 }
 
 /// Key of a Philox stream: the first 64 bits of BLAKE3(version ‖ seed ‖ purpose), all little-endian.
@@ -166,9 +170,18 @@ pub fn init_uniforms(seed: u64, path: &str, n: usize) -> Vec<f32> {
 
 /// Standard normals for a tensor's initial values: pair i from words 2i, 2i + 1.
 pub fn init_normals(seed: u64, path: &str, n: usize) -> Vec<f32> {
-    let mut words = vec![0; n.next_multiple_of(2)];
-    DrawKey::init(seed, path).for_each(words.len(), [0, 0, 0], |i, word| words[i] = word);
-    words.chunks(2).flat_map(|w| normal_pair(w[0], w[1])).take(n).collect()
+    let mut out = vec![0.0; n];
+    normals(DrawKey::init(seed, path), [0, 0, 0], &mut out);
+    out
+}
+
+/// Standard normals of one stream: pair i from words 2i, 2i + 1.
+pub fn normals(key: DrawKey, stream: [u32; 3], out: &mut [f32]) {
+    for (block, four) in out.chunks_mut(4).enumerate() {
+        let [a, b, c, d] = key.block([block as u32, stream[0], stream[1], stream[2]]);
+        let ([p, q], [r, s]) = (normal_pair(a, b), normal_pair(c, d));
+        four.copy_from_slice(&[p, q, r, s][..four.len()]);
+    }
 }
 
 /// Dropout masks of consecutive slots: `out` is `[slots, per_slot]`, each element 0 or 1/(1 − t·2⁻¹⁶).

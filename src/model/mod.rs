@@ -2,6 +2,7 @@
 //!
 //! A model knows no rank, no file and no mask rule. To add one: a folder here, a variant and its arms below.
 
+pub mod dit;
 pub mod init;
 pub mod layers;
 pub mod params;
