@@ -11,9 +11,11 @@ pub mod spatia;
 
 use serde::{Deserialize, Serialize};
 use syncytia_shards::manifest::Manifest;
+use syncytia_shards::panel::{Panel, PanelGene};
 
 use self::params::{GeneAxis, ParamSpec};
 use self::spackle::{Spackle, SpackleConfig};
+use self::spatia::{Spatia, SpatiaConfig};
 use crate::tensor::{Device, Gradients, ParamId, TensorData};
 
 /// `[model.<name>]`.
@@ -22,13 +24,15 @@ use crate::tensor::{Device, Gradients, ParamId, TensorData};
 pub enum ModelConfig {
     /// Neighbourhood completion.
     Spackle(SpackleConfig),
+    /// Cells, niches and tissues as vectors.
+    Spatia(Box<SpatiaConfig>),
 }
 
 /// What a model needs to know of the data to be built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataShape {
-    /// Genes in the layer.
+    /// Genes of the model.
     pub genes: usize,
     /// Rows of a neighbourhood, the centre included.
     pub spots: usize,
@@ -37,19 +41,34 @@ pub struct DataShape {
     pub covariates: usize,
 }
 
-impl DataShape {
-    /// That of a shard folder's records.
-    pub fn of(manifest: &Manifest) -> DataShape {
-        let spots = 1 + manifest.n_neighbours as usize;
-        DataShape { genes: manifest.panel.n_selected(), spots, covariates: manifest.covariates.len() }
-    }
-}
-
 /// A model with its parameters.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "there is one per rank")]
 pub enum Model {
     /// Neighbourhood completion.
     Spackle(Spackle),
+    /// Cells, niches and tissues as vectors.
+    Spatia(Spatia),
+}
+
+/// One expression for every member.
+macro_rules! each {
+    ($model:expr, $m:ident => $does:expr) => {
+        match $model {
+            Model::Spackle($m) => $does,
+            Model::Spatia($m) => $does,
+        }
+    };
+}
+
+/// One expression for every member, which gives the same member again.
+macro_rules! map {
+    ($model:expr, $m:ident => $does:expr) => {
+        match $model {
+            Model::Spackle($m) => Model::Spackle($does),
+            Model::Spatia($m) => Model::Spatia($does),
+        }
+    };
 }
 
 impl ModelConfig {
@@ -57,6 +76,32 @@ impl ModelConfig {
     pub fn name(&self) -> &'static str {
         match self {
             ModelConfig::Spackle(_) => "spackle",
+            ModelConfig::Spatia(_) => "spatia",
+        }
+    }
+
+    /// What is wrong with it, each with its key; `batch`: lanes and micro-batch.
+    pub fn problems(&self, batch: (usize, usize)) -> Vec<String> {
+        match self {
+            ModelConfig::Spackle(config) => config.problems(batch),
+            ModelConfig::Spatia(config) => config.problems(),
+        }
+    }
+
+    /// The genes of a panel that the model has, in its order.
+    pub fn genes<'a>(&self, panel: &'a Panel) -> Vec<&'a PanelGene> {
+        match self {
+            ModelConfig::Spackle(_) => panel.selected_genes().collect(),
+            ModelConfig::Spatia(_) => panel.genes.iter().collect(),
+        }
+    }
+
+    /// What it needs to know of a shard folder's records.
+    pub fn shape(&self, manifest: &Manifest) -> DataShape {
+        let (genes, covariates) = (self.genes(&manifest.panel).len(), manifest.covariates.len());
+        match self {
+            ModelConfig::Spackle(_) => DataShape { genes, spots: 1 + manifest.n_neighbours as usize, covariates },
+            ModelConfig::Spatia(_) => DataShape { genes, spots: 1, covariates: 0 },
         }
     }
 
@@ -65,6 +110,7 @@ impl ModelConfig {
     pub fn n_parameters(&self, shape: DataShape) -> f64 {
         match self {
             ModelConfig::Spackle(config) => config.n_parameters(shape),
+            ModelConfig::Spatia(config) => config.n_parameters(shape.genes),
         }
     }
 
@@ -72,6 +118,7 @@ impl ModelConfig {
     pub fn n_kept_values(&self, shape: DataShape, records: usize) -> f64 {
         match self {
             ModelConfig::Spackle(config) => config.n_kept_values(shape, records),
+            ModelConfig::Spatia(config) => config.n_kept_values(records),
         }
     }
 
@@ -79,6 +126,7 @@ impl ModelConfig {
     pub fn build(&self, shape: DataShape, seed: u64, device: &Device) -> Model {
         match self {
             ModelConfig::Spackle(config) => Model::Spackle(Spackle::new(config, shape, seed, device)),
+            ModelConfig::Spatia(config) => Model::Spatia(Spatia::new(config, shape.genes, seed, device)),
         }
     }
 }
@@ -86,57 +134,41 @@ impl ModelConfig {
 impl Model {
     /// Paths, shapes and offsets of the parameters in declaration order.
     pub fn specs(&self) -> Vec<ParamSpec> {
-        match self {
-            Model::Spackle(m) => params::specs(m),
-        }
+        each!(self, m => params::specs(m))
     }
 
     /// Where the tensor of this path holds genes.
     pub fn gene_axes(&self, path: &str) -> Vec<GeneAxis> {
-        match self {
-            Model::Spackle(m) => m.gene_axes(path),
-        }
+        each!(self, m => m.gene_axes(path))
     }
 
     /// All parameters, flat.
     pub fn to_flat(&self) -> Vec<f32> {
-        match self {
-            Model::Spackle(m) => params::to_flat(m),
-        }
+        each!(self, m => params::to_flat(m))
     }
 
     /// The model with new leaves holding `flat` on `device`.
     pub fn from_flat(self, flat: &[f32], device: &Device) -> Model {
-        match self {
-            Model::Spackle(m) => Model::Spackle(params::from_flat(m, flat, device)),
-        }
+        map!(self, m => params::from_flat(m, flat, device))
     }
 
     /// The model with new leaves holding `flat` for the parameters that train.
     pub fn with_trained(self, flat: &[f32], device: &Device) -> Model {
-        match self {
-            Model::Spackle(m) => Model::Spackle(params::with_trained(m, flat, device)),
-        }
+        map!(self, m => params::with_trained(m, flat, device))
     }
 
     /// The model with its parameters trained or not, in declaration order.
     pub fn freeze(self, trains: &[bool]) -> Model {
-        match self {
-            Model::Spackle(m) => Model::Spackle(params::freeze(m, trains)),
-        }
+        map!(self, m => params::freeze(m, trains))
     }
 
     /// Ids of the parameters that train, in declaration order.
     pub fn ids(&self) -> Vec<ParamId> {
-        match self {
-            Model::Spackle(m) => params::ids(m),
-        }
+        each!(self, m => params::ids(m))
     }
 
     /// Gives the gradient of every parameter that trains to `each`, with its place among them.
     pub fn each_gradient(&self, gradients: &mut Gradients, each: &mut dyn FnMut(usize, TensorData)) {
-        match self {
-            Model::Spackle(m) => params::each_gradient(m, gradients, each),
-        }
+        each!(self, m => params::each_gradient(m, gradients, each));
     }
 }

@@ -71,6 +71,35 @@ pub enum ValidationMask {
     Afresh,
 }
 
+impl CompletionConfig {
+    /// What is wrong with it, each with its key.
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        let mut must = |holds: bool, problem: String| {
+            if !holds {
+                problems.push(format!("task.{problem}"));
+            }
+        };
+        must(
+            ["d_log1p", "c_d_log1p"].contains(&self.layer.as_str()),
+            format!("layer = \"{}\": completion learns completed layers, \"d_log1p\" or \"c_d_log1p\"", self.layer),
+        );
+        must(
+            self.rho > 0.0 && self.rho <= 1.0,
+            format!("rho = {}: must be above 0 and at most 1, or nothing is hidden", self.rho),
+        );
+        let (weight, positive) = (self.visible_weight, self.visible_weight > 0.0 && self.visible_weight.is_finite());
+        must(
+            weight == 0.0 || self.loss == LossOn::CentreHidden && positive,
+            format!(
+                "visible_weight = {weight}: must be 0, or positive with task.loss = \"centre_hidden\" (\"all\" has the visible \
+                 entries already)"
+            ),
+        );
+        problems
+    }
+}
+
 impl MaskRule {
     /// The probability that a measured value of a gene with expressed fraction `f` is hidden.
     pub fn probability(self, rho: f64, f: f64) -> f64 {

@@ -4,11 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::error::TrainError;
 use crate::model::ModelConfig;
-use crate::model::layers::AttentionAxis;
 use crate::optim::OptimConfig;
 use crate::optim::schedule::Schedule;
 use crate::task::TaskConfig;
-use crate::task::completion::LossOn;
 
 /// A train config file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -267,44 +265,9 @@ impl TrainConfig {
             format!("optim.clip_norm = {:?}: must be positive; leave it out for no clipping", optim.clip_norm),
         );
         must(optim.ema.is_none_or(|d| (0.0..1.0).contains(&d)), "optim.ema: must be in [0, 1)".into());
-        let TaskConfig::Completion(task) = &self.task;
-        must(
-            ["d_log1p", "c_d_log1p"].contains(&task.layer.as_str()),
-            format!(
-                "task.layer = \"{}\": completion learns completed layers, \"d_log1p\" or \"c_d_log1p\"",
-                task.layer
-            ),
-        );
-        must(
-            task.rho > 0.0 && task.rho <= 1.0,
-            format!("task.rho = {}: must be above 0 and at most 1, or nothing is hidden", task.rho),
-        );
-        must(
-            task.visible_weight == 0.0 || task.loss == LossOn::CentreHidden && positive(task.visible_weight),
-            format!(
-                "task.visible_weight = {}: must be 0, or positive with task.loss = \"centre_hidden\" (\"all\" has the visible \
-                 entries already)",
-                task.visible_weight
-            ),
-        );
-        let ModelConfig::Spackle(model) = &self.model;
-        must(
-            (0.0..0.99).contains(&model.dropout),
-            format!("model.spackle.dropout = {}: must be in [0, 0.99)", model.dropout),
-        );
-        must(
-            model.d > 0 && model.heads > 0 && model.d.is_multiple_of(model.heads.max(1)),
-            format!("model.spackle.heads = {}: must divide d = {}, both at least 1", model.heads, model.d),
-        );
-        must(model.feed_forward > 0, "model.spackle.feed_forward = 0: must be at least 1".into());
-        must(
-            model.attention_axis == AttentionAxis::Spots || (train.lanes == 1 && train.micro_batch == 256),
-            format!(
-                "model.spackle.attention_axis = \"batch\" demands train.lanes = 1 and train.micro_batch = 256 (now {} and {}): \
-                 its results depend on the composition of the batch, and the release's is 256",
-                train.lanes, train.micro_batch
-            ),
-        );
+        problems.extend(self.task.problems());
+        problems.extend(self.model.problems((train.lanes, train.micro_batch)));
+        problems.extend(self.task.misfit(&self.model));
         problems
     }
 

@@ -50,6 +50,30 @@ impl SpackleConfig {
         self.input.per_gene() * shape.genes + shape.covariates
     }
 
+    /// What is wrong with it, each with its key; `batch`: lanes and micro-batch.
+    pub fn problems(&self, (lanes, micro_batch): (usize, usize)) -> Vec<String> {
+        let mut problems = Vec::new();
+        let mut must = |holds: bool, problem: String| {
+            if !holds {
+                problems.push(format!("model.spackle.{problem}"));
+            }
+        };
+        must((0.0..0.99).contains(&self.dropout), format!("dropout = {}: must be in [0, 0.99)", self.dropout));
+        must(
+            self.d > 0 && self.heads > 0 && self.d.is_multiple_of(self.heads.max(1)),
+            format!("heads = {}: must divide d = {}, both at least 1", self.heads, self.d),
+        );
+        must(self.feed_forward > 0, "feed_forward = 0: must be at least 1".into());
+        must(
+            self.attention_axis == AttentionAxis::Spots || (lanes == 1 && micro_batch == 256),
+            format!(
+                "attention_axis = \"batch\" demands train.lanes = 1 and train.micro_batch = 256 (now {lanes} and \
+                 {micro_batch}): its results depend on the composition of the batch, and the release's is 256"
+            ),
+        );
+        problems
+    }
+
     /// How many parameters [`Spackle::new`] makes, without making them.
     pub fn n_parameters(&self, shape: DataShape) -> f64 {
         let linear = |n_in: f64, n_out: f64| (n_in + 1.0) * n_out;

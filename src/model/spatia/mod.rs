@@ -30,6 +30,7 @@ use self::patches::Kept;
 pub use self::sizes::TABLE;
 use self::tissue::{FinalFusion, Tissue};
 use super::init::Scope;
+use super::params::GeneAxis;
 use super::layers::{LayerNorm, Linear, Training, before};
 use crate::tensor::{Device, Int, Module, Tensor, TensorData};
 
@@ -142,6 +143,11 @@ impl Spatia {
             tissue: Tissue::new(&scope.child("tissue"), config),
             final_fusion: FinalFusion::new(&scope.child("final_fusion"), h),
         }
+    }
+
+    /// Where the tensor of this path holds genes: the rows of the gene table, before the padding's.
+    pub fn gene_axes(&self, path: &str) -> Vec<GeneAxis> {
+        if path == "gene_encoder.table" { vec![GeneAxis { axis: 0, blocks: 1 }] } else { Vec::new() }
     }
 
     /// Encodes cells.
