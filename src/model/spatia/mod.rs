@@ -11,6 +11,7 @@ pub mod heads;
 pub mod image_encoder;
 pub mod niche;
 pub mod patches;
+pub mod pixels;
 pub mod positions;
 mod sizes;
 #[cfg(test)]
