@@ -19,7 +19,7 @@ use crate::evaluate::block::{Block, Pipeline, Seen};
 use crate::evaluate::completion::{self, Protocol, Setting};
 use crate::evaluate::correction::Correction;
 use crate::evaluate::sweep;
-use crate::model::{DataShape, Model};
+use crate::model::Model;
 use crate::report::curves::Curves;
 use crate::report::evaluation::{Evaluation, Facts, MethodScores};
 use crate::report::gene_map::{self, GeneMap};
@@ -27,7 +27,6 @@ use crate::report::scatter::Scatter;
 use crate::report::{self, verdict};
 use crate::task::completion::{Completion, CompletionConfig, MaskRule};
 use crate::task::inference::{self, Visible};
-use crate::task::{Task, TaskConfig};
 use crate::tensor::cpu;
 use crate::train::checkpoint::Which;
 use crate::train::run_folder::RunFolder;
@@ -97,6 +96,7 @@ pub fn evaluate(
     with_sweep: bool,
 ) -> anyhow::Result<Evaluated> {
     let trained = Trained::open(path, which)?;
+    let task_config = trained.completion("evaluate")?;
     let (run, checkpoint) = (&trained.run, &trained.checkpoint);
     let shards = Shards::open(shards)?;
     if shards.manifest().data_hash() != run.data_hash {
@@ -105,9 +105,8 @@ pub fn evaluate(
     check_shards(&trained, &shards)?;
     let split = split.unwrap_or(if shards.row_groups(Split::Test).is_empty() { Split::Val } else { Split::Test });
     let model = trained.model()?;
-    let TaskConfig::Completion(task_config) = &run.config.task;
     let fractions: Vec<f64> = shards.manifest().panel.selected_genes().map(|g| g.glob_exp_frac).collect();
-    let Task::Completion(task) = Task::new(&run.config.task, &fractions, run.config.train.seed);
+    let task = Completion::new(task_config.clone(), &fractions, run.config.train.seed);
     let shard_config: ShardConfig = config::parse(&shards.manifest().config, "the manifest's config", &[])?;
     let mut pipeline = pipeline(&shards.manifest().panel, &shard_config)?;
     if task_config.layer == Layer::CDLog1p.as_str() {
@@ -215,7 +214,7 @@ fn blocks_of(shards: &Shards, split: Split, layer: &str, pipeline: &Pipeline) ->
 
 fn check_shards(trained: &Trained, shards: &Shards) -> anyhow::Result<()> {
     let path = || shards.dir().join(syncytia_shards::manifest::MANIFEST_FILE);
-    match trained.misfit(&shards.manifest().panel, DataShape::of(shards.manifest())) {
+    match trained.misfit(&shards.manifest().panel, trained.run.config.model.shape(shards.manifest())) {
         None => Ok(()),
         Some(what) => Err(syncytia_shards::error::StoreError::ManifestContent { path: path(), what }.into()),
     }

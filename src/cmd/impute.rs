@@ -48,6 +48,7 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     out::check_file(&args.output, std::slice::from_ref(&args.input))?;
     let trained = Trained::open(&args.path, args.checkpoint.unwrap_or_default())?;
+    let layer = trained.completion("impute")?.layer.clone();
     let (model, run) = (trained.model()?, trained.run);
     let shard_config: ShardConfig = config::parse(&run.shard_config, "the checkpoint's shard config", &[])?;
     let section = ingest::read_section(&args.input, &IngestOptions { library_id: None, ..shard_config.input.clone() })?;
@@ -55,7 +56,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut values = pipeline(&run.panel, &shard_config)?.log1p(&counts);
     let measured =
         Matrix { n_cols: values.n_cols, values: values.values.iter().map(|&v| v != 0.0).collect::<Vec<bool>>() };
-    if run.config.task.layer() == Layer::CDLog1p.as_str() {
+    if layer == Layer::CDLog1p.as_str() {
         values = corrected(&section, &run, &shard_config, values, &measured)?;
     }
     let k = run.shape.spots - 1;
@@ -176,7 +177,7 @@ fn aligned(section: &Section, run: &RunState, max_lost: f64) -> anyhow::Result<C
 
 /// What the numbers are, in words.
 fn scale(run: &RunState) -> &'static str {
-    match run.config.task.layer() == Layer::CDLog1p.as_str() && run.panel.combat.is_some() {
+    match run.config.task.layer() == Some(Layer::CDLog1p.as_str()) && run.panel.combat.is_some() {
         true => "log2(normalised count + 1), batch-corrected (ComBat)",
         false => "log2(normalised count + 1)",
     }

@@ -78,7 +78,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 /// The model's layer: no random mask, missing values enter as 0, measured ones come back as they are.
 fn complete(path: &std::path::Path, processed: &Processed) -> anyhow::Result<Completed> {
     let trained = Trained::open(path, Which::default())?;
-    let layer = trained.run.config.task.layer();
+    let layer = &trained.completion("process --model")?.layer;
     if !processed.pieces.iter().all(|p| p.layers.contains_key(layer)) {
         return Err(UsageError(format!(
             "--model {}: it learned {layer}, which needs the batch correction it was trained with: set process.combat",

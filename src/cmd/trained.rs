@@ -5,7 +5,10 @@ use std::path::Path;
 use anyhow::anyhow;
 use syncytia_shards::panel::Panel;
 
+use super::exit::UsageError;
 use crate::model::{DataShape, Model};
+use crate::task::TaskConfig;
+use crate::task::completion::CompletionConfig;
 use crate::tensor::cpu;
 use crate::train::checkpoint::{self, Checkpoint, Which};
 use crate::train::state::{self, RunState};
@@ -36,9 +39,21 @@ impl Trained {
         Ok(model.from_flat(&flat, &cpu()))
     }
 
+    /// Its task, which `command` needs to be completion.
+    pub fn completion(&self, command: &str) -> Result<&CompletionConfig, UsageError> {
+        match &self.run.config.task {
+            TaskConfig::Completion(task) => Ok(task),
+            TaskConfig::Cells(_) => Err(UsageError(format!(
+                "{} is a checkpoint of {}, and `{command}` is for those of spackle",
+                self.checkpoint.dir.display(),
+                self.run.config.model.name()
+            ))),
+        }
+    }
+
     /// What keeps it from data of this panel and shape, in words; none where it fits.
     pub fn misfit(&self, panel: &Panel, shape: DataShape) -> Option<String> {
-        let ours: Vec<&str> = panel.selected_genes().map(|g| g.id.as_str()).collect();
+        let ours: Vec<&str> = self.run.config.model.genes(panel).into_iter().map(|g| g.id.as_str()).collect();
         if ours != self.run.genes.iter().map(String::as_str).collect::<Vec<_>>() {
             let missing: Vec<&String> = self.run.genes.iter().filter(|g| !ours.contains(&g.as_str())).take(5).collect();
             return Some(format!(

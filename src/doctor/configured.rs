@@ -15,7 +15,6 @@ use super::devices::Usable;
 use super::folder::{self, Room};
 use super::limits::Demand;
 use super::{Finding, Look, Verdict, bytes};
-use crate::model::DataShape;
 use crate::train::checkpoint::CheckpointError;
 use crate::train::config::TrainConfig;
 use crate::train::error::TrainError;
@@ -134,7 +133,7 @@ pub fn shards(dir: &Path) -> Look<Arc<Shards>> {
 
 /// What the run of `config` on data of this manifest takes.
 pub fn needs(config: &TrainConfig, manifest: &Manifest, usable: Usable) -> Needs {
-    let (train, shape) = (&config.train, DataShape::of(manifest));
+    let (train, shape) = (&config.train, config.model.shape(manifest));
     let ranks = train.ranks.resolve(usable.cores, train.lanes);
     let n = config.model.n_parameters(shape);
     // weights, two moments, and the raw weights beside an average

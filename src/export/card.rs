@@ -26,35 +26,17 @@ pub(super) struct Card<'a> {
 /// The card in Markdown.
 pub(super) fn render(card: &Card<'_>) -> String {
     let run = card.run;
-    let ModelConfig::Spackle(model) = &run.config.model;
-    let TaskConfig::Completion(task) = &run.config.task;
-    let (genes, spots, neighbours) = (run.shape.genes, run.shape.spots, run.shape.spots.saturating_sub(1));
-    let mut text = format!(
-        "# SpaCKLE for {genes} genes\n\n\
-         Completes hidden or missing gene expression of a spot from its visible genes and those of its {neighbours} \
-         nearest neighbours. Input and output are the layer `{layer}` in the gene order of `panel.tsv`; a neighbourhood \
-         is `[{spots}, {genes}]` with the spot itself in row 0{input}.\n\n",
-        layer = task.layer,
-        input = match model.input {
-            InputForm::Values => " and hidden entries 0",
-            InputForm::CentredWithVisibility =>
-                ": visible values less the section's mean of visible values per gene, else 0, then one visibility bit per gene",
-        },
-    );
+    let (mut text, sizes) = of_model(run);
     let _ = write!(
         text,
         "| | |\n|---|---|\n\
          | parameters | {n} |\n\
-         | width, layers, heads, feed-forward | {}, {}, {}, {} |\n\
-         | trained for | {} batches of {} × {} neighbourhoods, {} updates |\n\
+         {sizes}\
+         | trained for | {} batches of {} × {} records, {} updates |\n\
          | seed | {} |\n\
          | data hash | `{}` |\n\
          | checkpoint (BLAKE3) | `{}` |\n\
          | trained by | syncytia {} |\n\n",
-        model.d,
-        model.layers,
-        model.heads,
-        model.feed_forward,
         run.global_step,
         run.config.train.lanes,
         run.config.train.micro_batch,
@@ -90,6 +72,48 @@ pub(super) fn render(card: &Card<'_>) -> String {
         n_tensors = card.tensors.len(),
     );
     text
+}
+
+/// What the model is for, and the rows of its sizes.
+fn of_model(run: &RunState) -> (String, String) {
+    let genes = run.shape.genes;
+    match (&run.config.model, &run.config.task) {
+        (ModelConfig::Spackle(model), TaskConfig::Completion(task)) => {
+            let (spots, neighbours) = (run.shape.spots, run.shape.spots.saturating_sub(1));
+            let text = format!(
+                "# SpaCKLE for {genes} genes\n\n\
+                 Completes hidden or missing gene expression of a spot from its visible genes and those of its {neighbours} \
+                 nearest neighbours. Input and output are the layer `{layer}` in the gene order of `panel.tsv`; a \
+                 neighbourhood is `[{spots}, {genes}]` with the spot itself in row 0{input}.\n\n",
+                layer = task.layer,
+                input = match model.input {
+                    InputForm::Values => " and hidden entries 0",
+                    InputForm::CentredWithVisibility =>
+                        ": visible values less the section's mean of visible values per gene, else 0, then one visibility bit per gene",
+                },
+            );
+            let sizes = [model.d, model.layers, model.heads, model.feed_forward].map(|n| n.to_string()).join(", ");
+            (text, format!("| width, layers, heads, feed-forward | {sizes} |\n"))
+        }
+        (ModelConfig::Spatia(model), _) => {
+            let (gene, image) = (&model.gene, &model.image);
+            let text = format!(
+                "# SPATIA for {genes} genes\n\n\
+                 Encodes a cell's counts (at most {} genes of it, each as its share of the cell's counts) and its picture \
+                 ({size} × {size} pixels of {} channels) as a vector of {} values.\n\n",
+                gene.context,
+                image.channels,
+                model.h,
+                size = image.size,
+            );
+            let sizes = format!(
+                "| genes: width, blocks, heads | {}, {}, {} |\n| picture: patch, width, blocks, heads | {}, {}, {}, {} |\n",
+                gene.width, gene.blocks, gene.heads, image.patch, image.width, image.blocks, image.heads
+            );
+            (text, sizes)
+        }
+        (model, _) => (format!("# {} for {genes} genes\n\n", model.name()), String::new()),
+    }
 }
 
 /// A table of the report's metrics, model and baselines, or a sentence why there is none.

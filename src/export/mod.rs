@@ -16,8 +16,6 @@ use syncytia_shards::durable::{AtomicDir, FileError};
 
 pub use layout::Layout;
 
-use crate::model::ModelConfig;
-use crate::task::TaskConfig;
 use crate::train::checkpoint::{self, Checkpoint};
 use crate::train::run_folder::{CheckpointFolder, RunFolder};
 use crate::train::state::{self, RunState};
@@ -125,17 +123,15 @@ fn make_way(out: &Path) -> Result<(), ExportError> {
 
 /// What is needed to build the network and to prepare its input.
 fn config(run: &RunState, layout: Layout) -> Value {
-    let ModelConfig::Spackle(model) = &run.config.model;
-    let TaskConfig::Completion(task) = &run.config.task;
     json!({
         "format_version": 1,
         "model_type": run.config.model.name(),
-        "model": model,
+        "model": run.config.model.sizes(),
         "n_genes": run.shape.genes,
         "n_spots": run.shape.spots,
         "n_covariates": run.shape.covariates,
         "context_genes": run.panel.context.iter().map(|&gene| &run.panel.genes[gene as usize].id).collect::<Vec<_>>(),
-        "layer": task.layer,
+        "layer": run.config.task.layer(),
         "task": run.config.task,
         "layout": layout.name(),
         "weights": CheckpointFolder::MODEL,

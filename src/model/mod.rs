@@ -80,6 +80,15 @@ impl ModelConfig {
         }
     }
 
+    /// The values of the table.
+    pub fn sizes(&self) -> serde_json::Value {
+        let sizes = match self {
+            ModelConfig::Spackle(config) => serde_json::to_value(config),
+            ModelConfig::Spatia(config) => serde_json::to_value(config),
+        };
+        sizes.expect("a config is plain data")
+    }
+
     /// What is wrong with it, each with its key; `batch`: lanes and micro-batch.
     pub fn problems(&self, batch: (usize, usize)) -> Vec<String> {
         match self {

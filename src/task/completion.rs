@@ -5,6 +5,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use syncytia_shards::draw::{self, DrawKey, Purpose};
 use syncytia_shards::loader::Slot;
+use syncytia_shards::manifest::Manifest;
+use syncytia_shards::row_group::Columns;
 
 use super::{DrawsAt, Terms};
 use crate::model::layers::Training;
@@ -160,6 +162,26 @@ impl Completion {
         Self { config, probability, seed }
     }
 
+    /// For the layer's genes of these shards.
+    ///
+    /// # Errors
+    /// In words: there is no such layer.
+    pub fn of_shards(config: CompletionConfig, manifest: &Manifest, seed: u64) -> Result<Self, String> {
+        if !manifest.layers.contains(&config.layer) {
+            return Err(format!(
+                "the shards have no layer `{}` (they have {:?}): set task.layer, or shard again",
+                config.layer, manifest.layers
+            ));
+        }
+        let fractions: Vec<f64> = manifest.panel.selected_genes().map(|g| g.glob_exp_frac).collect();
+        Ok(Self::new(config, &fractions, seed))
+    }
+
+    /// What it reads of records.
+    pub fn columns(&self) -> Columns {
+        Columns { layers: vec![self.config.layer.clone()], covariates: true, ..Columns::default() }
+    }
+
     /// The layer it needs.
     pub fn layer(&self) -> &str {
         &self.config.layer
@@ -307,15 +329,11 @@ impl Completion {
         if self.has_visible_term() {
             over.push(squared * tensor(batch.visible_at_centre().collect(), [b, 1, g]));
         }
-        let mut terms = Terms { sums: Vec::new(), first_bad: None, values: Vec::new() };
+        let mut terms = Terms::default();
         for squared in over {
             // Per row, then per record: a full sum over ≥ 4 Mi elements would depend on the kernel threads.
             let per_record = squared.sum_dim(2).sum_dim(1).reshape([b]);
-            let values: Vec<f32> = per_record.clone().inner().into_data().try_to_vec().expect("losses are f32");
-            let bad = values.iter().position(|v| !v.is_finite()).map(|i| batch.ids[i]);
-            terms.first_bad = terms.first_bad.or(bad);
-            terms.values.push(values.iter().map(|&v| f64::from(v)).sum());
-            terms.sums.push(per_record.sum());
+            terms.push(per_record, &batch.ids);
         }
         terms
     }

@@ -68,7 +68,7 @@ pub fn complete(model: &Model, seen: &Visible<'_>, device: &Device) -> Matrix<f3
             covariates,
             absent: padded.then(|| Tensor::from_data(TensorData::new(absent, [b, spots]), device)),
         };
-        let Model::Spackle(model) = model;
+        let Model::Spackle(model) = model else { unreachable!("completion is SpaCKLE's") };
         out.extend(super::completion::centre(model.forward(&input, None)));
     }
     Matrix { n_cols: genes, values: out }

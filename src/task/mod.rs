@@ -3,16 +3,20 @@
 //! `prepare` runs on the host, off the training thread where there is one: gathers, masks, weights of the loss terms.
 //! `loss` runs where the tensors are and returns the terms of `docs/step.md` §4. A task knows no rank and no file.
 
+pub mod cells;
 pub mod completion;
 pub mod inference;
 pub mod losses;
 
 use serde::{Deserialize, Serialize};
 use syncytia_shards::loader::Slot;
+use syncytia_shards::manifest::Manifest;
+use syncytia_shards::row_group::Columns;
 
+use self::cells::Cells;
 use self::completion::{Completion, GeneMeans};
-use crate::model::Model;
 use crate::model::layers::Training;
+use crate::model::{Model, ModelConfig};
 use crate::tensor::{Device, Tensor};
 
 /// `[task]`.
@@ -21,15 +25,48 @@ use crate::tensor::{Device, Tensor};
 pub enum TaskConfig {
     /// Completion of hidden entries from the spot and its neighbours.
     Completion(completion::CompletionConfig),
+    /// SPATIA's first stage.
+    Cells(cells::CellsConfig),
 }
 
 impl TaskConfig {
-    /// The layer it needs.
-    pub fn layer(&self) -> &str {
+    /// What is wrong with it, each with its key.
+    pub fn problems(&self) -> Vec<String> {
         match self {
-            TaskConfig::Completion(config) => &config.layer,
+            TaskConfig::Completion(config) => config.problems(),
+            TaskConfig::Cells(config) => config.problems(),
         }
     }
+
+    /// The layer of the shards that it learns; none where it learns counts.
+    pub fn layer(&self) -> Option<&str> {
+        match self {
+            TaskConfig::Completion(config) => Some(&config.layer),
+            TaskConfig::Cells(_) => None,
+        }
+    }
+
+    /// What keeps it from this model, in words.
+    pub fn misfit(&self, model: &ModelConfig) -> Option<String> {
+        match (self, model) {
+            (TaskConfig::Completion(_), ModelConfig::Spackle(_)) => None,
+            (TaskConfig::Cells(_), ModelConfig::Spatia(model)) => model.contrast_width.is_none().then(|| {
+                "model.spatia.contrast_width is missing: the task holds genes against pictures in a space of that width"
+                    .to_owned()
+            }),
+            (TaskConfig::Completion(_), _) => Some(of_another("completion", "spackle")),
+            (TaskConfig::Cells(_), _) => Some(of_another("cells", "spatia")),
+        }
+    }
+}
+
+fn of_another(kind: &str, model: &str) -> String {
+    format!("task.kind = \"{kind}\" is asked of [model.{model}]")
+}
+
+/// A weight that cannot be one, in words.
+fn positive_or_zero(key: &str, value: f64) -> Option<String> {
+    (!(value >= 0.0 && value.is_finite())).then(|| format!("task.{key} = {value}: must be 0 or positive"))
 }
 
 /// Where a micro-batch's draws are keyed.
@@ -46,8 +83,18 @@ pub enum DrawsAt {
     Assay(u32),
 }
 
+impl DrawsAt {
+    /// The stream of record `i` of the micro-batch: (slot, global_step, 0), or (id low, id high, assay).
+    pub fn stream(self, i: usize, record_id: u64) -> [u32; 3] {
+        match self {
+            DrawsAt::Step { global_step, first_slot } => [(first_slot + i) as u32, global_step as u32, 0],
+            DrawsAt::Assay(assay) => [record_id as u32, (record_id >> 32) as u32, assay],
+        }
+    }
+}
+
 /// The terms of a lane's loss, in the task's fixed order.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Terms {
     /// S_k: sums on the device, `[1]` each.
     pub sums: Vec<Tensor<1>>,
@@ -57,11 +104,56 @@ pub struct Terms {
     pub values: Vec<f64>,
 }
 
+impl Terms {
+    /// The next term, `[b]`: its value of each record.
+    pub fn push(&mut self, per_record: Tensor<1>, ids: &[u64]) {
+        let values: Vec<f32> = per_record.clone().inner().into_data().try_to_vec().expect("losses are f32");
+        let bad = values.iter().position(|v| !v.is_finite()).map(|i| ids[i]);
+        self.first_bad = self.first_bad.or(bad);
+        self.values.push(values.iter().map(|&v| f64::from(v)).sum());
+        self.sums.push(per_record.sum());
+    }
+}
+
+/// A term over the vectors of all lanes (`docs/step.md` §4), the same on every rank.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Across {
+    /// Its value.
+    pub value: f64,
+    /// Its gradient with respect to the vectors of every slot, flat in slot order.
+    pub gradient: Vec<f32>,
+    /// The same with respect to the term's own parameters.
+    pub own: Vec<f32>,
+}
+
+/// A lane's part of it.
+#[derive(Debug, Clone, Copy)]
+pub struct AcrossLane<'a> {
+    /// The value, in lane 0; 0 in all others.
+    pub value: f64,
+    /// With respect to the lane's own vectors.
+    pub gradient: &'a [f32],
+    /// With respect to the term's own parameters: of lane 0 alone.
+    pub own: Option<&'a [f32]>,
+}
+
+impl Across {
+    /// The part of one of `lanes`.
+    pub fn of_lane(&self, lane: usize, lanes: usize) -> AcrossLane<'_> {
+        let each = self.gradient.len() / lanes;
+        let gradient = &self.gradient[lane * each..(lane + 1) * each];
+        let value = if lane == 0 { self.value } else { 0.0 };
+        AcrossLane { value, gradient, own: (lane == 0).then_some(&self.own) }
+    }
+}
+
 /// A task with what it learned of the data.
 #[derive(Debug, Clone)]
 pub enum Task {
     /// Completion of hidden entries.
     Completion(Completion),
+    /// SPATIA's first stage.
+    Cells(Cells),
 }
 
 /// A micro-batch on the host, ready for the device.
@@ -69,6 +161,8 @@ pub enum Task {
 pub enum Prepared {
     /// For completion.
     Completion(completion::Prepared),
+    /// For SPATIA's first stage.
+    Cells(cells::Prepared),
 }
 
 impl Prepared {
@@ -76,6 +170,7 @@ impl Prepared {
     pub fn weights(&self) -> &[f64] {
         match self {
             Prepared::Completion(batch) => &batch.weights,
+            Prepared::Cells(batch) => &batch.weights,
         }
     }
 
@@ -83,22 +178,33 @@ impl Prepared {
     pub fn ids(&self) -> &[u64] {
         match self {
             Prepared::Completion(batch) => &batch.ids,
+            Prepared::Cells(batch) => &batch.ids,
         }
     }
 }
 
 impl Task {
-    /// The task of a config, over a panel whose layer genes have these expressed fractions.
-    pub fn new(config: &TaskConfig, fractions: &[f64], seed: u64) -> Task {
-        match config {
-            TaskConfig::Completion(config) => Task::Completion(Completion::new(config.clone(), fractions, seed)),
+    /// The task of a config, for a model on these shards.
+    ///
+    /// # Errors
+    /// In words: what the shards lack.
+    pub fn new(config: &TaskConfig, model: &ModelConfig, manifest: &Manifest, seed: u64) -> Result<Task, String> {
+        match (config, model) {
+            (TaskConfig::Completion(config), _) => {
+                Completion::of_shards(config.clone(), manifest, seed).map(Task::Completion)
+            }
+            (TaskConfig::Cells(config), ModelConfig::Spatia(model)) => {
+                Cells::new(*config, model, manifest, seed).map(Task::Cells)
+            }
+            (config, model) => Err(config.misfit(model).unwrap_or_else(|| of_another("cells", "spatia"))),
         }
     }
 
-    /// The layer it needs.
-    pub fn layer(&self) -> &str {
+    /// What it reads of records.
+    pub fn columns(&self) -> Columns {
         match self {
-            Task::Completion(task) => task.layer(),
+            Task::Completion(task) => task.columns(),
+            Task::Cells(task) => task.columns(),
         }
     }
 
@@ -106,6 +212,7 @@ impl Task {
     pub fn terms(&self) -> &'static [&'static str] {
         match self {
             Task::Completion(task) => task.terms(),
+            Task::Cells(task) => task.terms(),
         }
     }
 
@@ -113,6 +220,7 @@ impl Task {
     pub fn lambdas(&self) -> Vec<f64> {
         match self {
             Task::Completion(task) => task.lambdas(),
+            Task::Cells(task) => task.lambdas(),
         }
     }
 
@@ -120,6 +228,7 @@ impl Task {
     pub fn gene_means(&self, slots: impl IntoIterator<Item = Slot>, assay: Option<u32>) -> GeneMeans {
         match self {
             Task::Completion(task) => task.gene_means(slots, assay),
+            Task::Cells(_) => GeneMeans::default(), // nothing: the records are not even read
         }
     }
 
@@ -127,15 +236,53 @@ impl Task {
     pub fn prepare(&self, slots: &[Slot], at: DrawsAt, means: &GeneMeans) -> Prepared {
         match self {
             Task::Completion(task) => Prepared::Completion(task.prepare(slots, at, means)),
+            Task::Cells(task) => Prepared::Cells(task.prepare(slots, at)),
+        }
+    }
+
+    /// Whether it has a term over all lanes, the last of its terms.
+    pub fn crosses_lanes(&self) -> bool {
+        match self {
+            Task::Completion(_) => false,
+            Task::Cells(task) => task.crosses_lanes(),
+        }
+    }
+
+    /// What the term over all lanes reads of a lane, `[b, width]`: the same code as in [`Task::loss`], so the same bits.
+    pub fn vectors(&self, model: &Model, batch: &Prepared, training: &Training, device: &Device) -> Tensor<2> {
+        match (self, model, batch) {
+            (Task::Cells(task), Model::Spatia(model), Prepared::Cells(batch)) => {
+                task.vectors(model, batch, training, device)
+            }
+            _ => unreachable!("{MIXED}"),
+        }
+    }
+
+    /// The term over the vectors of all slots, flat in slot order.
+    pub fn across(&self, model: &Model, vectors: &[f32], slots: usize) -> Across {
+        match (self, model) {
+            (Task::Cells(task), Model::Spatia(model)) => task.across(model, vectors, slots),
+            _ => unreachable!("{MIXED}"),
         }
     }
 
     /// The loss terms of a lane.
-    pub fn loss(&self, model: &Model, batch: &Prepared, training: &Training, device: &Device) -> Terms {
+    pub fn loss(
+        &self,
+        model: &Model,
+        batch: &Prepared,
+        training: &Training,
+        across: Option<AcrossLane<'_>>,
+        device: &Device,
+    ) -> Terms {
         match (self, model, batch) {
             (Task::Completion(task), Model::Spackle(model), Prepared::Completion(batch)) => {
                 task.loss(model, batch, training, device)
             }
+            (Task::Cells(task), Model::Spatia(model), Prepared::Cells(batch)) => {
+                task.loss(model, batch, training, across, device)
+            }
+            _ => unreachable!("{MIXED}"),
         }
     }
 
@@ -145,6 +292,8 @@ impl Task {
             (Task::Completion(task), Model::Spackle(model), Prepared::Completion(batch)) => {
                 task.validate(model, batch, device)
             }
+            (Task::Cells(task), Model::Spatia(model), Prepared::Cells(batch)) => task.validate(model, batch, device),
+            _ => unreachable!("{MIXED}"),
         }
     }
 
@@ -152,6 +301,9 @@ impl Task {
     pub fn validation_assay(&self, global_step: u64) -> u32 {
         match self {
             Task::Completion(task) => task.validation_assay(global_step),
+            Task::Cells(_) => 0,
         }
     }
 }
+
+const MIXED: &str = "task, model and batch were made for each other";

@@ -8,7 +8,6 @@ use syncytia_shards::loader::{Loader, Slot};
 use syncytia_shards::order::{Order, OrderConfig, RowRef, Window};
 use syncytia_shards::processed::Split;
 use syncytia_shards::reader::Shards;
-use syncytia_shards::row_group::Columns;
 
 use super::config::TrainConfig;
 use super::error::TrainError;
@@ -130,8 +129,7 @@ impl ValData {
 }
 
 fn open(shards: &Arc<Shards>, split: Split, config: &TrainConfig, task: &Task) -> Result<Loader, TrainError> {
-    let columns = Columns { layers: vec![task.layer().to_owned()], covariates: true, ..Columns::default() };
-    Ok(Loader::new(Arc::clone(shards), split, columns, config.data.window_bytes)?)
+    Ok(Loader::new(Arc::clone(shards), split, task.columns(), config.data.window_bytes)?)
 }
 
 fn by_record_id(loader: &Loader) -> Result<Vec<RowRef>, TrainError> {

@@ -16,7 +16,7 @@ use super::error::TrainError;
 use super::parts::Parts;
 use super::state::{self, RunState};
 use super::step::StepState;
-use crate::model::{DataShape, Model};
+use crate::model::Model;
 use crate::task::Task;
 use crate::tensor::{Device, cpu};
 
@@ -69,24 +69,17 @@ impl<'a> Ready<'a> {
     pub fn new(config: &'a TrainConfig, shards: &Arc<Shards>) -> Result<Self, TrainError> {
         config.check()?;
         let manifest = shards.manifest();
-        let fractions: Vec<f64> = manifest.panel.selected_genes().map(|g| g.glob_exp_frac).collect();
-        let task = Task::new(&config.task, &fractions, config.train.seed);
-        if !manifest.layers.iter().any(|l| l == task.layer()) {
-            return Err(TrainError::Data(format!(
-                "the shards have no layer `{}` (they have {:?}): set task.layer, or shard again",
-                task.layer(),
-                manifest.layers
-            )));
-        }
+        let task = Task::new(&config.task, &config.model, manifest, config.train.seed).map_err(TrainError::Data)?;
         if shards.row_groups(Split::Train).is_empty() {
             return Err(TrainError::Data("the shards have no train split".into()));
         }
         let train = TrainData::open(shards, config, &task)?;
         let val = ValData::open(shards, config, &task)?;
-        let shape = DataShape::of(manifest);
+        let shape = config.model.shape(manifest);
         let device = cpu().autodiff();
         let model = config.model.build(shape, config.train.seed, &device);
         let parts = Parts::new(model.specs(), &config.train.freeze).map_err(|e| TrainError::Config(vec![e]))?;
+        let genes = config.model.genes(&manifest.panel);
         let fresh = RunState {
             step_version: STEP_VERSION,
             global_step: 0,
@@ -97,8 +90,8 @@ impl<'a> Ready<'a> {
             validation_due: false,
             data_hash: manifest.data_hash(),
             shape,
-            genes: manifest.panel.selected_genes().map(|g| g.id.clone()).collect(),
-            symbols: manifest.panel.selected_genes().map(|g| g.symbol.clone()).collect(),
+            genes: genes.iter().map(|g| g.id.clone()).collect(),
+            symbols: genes.iter().map(|g| g.symbol.clone()).collect(),
             panel: manifest.panel.clone(),
             shard_config: manifest.config.clone(),
             config: config.clone(),

@@ -15,7 +15,7 @@ use crate::engine::tail::{LaneRow, TailLayout, exponents_of};
 use crate::model::Model;
 use crate::model::layers::Training;
 use crate::optim::{adamw, clip, ema, schedule};
-use crate::task::{Prepared, Task};
+use crate::task::{Across, Prepared, Task};
 use crate::tensor::{Device, Tensor};
 
 /// What a step is a function of, and what it changes.
@@ -150,7 +150,9 @@ impl<'a> StepRunner<'a> {
             let started = Instant::now();
             let leaves = model.take().expect("a model is always put back").with_trained(&state.parameters, self.device);
             self.sums.begin(&exponents);
-            let (rows, computed) = self.lanes(engine, &leaves, state, batches, weights, next_weights, vote_stop)?;
+            let across = self.across(engine, &leaves, state, batches)?;
+            let of_step = (weights, next_weights, across.as_ref());
+            let (rows, computed) = self.lanes(engine, &leaves, state, batches, of_step, vote_stop)?;
             *model = Some(leaves);
             let compute_s = (computed - started).as_secs_f64();
             let rows = self.reduce(engine, batches, rows, data_s, compute_s, computed)?;
@@ -176,17 +178,43 @@ impl<'a> StepRunner<'a> {
         }
     }
 
+    /// The term over all lanes, where the task has one: a forward of each of this rank's lanes, its vectors gathered by slot.
+    fn across(
+        &self,
+        engine: &mut dyn Engine,
+        model: &Model,
+        state: &StepState,
+        batches: &[LaneBatch],
+    ) -> Result<Option<Across>, TrainError> {
+        if !self.task.crosses_lanes() {
+            return Ok(None);
+        }
+        let train = &self.config.train;
+        let slots = train.lanes * train.micro_batch;
+        let mut words = Vec::new();
+        for LaneBatch { lane, batch } in batches {
+            let training = Training::new(train.seed, state.global_step, lane * train.micro_batch);
+            let vectors = self.task.vectors(model, batch, &training, self.device);
+            let [rows, width] = vectors.dims();
+            let vectors: Vec<f32> = vectors.inner().into_data().try_to_vec().expect("vectors are f32");
+            words.resize(slots * width, 0);
+            let own = &mut words[lane * rows * width..][..rows * width];
+            own.iter_mut().zip(vectors).for_each(|(word, v)| *word = i64::from(v.to_bits()));
+        }
+        engine.all_reduce_i64("vectors of all lanes", &mut words)?;
+        let vectors: Vec<f32> = words.into_iter().map(|word| f32::from_bits(word as u32)).collect();
+        Ok(Some(self.task.across(model, &vectors, slots)))
+    }
+
     /// Forward and backward of each of this rank's lanes, each on its own; gives their rows and when the last backward had
     /// ended.
-    #[expect(clippy::too_many_arguments, reason = "the arguments are the definition of a step")]
     fn lanes(
         &mut self,
         engine: &mut dyn Engine,
         model: &Model,
         state: &StepState,
         batches: &[LaneBatch],
-        weights: &[f64],
-        next_weights: &[Vec<f64>],
+        (weights, next_weights, across): (&[f64], &[Vec<f64>], Option<&Across>),
         vote_stop: bool,
     ) -> Result<(Vec<LaneRow>, Instant), TrainError> {
         let mut rows = Vec::with_capacity(batches.len());
@@ -196,7 +224,8 @@ impl<'a> StepRunner<'a> {
             let training = Training::new(train.seed, state.global_step, lane * train.micro_batch);
             let (task, lambdas, device) = (self.task, &self.lambdas, self.device);
             let backward = |training: &Training| {
-                let terms = task.loss(model, batch, training, device);
+                let across = across.map(|across| across.of_lane(*lane, train.lanes));
+                let terms = task.loss(model, batch, training, across, device);
                 let gradients = objective(terms.sums, lambdas, weights).backward();
                 (terms.values, terms.first_bad, gradients)
             };

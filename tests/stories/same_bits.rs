@@ -66,7 +66,7 @@ fn kernel_threads_do_not_change_a_bit() {
 #[test]
 fn a_loss_of_two_terms_has_the_same_bits_and_adds_up() {
     let with = |lambda: f64, ranks: usize| {
-        let TaskConfig::Completion(task) = tiny(|_| {}).task;
+        let TaskConfig::Completion(task) = tiny(|_| {}).task else { unreachable!() };
         let task = CompletionConfig { visible_weight: lambda, ..task };
         let (theatre, seen) = straight(&recorded(|c| c.task = TaskConfig::Completion(task)), ranks);
         (theatre.last(), seen)

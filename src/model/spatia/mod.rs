@@ -31,8 +31,8 @@ use self::patches::Kept;
 pub use self::sizes::TABLE;
 use self::tissue::{FinalFusion, Tissue};
 use super::init::Scope;
-use super::params::GeneAxis;
 use super::layers::{LayerNorm, Linear, Training, before};
+use super::params::GeneAxis;
 use crate::tensor::{Device, Int, Module, Tensor, TensorData};
 
 /// A micro-batch of cells. Either side may be missing for the whole batch, not both: then there is no fusion, and the
