@@ -109,6 +109,21 @@ mod tests {
     use crate::model::params;
     use crate::tensor::{TensorData, cpu};
 
+    #[test]
+    fn a_new_block_is_the_identity() {
+        let device = cpu();
+        let sites = std::cell::Cell::new(0);
+        let block = DitBlock::new(&Scope::root(1, &device, &sites), &tiny());
+        let wave = |shape: [usize; 3]| {
+            let values: Vec<f32> = (0..shape.iter().product()).map(|i| (0.3 + 1.37 * i as f32).sin()).collect();
+            Tensor::<3>::from_data(TensorData::new(values, shape), &device)
+        };
+        let x = wave([2, 16, 64]);
+        let keys = Keys { tokens: wave([2, 3, 32]), absent: None };
+        let out = block.forward(x.clone(), &wave([1, 2, 64]).reshape([2, 64]), &keys, None, None);
+        assert_eq!(out.into_data(), x.into_data());
+    }
+
     /// `spatia.md` §11 (f64); 2e-6: ours is f32 with values near 3.
     #[test]
     fn a_block_equals_the_reference_forward() {

@@ -329,6 +329,20 @@ mod tests {
     }
 
     #[test]
+    fn guidance_is_away_from_the_null_condition() {
+        let config = tiny();
+        let dit = trained(&config, &cpu());
+        let make = |guidance, given: &Condition| {
+            let sampler = SamplerConfig { guidance, ..EULER };
+            values(generate(&dit, FLOW, &sampler, given, start(1), SampleMerging::TopLeft).unwrap())
+        };
+        let given = condition(&config, &cpu());
+        let none = make(1.0, &given.clone().dropped(true));
+        assert_eq!(make(0.0, &given), none);
+        assert!(make(1.0, &given) != none && make(1.5, &given) != make(1.0, &given));
+    }
+
+    #[test]
     fn a_generated_record_does_not_depend_on_its_neighbours() {
         let token_merging = TokenMergingConfig { ratio: 0.5, mlp: true, cross: true };
         let config = DitConfig { token_merging, ..tiny() };
