@@ -215,8 +215,13 @@ mod tests {
 
     #[test]
     fn every_shipped_train_config_works() {
-        for text in [TINY, include_str!("../configs/spackle/paper.toml"), include_str!("../configs/spackle/best.toml")]
-        {
+        for text in [
+            TINY,
+            include_str!("../configs/spatia/tiny.toml"),
+            include_str!("../configs/spatia/small.toml"),
+            include_str!("../configs/spackle/paper.toml"),
+            include_str!("../configs/spackle/best.toml"),
+        ] {
             assert_eq!(parse::<TrainConfig>(text, "config", &[]).unwrap().problems(), Vec::<String>::new());
         }
     }
