@@ -2,6 +2,8 @@
 
 /// What bad input gets.
 mod bad_input;
+/// Cells with pictures and niches, from a drawn cohort to a contact sheet.
+mod cells;
 /// What scripts rely on: help, JSON, pipes, full disks.
 mod cli;
 /// The binary as a user drives it.
