@@ -141,7 +141,7 @@ pub fn record_schema(shape: &RecordShape) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
-/// How columns are stored: zstd-1 throughout, pictures zstd-3 (a third smaller, as fast to decode); dictionaries only where a word repeats; statistics only where a reader
+/// How columns are stored: zstd-1 throughout; dictionaries only where a word repeats; statistics only where a reader
 /// can skip by them (ids and coordinates).
 pub fn writer_properties(shape: &RecordShape) -> WriterProperties {
     let path = |name: &str| ColumnPath::new(vec![name.to_owned()]);
@@ -158,11 +158,6 @@ pub fn writer_properties(shape: &RecordShape) -> WriterProperties {
         .set_column_encoding(list("gene_idx"), Encoding::DELTA_BINARY_PACKED);
     for name in ["section", "library_id", "donor_id", "split"] {
         builder = builder.set_column_dictionary_enabled(path(name), true);
-    }
-    if shape.images {
-        let pixels = ColumnPath::new(vec![IMAGE.to_owned(), "bytes".to_owned()]);
-        let level = ZstdLevel::try_new(3).expect("zstd has a level 3");
-        builder = builder.set_column_compression(pixels, Compression::ZSTD(level));
     }
     for label in &shape.labels {
         builder = builder.set_column_dictionary_enabled(path(&label_column(label)), true);

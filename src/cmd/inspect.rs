@@ -2,13 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
 use syncytia_launch::ExitCode;
+use syncytia_shards::durable;
 use syncytia_shards::ingest;
 use syncytia_shards::manifest::MANIFEST_FILE;
 use syncytia_shards::reader::Shards;
 
+use super::exit::UsageError;
 use super::out;
+use crate::report::contact_sheet;
 use crate::train::checkpoint::{self, Which};
 use crate::train::run_folder::{CheckpointFolder, RunFolder};
 use crate::train::state;
@@ -16,8 +19,17 @@ use crate::train::state;
 /// Arguments of `inspect`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A shard folder, a checkpoint, a run folder, an `.h5ad` file or a Space Ranger folder.
+    /// A shard folder, a checkpoint, a run folder, an `.h5ad` file, a Space Ranger or MERSCOPE folder.
     path: PathBuf,
+    /// Of shards with pictures: a contact sheet of random records, an HTML file.
+    #[arg(long, value_name = "OUT.html")]
+    sheet: Option<PathBuf>,
+    /// Records on the contact sheet.
+    #[arg(long, default_value_t = 48)]
+    records: usize,
+    /// Seed of the choice.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
     /// Print as JSON.
     #[arg(long)]
     json: bool,
@@ -33,12 +45,23 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let path = &args.path;
     if is_shards(path) {
         let shards = Shards::open(path)?;
+        if let Some(sheet) = &args.sheet {
+            let page = contact_sheet::page(&shards, args.records, args.seed)?;
+            out::check_file(sheet, &[])?;
+            durable::write_atomic(sheet, page.as_bytes())
+                .with_context(|| format!("cannot write {}", sheet.display()))?;
+            out::line(sheet.display())?;
+            return Ok(ExitCode::Done);
+        }
         if args.json {
             out::json(shards.manifest())?;
         } else {
             out::line(shards.manifest())?;
         }
         return Ok(ExitCode::Done);
+    }
+    if args.sheet.is_some() {
+        return Err(UsageError(format!("--sheet: {} is no shard folder", path.display())).into());
     }
     if path.join(CheckpointFolder::MODEL).exists() || RunFolder::at(path).checkpoints().exists() {
         return inspect_checkpoint(path, args.json);

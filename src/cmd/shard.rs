@@ -19,7 +19,8 @@ use crate::config;
 /// Arguments of `shard`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// `.h5ad` files and Space Ranger `outs` folders, in the order of their ordinals; NAME=PATH names a section.
+    /// `.h5ad` files, Space Ranger `outs` and MERSCOPE folders, folders of `.h5ad` files, in the order of their ordinals;
+    /// NAME=PATH names a section.
     #[arg(required = true)]
     inputs: Vec<PathBuf>,
     /// Shard config; its defaults without one.
@@ -130,8 +131,7 @@ pub fn write(
 /// Reads the inputs in order, saying what each is.
 pub fn read(inputs: &[PathBuf], config: &ShardConfig) -> anyhow::Result<Vec<Section>> {
     let mut sections = Vec::new();
-    for given in inputs {
-        let (name, input) = named(given);
+    for (name, input) in given_sections(inputs)? {
         let options =
             IngestOptions { library_id: name.or_else(|| config.input.library_id.clone()), ..config.input.clone() };
         let section = ingest::read_section(&input, &options)?;
@@ -145,6 +145,18 @@ pub fn read(inputs: &[PathBuf], config: &ShardConfig) -> anyhow::Result<Vec<Sect
         sections.push(section);
     }
     Ok(sections)
+}
+
+/// The inputs, a folder of `.h5ad` files taken apart.
+fn given_sections(inputs: &[PathBuf]) -> anyhow::Result<Vec<(Option<String>, PathBuf)>> {
+    let mut found = Vec::new();
+    for (name, input) in inputs.iter().map(|given| named(given)) {
+        match ingest::h5ad_files(&input)? {
+            files if files.is_empty() || name.is_some() => found.push((name, input)),
+            files => found.extend(files.into_iter().map(|file| (None, file))),
+        }
+    }
+    Ok(found)
 }
 
 /// `NAME=PATH` where no file is called that.
@@ -202,6 +214,14 @@ pub fn describe(processed: &Processed) {
     }
     for piece in &processed.pieces {
         eprintln!("{} {}: {} observations", piece.library_id, piece.split.as_str(), piece.n_obs());
+    }
+    if let Some(crops) = processed.sections.first().and_then(|s| s.crops.as_ref()) {
+        eprintln!("pictures: {}, {}", crops.pictures.channels().join(" "), crops.rule);
+    }
+    let niches = || processed.pieces.iter().map(|p| &p.niches);
+    match niches().map(|n| n.niches.len()).sum::<usize>() {
+        0 => {}
+        n => eprintln!("{n} niches, {} tissues", niches().map(|n| n.tissues.len()).sum::<usize>()),
     }
     eprintln!("{} genes passed, {} in the layers", processed.panel.genes.len(), processed.panel.n_selected());
     eprintln!("{}", processed.summary);

@@ -4,6 +4,7 @@
 
 mod chart;
 pub mod comparison;
+pub mod contact_sheet;
 mod csv;
 pub mod curves;
 pub mod error;

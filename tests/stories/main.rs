@@ -4,6 +4,8 @@
 mod bad_input;
 /// Runs that begin with another's weights.
 mod begin_from;
+/// Cells with pictures and niches, from a drawn cohort to a contact sheet.
+mod cells;
 /// What scripts rely on: help, JSON, pipes, full disks.
 mod cli;
 /// The binary as a user drives it.

@@ -22,7 +22,7 @@ pub mod synthetic_cells;
 mod tenx_h5;
 mod visium;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use counts_window::{CountsWindow, Storage, Window};
 pub use data_frame::{Column, DataFrame};
@@ -83,6 +83,23 @@ pub fn detect(path: &Path) -> Result<Format, IngestError> {
     }
     let names: Vec<String> = root.into_keys().collect();
     unknown(format!("HDF5 with [{}] at its root", names.join(", ")))
+}
+
+/// The `.h5ad` files of a folder that is no input by itself, in order of name; none where `path` is something else.
+pub fn h5ad_files(path: &Path) -> Result<Vec<PathBuf>, IngestError> {
+    if !path.is_dir() || detect(path).is_ok() {
+        return Ok(Vec::new());
+    }
+    let io = |source| IngestError::Io { path: path.into(), source };
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(io)? {
+        let file = entry.map_err(io)?.path();
+        if file.extension().is_some_and(|ending| ending == "h5ad") {
+            files.push(file);
+        }
+    }
+    files.sort();
+    Ok(files)
 }
 
 /// Reads a section; see [`IngestOptions`] for what can be chosen. Nothing is dropped without a line in

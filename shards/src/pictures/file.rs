@@ -218,7 +218,7 @@ pub(super) struct OpenFile<'a> {
 
 enum Opened {
     Whole(Whole),
-    Tiff { tiff: Tiff, cache: VecDeque<(u32, Arc<Vec<u8>>)> },
+    Tiff { tiff: Box<Tiff>, cache: VecDeque<(u32, Arc<Vec<u8>>)> },
 }
 
 impl fmt::Debug for OpenFile<'_> {
@@ -230,7 +230,7 @@ impl fmt::Debug for OpenFile<'_> {
 impl<'a> OpenFile<'a> {
     pub(super) fn open(file: &'a PictureFile) -> Result<OpenFile<'a>, PictureError> {
         let pixels = if is_tiff(&file.path)? {
-            Opened::Tiff { tiff: Tiff::open(&file.path)?, cache: VecDeque::new() }
+            Opened::Tiff { tiff: Box::new(Tiff::open(&file.path)?), cache: VecDeque::new() }
         } else {
             Opened::Whole(decode_whole(&file.path)?)
         };
