@@ -2,12 +2,14 @@
 //!
 //! The device is a value (Burn 0.22): no backend generics anywhere above this folder.
 
+mod gelu;
 mod tap;
 
 pub use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
-pub use burn::tensor::activation::{gelu, leaky_relu, log_sigmoid, log_softmax, relu, softmax};
+pub use burn::tensor::activation::{leaky_relu, log_sigmoid, log_softmax, relu, softmax};
 pub use burn::tensor::{Bool, Device, Gradients, Int, Tensor, TensorData};
 
+pub use self::gelu::gelu;
 pub use self::tap::{Listener, enter, tap, weight_first};
 
 /// The CPU device (flex kernels) without gradients.
