@@ -102,14 +102,14 @@ fn cdf_and_bell(x: f32) -> (f32, f32) {
     let t = 1.0 / (1.0 + 0.5 * z);
     let p = 0.170_872_77;
     let p = p * t - 0.822_152_23;
-    let p = p * t + 1.488_515_87;
-    let p = p * t - 1.135_203_98;
+    let p = p * t + 1.488_515_9;
+    let p = p * t - 1.135_204;
     let p = p * t + 0.278_868_07;
     let p = p * t - 0.186_288_06;
     let p = p * t + 0.096_784_18;
     let p = p * t + 0.374_091_96;
-    let p = p * t + 1.000_023_68;
-    let p = p * t - 1.265_512_23;
+    let p = p * t + 1.000_023_7;
+    let p = p * t - 1.265_512_2;
     let bell = exp(-0.5 * (x * x));
     let half_erfc = 0.5 * t * exp(p) * bell;
     (if x < 0.0 { half_erfc } else { 1.0 - half_erfc }, bell)
@@ -122,11 +122,11 @@ fn exp(x: f32) -> f32 {
     let x = if x < -87.0 { -87.0 } else { x };
     let shifted = x * std::f32::consts::LOG2_E + MAGIC;
     let n = shifted - MAGIC;
-    let r = x - n * 0.693_359_4 - n * -2.121_944_4e-4; // ln 2 in two parts
-    let p = 1.987_569_15e-4;
-    let p = p * r + 1.398_199_95e-3;
-    let p = p * r + 8.333_451_9e-3;
-    let p = p * r + 4.166_579_6e-2;
+    let r = x - n * 0.693_359_4 - n * -0.000_212_194_44; // ln 2 in two parts
+    let p = 0.000_198_756_91;
+    let p = p * r + 0.001_398_2;
+    let p = p * r + 0.008_333_452;
+    let p = p * r + 0.041_665_796;
     let p = p * r + 0.166_666_65;
     let p = p * r + 0.5;
     let p = p * (r * r) + r + 1.0;
