@@ -5,15 +5,17 @@
 mod attention;
 mod exp;
 mod gelu;
+mod gelu_tanh;
 mod rows;
 mod tap;
 
 pub use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
-pub use burn::tensor::activation::{gelu, leaky_relu, log_sigmoid, log_softmax, relu, silu, softmax};
+pub use burn::tensor::activation::{leaky_relu, log_sigmoid, log_softmax, relu, silu, softmax};
 pub use burn::tensor::{Bool, Device, Gradients, Int, Tensor, TensorData};
 
 pub use self::attention::{attend, attend_to};
-pub use self::gelu::gelu_tanh;
+pub use self::gelu::gelu;
+pub use self::gelu_tanh::gelu_tanh;
 pub use self::rows::{RowMap, average_rows, copy_rows, sum_rows};
 pub use self::tap::{Listener, enter, tap, weight_first};
 

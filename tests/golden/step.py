@@ -13,7 +13,8 @@ from blake3 import blake3
 
 VERSION, M32 = 1, 0xFFFFFFFF
 PURPOSES = ["Dropout", "TrainMask", "AssayMask", "Init", "Noise", "Timestep", "Crop", "GeneSubset",
-            "ShuffleEpoch", "ShuffleWindow", "Mixture", "Synthetic"]  # fmt: skip
+            "ShuffleEpoch", "ShuffleWindow", "Mixture", "Synthetic",
+            "PatchMask", "Thinning", "MemberMask"]  # fmt: skip
 PURPOSE = {name: i + 1 for i, name in enumerate(PURPOSES)}
 
 

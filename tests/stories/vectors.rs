@@ -45,6 +45,9 @@ fn sixteen_draws_of_every_purpose() {
         ("ShuffleWindow", Purpose::ShuffleWindow),
         ("Mixture", Purpose::Mixture),
         ("Synthetic", Purpose::Synthetic),
+        ("PatchMask", Purpose::PatchMask),
+        ("Thinning", Purpose::Thinning),
+        ("MemberMask", Purpose::MemberMask),
     ];
     assert_eq!(golden["draws"].as_object().unwrap().len(), purposes.len());
     for (name, purpose) in purposes {

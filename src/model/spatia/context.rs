@@ -1,5 +1,7 @@
 //! A transformer over the members of a place: cells of a niche, niches of a tissue (`spatia.md` §5).
 
+use syncytia_shards::draw::DrawKey;
+
 use super::config::{LevelConfig, POSITION_FEATURES};
 use super::{norm_last, positions};
 use crate::model::init::{Init, Scope};
@@ -104,5 +106,36 @@ impl Context {
         let tokens = self.encoder.forward(Tensor::cat(parts, 1), absent.as_ref(), training);
         let tokens = norm_last(&self.norm, tokens, training);
         ContextOutput { z: tokens.clone().narrow(1, 0, 1).squeeze_dim(1), members: tokens.narrow(1, 1, n) }
+    }
+}
+
+/// Which of a place's `members` the masked objective hides: ⌊ratio·n + ½⌋ of them, at least one and never all, those with
+/// the smallest words (ties to the lower place in the list); none of a place with one member. Element = place in the list;
+/// streams: (slot, global_step, 0) in training, (id low, id high, assay) else.
+pub fn hidden_members(key: DrawKey, stream: [u32; 3], members: usize, ratio: f64) -> Vec<bool> {
+    let mut hidden = vec![false; members];
+    if members > 1 {
+        let n = ((ratio * members as f64 + 0.5) as usize).clamp(1, members - 1);
+        let mut words = Vec::with_capacity(members);
+        key.for_each(members, stream, |member, word| words.push((word, member)));
+        words.sort_unstable();
+        words[..n].iter().for_each(|&(_, member)| hidden[member] = true);
+    }
+    hidden
+}
+
+#[cfg(test)]
+mod tests {
+    use syncytia_shards::draw::Purpose;
+
+    use super::*;
+
+    #[test]
+    fn some_members_are_hidden_and_never_all() {
+        let key = DrawKey::new(2, Purpose::MemberMask);
+        let n = |members, slot| hidden_members(key, [slot, 0, 0], members, 0.15).iter().filter(|h| **h).count();
+        assert_eq!([0, 1, 2, 4, 16, 64].map(|members| n(members, 3)), [0, 0, 1, 1, 2, 10]);
+        let each: Vec<Vec<bool>> = (0..8).map(|slot| hidden_members(key, [slot, 0, 0], 16, 0.15)).collect();
+        assert!(each.iter().any(|hidden| *hidden != each[0]), "places have draws of their own");
     }
 }

@@ -7,6 +7,7 @@ pub mod config;
 pub mod context;
 pub mod fusion;
 pub mod gene_encoder;
+pub mod gene_list;
 pub mod heads;
 pub mod image_encoder;
 pub mod niche;

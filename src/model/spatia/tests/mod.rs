@@ -1,5 +1,7 @@
 //! The encoder's promises: sizes, what may depend on what, and where gradients come from.
 
+mod gradients;
+
 use syncytia_shards::draw::{DrawKey, Purpose};
 
 use super::config::FusionKind;
@@ -182,6 +184,40 @@ fn padding_and_the_other_cells_of_a_batch_change_nothing() {
 }
 
 #[test]
+fn another_cell_in_the_batch_changes_no_bit() {
+    let model = model(&SpatiaConfig::tiny());
+    let z = |first: Vec<(i64, f32)>, shade: f32| {
+        let mut image = pictures(3, None);
+        let shades = [shade, 0.0, 0.0].iter().flat_map(|&shade| vec![shade; 3 * 32 * 32]).collect();
+        image.pixels = image.pixels + tensor(shades, [3, 3, 32, 32]);
+        let genes = gene_input(&[first, cell(5, 2), cell(9, 3)], 13);
+        values(model.forward(&CellInput { genes: Some(genes), image: Some(image) }, None).z_cell)
+    };
+    let (a, b) = (z(cell(13, 1), 0.0), z(cell(11, 8), 0.7));
+    assert_ne!(a[..32], b[..32]);
+    assert_eq!(a[32..], b[32..]);
+}
+
+#[test]
+fn a_cell_without_counts_gives_finite_numbers() {
+    let model = model(&SpatiaConfig::tiny());
+    for (cells, k) in [([vec![], vec![]], 3), ([cell(3, 1), vec![]], 3), ([vec![(1, 0.0)], vec![(2, 0.0)]], 1)] {
+        let input = CellInput { genes: Some(gene_input(&cells, k)), image: None };
+        let out = model.forward(&input, None);
+        let (genes, none) = (out.genes.as_ref().unwrap(), tensor(vec![0.0; 2], [2]));
+        for seen in [
+            model.expression(genes, none.clone(), None),
+            model.expression_of_vector(out.z_cell.clone(), genes, none, None),
+        ] {
+            for seen in [seen.mean, seen.dispersion, seen.dropout_logit] {
+                assert!(values(seen).iter().all(|v| v.is_finite()));
+            }
+        }
+        assert!(values(out.z_cell).iter().all(|v| v.is_finite()));
+    }
+}
+
+#[test]
 fn what_is_padded_reaches_no_output() {
     let model = model(&SpatiaConfig::tiny());
     let z = |gene: i64, value: f32| {
@@ -255,93 +291,6 @@ fn without_fusion_the_sides_stay_apart_and_alpha_goes_from_none_to_all() {
     let half = encode(FusionKind::Both, 0.5);
     let mid: Vec<f32> = apart.0.iter().zip(&both.0).map(|(a, b)| (a + b) / 2.0).collect();
     assert!(close(&half.0, &mid, 1e-6));
-}
-
-/// Σ of everything the model can make, so that every parameter has a part in it.
-fn everything(model: &Spatia, training: Option<&Training>) -> Tensor<1> {
-    let device = cpu().autodiff();
-    let (mut genes, mut image) = (
-        gene_input(&[cell(5, 2), cell(3, 4)], 5),
-        pictures(2, Some(Kept::draw(DrawKey::new(1, Purpose::PatchMask), &[[0; 3], [1, 0, 0]], 16, 0.75))),
-    );
-    genes.values = Tensor::from_data(genes.values.into_data(), &device);
-    genes.depth = Tensor::from_data(genes.depth.into_data(), &device);
-    genes.genes = Tensor::from_data(genes.genes.into_data(), &device);
-    genes.padding = genes.padding.map(|padding| Tensor::from_data(padding.into_data(), &device));
-    image.pixels = Tensor::from_data(image.pixels.into_data(), &device);
-    let depth = genes.depth.clone();
-    let out = model.forward(&CellInput { genes: Some(genes), image: Some(image) }, training);
-    let genes = out.genes.as_ref().unwrap();
-    let squared = |x: Tensor<2>| (x.clone() * x).mean();
-    let context = |salt| ContextInput {
-        members: Tensor::from_data(TensorData::new(noise(2 * 3 * 32, salt), [2, 3, 32]), &device),
-        offsets_um: Tensor::from_data(TensorData::new(noise(2 * 3 * 2, salt + 1), [2, 3, 2]), &device),
-        padding: None,
-        hidden: Some(Tensor::from_data(TensorData::new(vec![true, false, false, false, true, false], [2, 3]), &device)),
-    };
-    let region = Tensor::from_data(TensorData::new(noise(2 * 32, 9), [2, 32]), &device);
-    let niche = model.niche(&context(5), Some(region), training);
-    let tissue = model.tissue(&context(7), training);
-    let z = model.fuse_levels(out.z_cell.clone(), Some(niche.z), Some(tissue.z), training);
-    let mut terms = vec![squared(z.clone() * 0.7 + 0.3)];
-    for seen in
-        [model.expression(genes, depth.clone(), training), model.expression_of_vector(z, genes, depth, training)]
-    {
-        terms.extend([squared(seen.mean), squared(seen.dispersion), squared(seen.dropout_logit)]);
-    }
-    terms.push(squared(model.class_logits(genes, training)[1].clone().unwrap()));
-    let (a, b) = model.contrast_vectors(&out, training).unwrap();
-    terms.push((a * b).mean() * model.contrast.as_ref().unwrap().scale());
-    let painted = model.paint_hidden(out.image.as_ref().unwrap(), training);
-    let error = painted.prediction - painted.patches;
-    terms.push((error.clone() * error).mean());
-    Tensor::cat(terms, 0).sum()
-}
-
-/// Gradients by their place, told on the way or taken at the end.
-fn gradients(config: &SpatiaConfig, told: bool) -> (Vec<Option<Vec<f32>>>, usize) {
-    use std::sync::{Arc, Mutex};
-    let built = model(config);
-    let flat = params::to_flat(&built);
-    let model = params::from_flat(built, &flat, &cpu().autodiff());
-    let ids = params::ids(&model);
-    let found: Arc<Mutex<Vec<Option<Vec<f32>>>>> = Arc::new(Mutex::new(vec![None; ids.len()]));
-    let put = {
-        let found = Arc::clone(&found);
-        move |place: usize, data: TensorData| {
-            let before = found.lock().unwrap()[place].replace(data.try_to_vec().unwrap());
-            assert!(before.is_none(), "the gradient of parameter {place} is told twice");
-        }
-    };
-    let training = Training::new(3, 0, 0);
-    let training = match told {
-        true => training.with_listener(crate::tensor::Listener::new(put.clone()), ids),
-        false => training,
-    };
-    let mut left = everything(&model, Some(&training)).backward();
-    let on_the_way = found.lock().unwrap().iter().flatten().count();
-    params::each_gradient(&model, &mut left, &mut |place, data| put(place, data));
-    let found = found.lock().unwrap().clone();
-    (found, on_the_way)
-}
-
-#[test]
-fn every_parameter_learns_and_is_told_once_with_the_gradient_of_plain_backward() {
-    let (told, on_the_way) = gradients(&full(), true);
-    let (plain, none) = gradients(&full(), false);
-    let specs = params::specs(&model(&full()));
-    for ((spec, told), plain) in specs.iter().zip(&told).zip(&plain) {
-        let gradient = plain.as_ref().unwrap_or_else(|| panic!("{} has no gradient", spec.path));
-        assert!(gradient.iter().any(|g| *g != 0.0) && gradient.iter().all(|g| g.is_finite()), "{}", spec.path);
-        assert!(told.as_ref() == Some(gradient), "{}: other bits when told", spec.path);
-    }
-    assert_eq!(none, 0);
-    // Late are single tokens, the gene table, the temperature, and first maps of data: nothing stands before them.
-    let late = ["table", "extra", "cls", "mask_token", "log_scale", "query", "masked"];
-    let of_data = ["value.linear1", "depth.linear1", "image_encoder.patch", "context.position", "niche.image"];
-    let is_late =
-        |path: &str| late.contains(&path.rsplit('.').next().unwrap()) || of_data.iter().any(|name| path.contains(name));
-    assert_eq!(on_the_way, specs.iter().filter(|spec| !is_late(&spec.path)).count());
 }
 
 #[test]
