@@ -28,6 +28,7 @@ pub struct View {
     bar: Option<ProgressBar>,
     max_steps: u64,
     every: u64,
+    metric: &'static str,
     global_batch: usize,
     since: Instant,
     steps_since: u64,
@@ -88,6 +89,7 @@ impl View {
             bar: None,
             max_steps: config.train.max_steps,
             every: config.log.every,
+            metric: config.task.metric(),
             global_batch: config.train.lanes * config.train.micro_batch,
             since: Instant::now(),
             steps_since: 0,
@@ -197,9 +199,13 @@ impl Observer for View {
     }
 
     fn validation(&mut self, global_step: u64, value: f64, best: bool) {
-        self.record(&json!({"kind": "val", "global_step": global_step, "mse": value, "best": best}));
+        self.record(&json!({"kind": "val", "global_step": global_step, self.metric: value, "best": best}));
         self.log(|events| events.scalars(global_step, &[("val/mse", value)]));
-        self.say(&format!("step {global_step}  validation MSE {value:.5}{}", if best { "  best so far" } else { "" }));
+        self.say(&format!(
+            "step {global_step}  validation {} {value:.5}{}",
+            self.metric,
+            if best { "  best so far" } else { "" }
+        ));
     }
 
     fn saving(&mut self, global_step: u64) {

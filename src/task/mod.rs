@@ -46,6 +46,14 @@ impl TaskConfig {
         }
     }
 
+    /// What validation measures: lower is better.
+    pub fn metric(&self) -> &'static str {
+        match self {
+            TaskConfig::Completion(_) => "mse",
+            TaskConfig::Cells(_) => "loss",
+        }
+    }
+
     /// What keeps it from this model, in words.
     pub fn misfit(&self, model: &ModelConfig) -> Option<String> {
         match (self, model) {

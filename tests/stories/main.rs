@@ -32,6 +32,8 @@ mod leak;
 /// Processes under the `mpirun` of the build's MPI library.
 #[cfg(feature = "mpi")]
 mod mpirun;
+/// SPATIA's first stage.
+mod pretraining;
 /// One processed AnnData, and what it refuses.
 mod process;
 /// Several processes train as one.
