@@ -178,6 +178,12 @@ impl<'a> StepRunner<'a> {
         }
     }
 
+    /// Where a lane's draws are keyed.
+    fn training(&self, state: &StepState, lane: usize) -> Training {
+        let train = &self.config.train;
+        Training::new(train.seed, state.global_step, lane * train.micro_batch)
+    }
+
     /// The term over all lanes, where the task has one: a forward of each of this rank's lanes, its vectors gathered by slot.
     fn across(
         &self,
@@ -193,7 +199,7 @@ impl<'a> StepRunner<'a> {
         let slots = train.lanes * train.micro_batch;
         let mut words = Vec::new();
         for LaneBatch { lane, batch } in batches {
-            let training = Training::new(train.seed, state.global_step, lane * train.micro_batch);
+            let training = self.training(state, *lane);
             let vectors = self.task.vectors(model, batch, &training, self.device);
             let [rows, width] = vectors.dims();
             let vectors: Vec<f32> = vectors.inner().into_data().try_to_vec().expect("vectors are f32");
@@ -221,7 +227,7 @@ impl<'a> StepRunner<'a> {
         let mut computed = Instant::now();
         let train = &self.config.train;
         for (at, (LaneBatch { lane, batch }, next)) in batches.iter().zip(next_weights).enumerate() {
-            let training = Training::new(train.seed, state.global_step, lane * train.micro_batch);
+            let training = self.training(state, *lane);
             let (task, lambdas, device) = (self.task, &self.lambdas, self.device);
             let backward = |training: &Training| {
                 let across = across.map(|across| across.of_lane(*lane, train.lanes));
