@@ -28,16 +28,6 @@ pub struct Ledger {
     pub unused_tensors: Vec<String>,
 }
 
-/// Where a run's weights come from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Parent {
-    /// The digest of the checkpoint's manifest.
-    pub digest: String,
-    /// Genes kept, new and lost.
-    pub genes: [usize; 3],
-}
-
 impl Ledger {
     fn of_genes(old: &[String], new: &[String]) -> Ledger {
         let (is_old, is_new): (HashMap<_, _>, HashMap<_, _>) = (places(old), places(new));

@@ -8,13 +8,13 @@ use syncytia_shards::draw::STEP_VERSION;
 use syncytia_shards::processed::Split;
 use syncytia_shards::reader::Shards;
 
-use super::adopt::{Ledger, Parent, adopt};
+use super::adopt::{Ledger, adopt};
 use super::checkpoint::CheckpointContents;
 use super::config::TrainConfig;
 use super::data::{TrainData, ValData};
 use super::error::TrainError;
 use super::parts::Parts;
-use super::state::{self, RunState};
+use super::state::{self, Parent, RunState};
 use super::step::StepState;
 use crate::model::Model;
 use crate::task::Task;
