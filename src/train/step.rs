@@ -95,6 +95,8 @@ pub struct StepRunner<'a> {
 pub struct StepOutcome {
     /// Loss terms: Σ λ_k S_k / W_k over all lanes.
     pub loss: f64,
+    /// The terms by name: S_k / W_k over all lanes.
+    pub terms: Vec<(&'static str, f64)>,
     /// Norm of the summed gradient before clipping.
     pub gradient_norm: f64,
     /// Learning rate used.
@@ -295,10 +297,11 @@ impl<'a> StepRunner<'a> {
             (0..terms).map(|k| rows.iter().map(|r| f(r, k)).sum()).collect()
         };
         let sums = over_lanes(&|r, k| r.sums[k]);
-        let term = |k: usize| if weights[k] == 0.0 { 0.0 } else { self.lambdas[k] * (sums[k] / weights[k]) };
-        let loss = (0..terms).map(term).sum();
+        let mean = |k: usize| if weights[k] == 0.0 { 0.0 } else { sums[k] / weights[k] };
+        let means: Vec<f64> = (0..terms).map(mean).collect();
         StepOutcome {
-            loss,
+            loss: means.iter().zip(&self.lambdas).map(|(mean, lambda)| lambda * mean).sum(),
+            terms: self.task.terms().iter().copied().zip(means).collect(),
             gradient_norm: f64::NAN,
             lr: 0.0,
             applied: false,
