@@ -205,8 +205,9 @@ impl Observer for View {
     }
 
     fn validation(&mut self, global_step: u64, value: f64, best: bool) {
+        let tag = format!("val/{}", self.metric);
         self.record(&json!({"kind": "val", "global_step": global_step, self.metric: value, "best": best}));
-        self.log(|events| events.scalars(global_step, &[("val/mse", value)]));
+        self.log(|events| events.scalars(global_step, &[(tag.as_str(), value)]));
         self.say(&format!(
             "step {global_step}  validation {} {value:.5}{}",
             self.metric,

@@ -128,6 +128,9 @@ impl Genes {
     /// The tensor with one axis brought to the new genes; none where that axis does not hold the old ones.
     fn onto(&self, values: &[f32], shape: &mut [usize], axis: GeneAxis) -> Option<Vec<f32>> {
         let GeneAxis { axis, blocks } = axis;
+        if axis >= shape.len() || self.n_old == 0 {
+            return None;
+        }
         let inner: usize = shape[axis + 1..].iter().product();
         let outer: usize = shape[..axis].iter().product();
         let n_old = shape[axis];

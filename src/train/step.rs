@@ -18,6 +18,9 @@ use crate::optim::{adamw, clip, ema, schedule};
 use crate::task::{Across, Prepared, Task};
 use crate::tensor::{Device, Tensor};
 
+/// A config that froze too much.
+const NOTHING_LEARNS: &str = "train.freeze: of what is left to train the task uses nothing in some lane; freeze less";
+
 /// What a step is a function of, and what it changes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepState {
@@ -234,22 +237,26 @@ impl<'a> StepRunner<'a> {
             let backward = |training: &Training| {
                 let across = across.map(|across| across.of_lane(*lane, train.lanes));
                 let terms = task.loss(model, batch, training, across, device);
-                let gradients = objective(terms.sums, lambdas, weights).backward();
-                (terms.values, terms.first_bad, gradients)
+                let objective = objective(terms.sums, lambdas, weights);
+                if !objective.is_tracked() {
+                    return Err(TrainError::Config(vec![NOTHING_LEARNS.to_owned()]));
+                }
+                Ok((terms.values, terms.first_bad, objective.backward()))
             };
             let last = at + 1 == batches.len();
             let (sums, first_bad, seen) = if last && self.sums.overlaps() {
                 let told = self.sums.overlapped(engine, at == 0, |listener| {
                     let training = training.with_listener(listener.clone(), model.ids());
-                    let (sums, first_bad, mut gradients) = backward(&training);
+                    let (sums, first_bad, mut gradients) = backward(&training)?;
                     computed = Instant::now();
                     model.each_gradient(&mut gradients, &mut |place, gradient| listener.tell(place, gradient));
-                    (sums, first_bad)
+                    Ok::<_, TrainError>((sums, first_bad))
                 });
-                let ((sums, first_bad), seen) = told?;
+                let (computed, seen) = told?;
+                let (sums, first_bad) = computed?;
                 (sums, first_bad, seen)
             } else {
-                let (sums, first_bad, mut gradients) = backward(&training);
+                let (sums, first_bad, mut gradients) = backward(&training)?;
                 let seen = self.sums.lane(at == 0, |add| model.each_gradient(&mut gradients, add));
                 computed = Instant::now();
                 (sums, first_bad, seen)
