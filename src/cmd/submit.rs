@@ -15,7 +15,7 @@ use super::exit::UsageError;
 use super::out;
 use crate::config;
 use crate::engine;
-use crate::train::config::TrainConfig;
+use crate::train::config::{Ranks, TrainConfig};
 use crate::train::run_folder::RunFolder;
 
 /// Arguments of `submit`.
@@ -71,6 +71,9 @@ pub struct Args {
     /// Shard config of the chain.
     #[arg(long, value_name = "FILE", requires = "chain")]
     shard_config: Option<PathBuf>,
+    /// Begin with the weights of another run or checkpoint, as `train --from`.
+    #[arg(long, value_name = "RUN_OR_CHECKPOINT")]
+    from: Option<PathBuf>,
     /// A key of the config, repeatable.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -103,6 +106,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let train = request(args);
     check_ranks(&train, &config)?;
+    if !args.chain.is_empty() && config.task.layer().is_none() {
+        return Err(UsageError("--chain: its last job would be `evaluate`, which is for spackle".to_owned()).into());
+    }
     let sinfo = match sinfo() {
         // A front end whose controller is away can still write and show the script.
         Err(error) if args.dry_run => {
@@ -168,6 +174,14 @@ fn check_ranks(request: &Request, config: &TrainConfig) -> Result<(), UsageError
             request.tasks()
         );
     }
+    if let (2.., Ranks::Count(ranks)) = (request.tasks(), config.train.ranks)
+        && ranks as u64 != request.tasks()
+    {
+        return Err(UsageError(format!(
+            "train.ranks = {ranks}, and of {} processes every one is a rank: leave it out",
+            request.tasks()
+        )));
+    }
     if request.tasks() <= lanes as u64 {
         return Ok(());
     }
@@ -215,6 +229,9 @@ fn jobs(args: &Args, config: &TrainConfig, train: &Request, folder: &RunFolder) 
     }
     let mut arguments = vec![absolute(&args.config)?.display().to_string(), shards.clone(), run.clone()];
     arguments.extend(args.set.iter().flat_map(|set| ["--set".to_owned(), set.clone()]));
+    if let Some(from) = &args.from {
+        arguments.extend(["--from".to_owned(), absolute(from)?.display().to_string()]);
+    }
     jobs.push(job(folder, "train", "afterok", train.clone(), variables, arguments)?);
 
     if !args.chain.is_empty() {
