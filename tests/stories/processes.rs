@@ -218,10 +218,14 @@ fn a_second_interrupt_of_launch_leaves_no_rank_behind() {
     wait_until("some steps", Duration::from_secs(60), || steps_logged(&folder) > 5);
     let ranks = pids(&folder).into_iter().filter(|&pid| pid != launch.id());
     ranks.for_each(|pid| signal("STOP", pid)); // they cannot save
+    let children = format!("/proc/{0}/task/{0}/children", launch.id());
+    let mpirun = PathBuf::from("/proc").join(fs::read_to_string(children).unwrap().trim());
+    assert!(mpirun.join("stat").exists(), "{mpirun:?}");
     signal("INT", launch.id());
     std::thread::sleep(Duration::from_millis(300));
     signal("INT", launch.id());
     assert_eq!(launch.wait().unwrap().code(), Some(130));
+    wait_until("the end of mpirun", Duration::from_secs(10), || !mpirun.exists());
     pids(&folder).into_iter().for_each(|pid| signal("CONT", pid));
     wait_until("the end of all ranks", Duration::from_secs(30), || pids(&folder).is_empty());
 }
