@@ -26,6 +26,12 @@ pub struct Args {
     /// Shard folder.
     #[arg(long)]
     shards: PathBuf,
+    /// Vectors that the task learns from, as for `train`.
+    #[arg(long, value_name = "DIR")]
+    vectors: Option<PathBuf>,
+    /// Whose weights a new run begins with, as for `train`.
+    #[arg(long, value_name = "RUN_OR_CHECKPOINT")]
+    from: Option<PathBuf>,
     /// Run folder; the scripts and logs lie there too.
     #[arg(long)]
     run: PathBuf,
@@ -215,6 +221,11 @@ fn jobs(args: &Args, config: &TrainConfig, train: &Request, folder: &RunFolder) 
     }
     let mut arguments = vec![absolute(&args.config)?.display().to_string(), shards.clone(), run.clone()];
     arguments.extend(args.set.iter().flat_map(|set| ["--set".to_owned(), set.clone()]));
+    for (option, path) in [("--vectors", &args.vectors), ("--from", &args.from)] {
+        if let Some(path) = path {
+            arguments.extend([option.to_owned(), absolute(path)?.display().to_string()]);
+        }
+    }
     jobs.push(job(folder, "train", "afterok", train.clone(), variables, arguments)?);
 
     if !args.chain.is_empty() {
