@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -79,11 +79,14 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 /// Open MPI's `mpirun` answers INT and TERM by killing the ranks a moment later; USR1 it hands on. So it runs in a process
-/// group of its own, and every wish to stop becomes a USR1: the ranks vote, save and end with 75.
+/// group of its own, and every wish to stop becomes a USR1: the ranks vote, save and end with 75. A second Ctrl-C ends this
+/// process at once, and with it mpirun, whose ranks do not outlive it.
 fn run_to_its_end(mut command: Command) -> anyhow::Result<ExitCode> {
     let stop = StopVote::on_signals().context("cannot listen to signals")?;
     let name = command.get_program().to_string_lossy().into_owned();
-    let mut child = command.process_group(0).spawn().with_context(|| format!("cannot start {name}"))?;
+    command.process_group(0).stdin(Stdio::null()); // a background group that reads the terminal would be stopped
+    end_with_this_process(&mut command);
+    let mut child = command.spawn().with_context(|| format!("cannot start {name}"))?;
     let mut told = false;
     loop {
         if let Some(status) = child.try_wait().with_context(|| format!("cannot wait for {name}"))? {
@@ -98,3 +101,13 @@ fn run_to_its_end(mut command: Command) -> anyhow::Result<ExitCode> {
         std::thread::sleep(Duration::from_millis(20));
     }
 }
+
+/// The child gets KILL when this process ends, however it ends.
+#[cfg(target_os = "linux")]
+fn end_with_this_process(command: &mut Command) {
+    // SAFETY: between fork and exec the closure makes one system call and allocates nothing.
+    unsafe { command.pre_exec(|| Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?)) };
+}
+
+#[cfg(not(target_os = "linux"))]
+fn end_with_this_process(_: &mut Command) {}

@@ -15,7 +15,7 @@ use super::exit::UsageError;
 use super::out;
 use crate::config;
 use crate::engine;
-use crate::train::config::TrainConfig;
+use crate::train::config::{Ranks, TrainConfig};
 use crate::train::run_folder::RunFolder;
 
 /// Arguments of `submit`.
@@ -29,9 +29,6 @@ pub struct Args {
     /// Vectors that the task learns from, as for `train`.
     #[arg(long, value_name = "DIR")]
     vectors: Option<PathBuf>,
-    /// Whose weights a new run begins with, as for `train`.
-    #[arg(long, value_name = "RUN_OR_CHECKPOINT")]
-    from: Option<PathBuf>,
     /// Run folder; the scripts and logs lie there too.
     #[arg(long)]
     run: PathBuf,
@@ -77,6 +74,9 @@ pub struct Args {
     /// Shard config of the chain.
     #[arg(long, value_name = "FILE", requires = "chain")]
     shard_config: Option<PathBuf>,
+    /// Begin with the weights of another run or checkpoint, as `train --from`.
+    #[arg(long, value_name = "RUN_OR_CHECKPOINT")]
+    from: Option<PathBuf>,
     /// A key of the config, repeatable.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -109,6 +109,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let train = request(args);
     check_ranks(&train, &config)?;
+    if !args.chain.is_empty() && config.task.layer().is_none() {
+        return Err(UsageError("--chain: its last job would be `evaluate`, which is for spackle".to_owned()).into());
+    }
     let sinfo = match sinfo() {
         // A front end whose controller is away can still write and show the script.
         Err(error) if args.dry_run => {
@@ -173,6 +176,14 @@ fn check_ranks(request: &Request, config: &TrainConfig) -> Result<(), UsageError
              `--features mpi`, or name such a build by SYNCYTIA=PROGRAM when it runs",
             request.tasks()
         );
+    }
+    if let (2.., Ranks::Count(ranks)) = (request.tasks(), config.train.ranks)
+        && ranks as u64 != request.tasks()
+    {
+        return Err(UsageError(format!(
+            "train.ranks = {ranks}, and of {} processes every one is a rank: leave it out",
+            request.tasks()
+        )));
     }
     if request.tasks() <= lanes as u64 {
         return Ok(());

@@ -176,14 +176,22 @@ pub fn train(config: &TrainConfig, shards: &Path, run: &Path, start: &StartFrom)
     let ready = Ready::with_vectors(config, &shards, start.vectors.as_deref()).map_err(anyhow::Error::from);
     let mut ready = group.together("preparing the run", ready, exit::number)?;
     let machine = Machine::this(&group.world);
-    group.alike(&alike(&ready, &shards, &machine))?;
+    group.alike(&alike(&ready, &shards, &machine, start))?;
     let taken = if group.leads() { take(&folder, job, start.resume).map(Some) } else { Ok(None) };
     let (lock, newest) = group.together("taking the run folder", taken, exit::number)?.unzip();
     let resumed = group.same_checkpoint(newest.flatten(), &folder)?;
     let ledger = match (&start.parent, &resumed) {
         (Some(parent), None) => {
-            let ledger = begin_from(&mut ready, parent, start.min_genes);
-            Some(group.together("reading the checkpoint to begin with", ledger, exit::number)?)
+            let begun = begin_from(&mut ready, parent, start.min_genes);
+            let (ledger, digest) = group.together("reading the checkpoint to begin with", begun, exit::number)?;
+            group.alike(&Alike(vec![("--from (digest of the checkpoint)".to_owned(), digest)]))?;
+            Some(ledger)
+        }
+        (None, None) => {
+            let began_with_another =
+                if folder.from_ledger().exists() { Err(lost_its_beginning(&folder)) } else { Ok(()) };
+            group.together("looking for the checkpoint it began with", began_with_another, exit::number)?;
+            None
         }
         _ => None,
     };
@@ -222,7 +230,7 @@ fn world_size(config: &TrainConfig, machines: &[Machine]) -> usize {
 }
 
 /// What ranks must have in common.
-fn alike(ready: &Ready<'_>, shards: &Shards, machine: &Machine) -> Alike {
+fn alike(ready: &Ready<'_>, shards: &Shards, machine: &Machine, start: &StartFrom) -> Alike {
     let digest = |text: &str| blake3::hash(text.as_bytes()).to_hex()[..16].to_owned();
     Alike(vec![
         ("version".to_owned(), machine.version.clone()),
@@ -230,17 +238,31 @@ fn alike(ready: &Ready<'_>, shards: &Shards, machine: &Machine) -> Alike {
         ("config (digest)".to_owned(), digest(&config::to_toml(ready.config))),
         ("shards (data hash)".to_owned(), shards.manifest().data_hash()),
         ("vectors (digest)".to_owned(), VectorsIdentity::in_words(ready.vectors())),
+        ("--from".to_owned(), start.parent.as_ref().map_or("none".to_owned(), |parent| parent.display().to_string())),
+        ("--min-genes".to_owned(), start.min_genes.to_string()),
     ])
 }
 
 /// The weights of `parent`; what became of its genes.
-fn begin_from(ready: &mut Ready<'_>, parent: &Path, min_genes: f64) -> anyhow::Result<Ledger> {
+fn begin_from(ready: &mut Ready<'_>, parent: &Path, min_genes: f64) -> anyhow::Result<(Ledger, String)> {
     let (found, damaged) = checkpoint::resolve(parent, Which::Usual)?;
     for damage in damaged {
         eprintln!("warning: {damage}");
     }
     let (name, digest) = (found.dir.display().to_string(), found.manifest.digest());
-    Ok(ready.begin_from(&Resumed { name, digest, contents: found.contents }, min_genes)?)
+    let parent = Resumed { name, digest, contents: found.contents };
+    let ledger = ready.begin_from(&parent, min_genes)?;
+    Ok((ledger, parent.digest))
+}
+
+/// A life that ended before its first save, of a run that began with another's weights.
+fn lost_its_beginning(folder: &RunFolder) -> anyhow::Error {
+    UsageError(format!(
+        "{} began with another checkpoint ({}) and has none of its own yet: give --from again, or another --run",
+        folder.root().display(),
+        folder.from_ledger().display()
+    ))
+    .into()
 }
 
 /// What became of the parent's genes, said and written beside the run.

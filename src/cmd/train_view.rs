@@ -1,6 +1,7 @@
 //! What rank 0 shows of a run: a bar on a terminal or a line now and then, `metrics.jsonl`, TensorBoard events, ids when
 //! asked.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, IsTerminal, Write};
 use std::path::Path;
@@ -164,6 +165,7 @@ impl Observer for View {
             "kind": "train", "global_step": global_step, "loss": outcome.loss, "grad_norm": outcome.gradient_norm,
             "lr": outcome.lr, "step_s": elapsed.as_secs_f64(), "data_s": outcome.seconds[0][0],
             "reduce_s": outcome.seconds[0][2], "rank_s": outcome.seconds, "applied": outcome.applied, "rerun": outcome.rerun,
+            "terms": outcome.terms.iter().copied().collect::<BTreeMap<_, _>>(),
         }));
         self.log(|events| {
             let scalars = [
@@ -174,7 +176,11 @@ impl Observer for View {
                 ("time/data_s", outcome.seconds[0][0]),
                 ("time/reduce_s", outcome.seconds[0][2]),
             ];
-            events.scalars(global_step, &scalars)
+            events.scalars(global_step, &scalars)?;
+            let named: Vec<(String, f64)> =
+                outcome.terms.iter().map(|(name, v)| (format!("train/{name}"), *v)).collect();
+            let named: Vec<(&str, f64)> = named.iter().map(|(name, v)| (name.as_str(), *v)).collect();
+            if named.len() > 1 { events.scalars(global_step, &named) } else { Ok(()) }
         });
         if global_step.is_multiple_of(self.every) || global_step == self.max_steps {
             let wall = self.since.elapsed().as_secs_f64();
@@ -199,8 +205,9 @@ impl Observer for View {
     }
 
     fn validation(&mut self, global_step: u64, value: f64, best: bool) {
+        let tag = format!("val/{}", self.metric);
         self.record(&json!({"kind": "val", "global_step": global_step, self.metric: value, "best": best}));
-        self.log(|events| events.scalars(global_step, &[("val/mse", value)]));
+        self.log(|events| events.scalars(global_step, &[(tag.as_str(), value)]));
         self.say(&format!(
             "step {global_step}  validation {} {value:.5}{}",
             self.metric,

@@ -119,7 +119,11 @@ fn of_model(run: &RunState) -> (String, String) {
 /// A table of the report's metrics, model and baselines, or a sentence why there is none.
 fn metrics(card: &Card<'_>) -> String {
     let selection = card.run.best.map_or_else(String::new, |best| {
-        format!("Lowest validation MSE over hidden entries: {} after {} batches.\n\n", best.value, best.global_step)
+        let what = match card.run.config.task {
+            TaskConfig::Completion(_) => "MSE over hidden entries",
+            _ => "loss",
+        };
+        format!("Lowest validation {what}: {} after {} batches.\n\n", best.value, best.global_step)
     });
     let Some(model) = card.report.and_then(|r| r.get("model")).and_then(Value::as_object) else {
         return format!("{selection}Not evaluated yet: `syncytia evaluate RUN` measures it beside simple fills.\n");

@@ -16,6 +16,7 @@ use super::{Across, AcrossLane, DrawsAt, Terms, positive_or_zero};
 use crate::model::layers::Training;
 use crate::model::spatia::config::ImageConfig;
 use crate::model::spatia::gene_encoder::GeneInput;
+use crate::model::spatia::gene_list::gene_list;
 use crate::model::spatia::heads::Expression;
 use crate::model::spatia::image_encoder::ImageInput;
 use crate::model::spatia::patches::Kept;
@@ -222,23 +223,9 @@ impl Cells {
 
     /// The genes of a cell that are read, with their counts: a random subset of those with one, and some without.
     fn list(&self, (genes, counts): (&[u32], &[f32]), key: DrawKey, stream: [u32; 3]) -> Vec<(u32, f32)> {
-        let smallest = |mut by_word: Vec<(u32, u32)>, n: usize| -> Vec<u32> {
-            if by_word.len() > n {
-                by_word.select_nth_unstable(n);
-                by_word.truncate(n);
-            }
-            by_word.into_iter().map(|(_, gene)| gene).collect()
-        };
-        let (mut with, mut without) = (Vec::new(), Vec::new());
-        let mut expressed = genes.iter().peekable();
-        key.for_each(self.genes, stream, |gene, word| {
-            let gene = gene as u32;
-            if expressed.next_if_eq(&&gene).is_some() { &mut with } else { &mut without }.push((word, gene));
-        });
-        let mut list = smallest(with, self.context);
-        let zeros = (list.len() as f64 * self.config.zeros_per_gene).round() as usize;
-        list.extend(smallest(without, zeros.min(self.context - list.len())));
-        list.sort_unstable();
+        let with = genes.len().min(self.context);
+        let zeros = (with as f64 * self.config.zeros_per_gene).round() as usize;
+        let list = gene_list(key, stream, genes, self.genes, with + zeros, self.context);
         list.into_iter().map(|g| (g, genes.binary_search(&g).map_or(0.0, |at| counts[at]))).collect()
     }
 

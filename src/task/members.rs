@@ -3,8 +3,9 @@
 //!
 //! A hidden vector is 0 in the model's input and the model replaces it by the learned token: it is a target only.
 //!
-//! `summary` is ours: without it no loss reads the place's own vector. Of 64 niches of a drawn cohort, with made-up vectors that
-//! hold the cell type, it takes the niche type read from the 5 nearest z_niche from .64 to .88 (one seed; by one cell's vector .40).
+//! `summary` is ours: without it no loss reads the place's own vector. Of 64 niches of a drawn cohort, with made-up vectors
+//! that hold the cell type, it takes the niche type read from the 5 nearest z_niche from .64 to .88 (one seed; by one cell's
+//! vector .40).
 
 use serde::{Deserialize, Serialize};
 use syncytia_shards::draw::{DrawKey, Purpose};

@@ -28,16 +28,6 @@ pub struct Ledger {
     pub unused_tensors: Vec<String>,
 }
 
-/// Where a run's weights come from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Parent {
-    /// The digest of the checkpoint's manifest.
-    pub digest: String,
-    /// Genes kept, new and lost.
-    pub genes: [usize; 3],
-}
-
 impl Ledger {
     fn of_genes(old: &[String], new: &[String]) -> Ledger {
         let (is_old, is_new): (HashMap<_, _>, HashMap<_, _>) = (places(old), places(new));
@@ -138,6 +128,9 @@ impl Genes {
     /// The tensor with one axis brought to the new genes; none where that axis does not hold the old ones.
     fn onto(&self, values: &[f32], shape: &mut [usize], axis: GeneAxis) -> Option<Vec<f32>> {
         let GeneAxis { axis, blocks } = axis;
+        if axis >= shape.len() || self.n_old == 0 {
+            return None;
+        }
         let inner: usize = shape[axis + 1..].iter().product();
         let outer: usize = shape[..axis].iter().product();
         let n_old = shape[axis];

@@ -8,14 +8,14 @@ use syncytia_shards::draw::STEP_VERSION;
 use syncytia_shards::processed::Split;
 use syncytia_shards::reader::Shards;
 
-use super::adopt::{Ledger, Parent, adopt};
+use super::adopt::{Ledger, adopt};
 use super::checkpoint::CheckpointContents;
 use super::config::TrainConfig;
 use super::data::{TrainData, ValData};
 use super::error::TrainError;
 use super::parts::Parts;
 use super::source::{self, VectorsIdentity};
-use super::state::{self, RunState};
+use super::state::{self, Parent, RunState};
 use super::step::StepState;
 use crate::model::Model;
 use crate::task::Task;
@@ -129,6 +129,13 @@ impl<'a> Ready<'a> {
         let refuse = |what: String| TrainError::From { checkpoint: parent.name.clone(), what };
         let theirs = state::run_state(&parent.contents).map_err(refuse)?;
         let refuse = |what: String| TrainError::From { checkpoint: parent.name.clone(), what };
+        if Beside::of(&theirs) != Beside::of(&self.fresh) {
+            return Err(refuse(format!(
+                "it learned with {}, these shards and this config have {}, or others: covariates and layers are not carried over",
+                Beside::of(&theirs),
+                Beside::of(&self.fresh)
+            )));
+        }
         let (flat, ledger) =
             adopt(&parent.contents.model, &theirs.genes, &self.model, &self.fresh.genes, min_genes).map_err(refuse)?;
         self.model = self.model.clone().from_flat(&flat, &self.device);
@@ -174,5 +181,27 @@ impl<'a> Ready<'a> {
         }
         let (step, frozen) = state::from_contents(contents, &saved, &self.parts).map_err(refuse)?;
         Ok(Beginning { step, run: RunState { config: self.config.clone(), ..saved }, frozen })
+    }
+}
+
+/// What a model sees beside its genes, and as what it sees them.
+#[derive(PartialEq)]
+struct Beside<'a> {
+    covariates: usize,
+    context: Vec<&'a str>,
+    layer: Option<&'a str>,
+}
+
+impl Beside<'_> {
+    fn of(run: &RunState) -> Beside<'_> {
+        let context = run.panel.context.iter().map(|&gene| run.panel.genes[gene as usize].id.as_str()).collect();
+        Beside { covariates: run.shape.covariates, context, layer: run.config.task.layer() }
+    }
+}
+
+impl std::fmt::Display for Beside<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (n, context) = (self.covariates, self.context.len());
+        write!(f, "{n} covariates ({context} of them context genes), {}", self.layer.unwrap_or("counts"))
     }
 }

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use syncytia_shards::panel::Panel;
 
-use super::adopt::Parent;
 use super::checkpoint::{CheckpointContents, NamedTensor};
 use super::config::TrainConfig;
 use super::parts::Parts;
@@ -57,6 +56,16 @@ pub struct RunState {
     pub version: String,
     /// Whose weights it began with (`train --from`).
     pub parent: Option<Parent>,
+}
+
+/// Where a run's weights come from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Parent {
+    /// The digest of the checkpoint's manifest.
+    pub digest: String,
+    /// Genes kept, new and lost.
+    pub genes: [usize; 3],
 }
 
 /// A value of the selection metric.

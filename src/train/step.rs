@@ -18,6 +18,9 @@ use crate::optim::{adamw, clip, ema, schedule};
 use crate::task::{Across, Prepared, Task};
 use crate::tensor::{Device, Tensor};
 
+/// A config that froze too much.
+const NOTHING_LEARNS: &str = "train.freeze: of what is left to train the task uses nothing in some lane; freeze less";
+
 /// What a step is a function of, and what it changes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepState {
@@ -95,6 +98,8 @@ pub struct StepRunner<'a> {
 pub struct StepOutcome {
     /// Loss terms: Σ λ_k S_k / W_k over all lanes.
     pub loss: f64,
+    /// The terms by name: S_k / W_k over all lanes.
+    pub terms: Vec<(&'static str, f64)>,
     /// Norm of the summed gradient before clipping.
     pub gradient_norm: f64,
     /// Learning rate used.
@@ -178,6 +183,12 @@ impl<'a> StepRunner<'a> {
         }
     }
 
+    /// Where a lane's draws are keyed.
+    fn training(&self, state: &StepState, lane: usize) -> Training {
+        let train = &self.config.train;
+        Training::new(train.seed, state.global_step, lane * train.micro_batch)
+    }
+
     /// The term over all lanes, where the task has one: a forward of each of this rank's lanes, its vectors gathered by slot.
     fn across(
         &self,
@@ -193,7 +204,7 @@ impl<'a> StepRunner<'a> {
         let slots = train.lanes * train.micro_batch;
         let mut words = Vec::new();
         for LaneBatch { lane, batch } in batches {
-            let training = Training::new(train.seed, state.global_step, lane * train.micro_batch);
+            let training = self.training(state, *lane);
             let vectors = self.task.vectors(model, batch, &training, self.device);
             let [rows, width] = vectors.dims();
             let vectors: Vec<f32> = vectors.inner().into_data().try_to_vec().expect("vectors are f32");
@@ -221,27 +232,31 @@ impl<'a> StepRunner<'a> {
         let mut computed = Instant::now();
         let train = &self.config.train;
         for (at, (LaneBatch { lane, batch }, next)) in batches.iter().zip(next_weights).enumerate() {
-            let training = Training::new(train.seed, state.global_step, lane * train.micro_batch);
+            let training = self.training(state, *lane);
             let (task, lambdas, device) = (self.task, &self.lambdas, self.device);
             let backward = |training: &Training| {
                 let across = across.map(|across| across.of_lane(*lane, train.lanes));
                 let terms = task.loss(model, batch, training, across, device);
-                let gradients = objective(terms.sums, lambdas, weights).backward();
-                (terms.values, terms.first_bad, gradients)
+                let objective = objective(terms.sums, lambdas, weights);
+                if !objective.is_tracked() {
+                    return Err(TrainError::Config(vec![NOTHING_LEARNS.to_owned()]));
+                }
+                Ok((terms.values, terms.first_bad, objective.backward()))
             };
             let last = at + 1 == batches.len();
             let (sums, first_bad, seen) = if last && self.sums.overlaps() {
                 let told = self.sums.overlapped(engine, at == 0, |listener| {
                     let training = training.with_listener(listener.clone(), model.ids());
-                    let (sums, first_bad, mut gradients) = backward(&training);
+                    let (sums, first_bad, mut gradients) = backward(&training)?;
                     computed = Instant::now();
                     model.each_gradient(&mut gradients, &mut |place, gradient| listener.tell(place, gradient));
-                    (sums, first_bad)
+                    Ok::<_, TrainError>((sums, first_bad))
                 });
-                let ((sums, first_bad), seen) = told?;
+                let (computed, seen) = told?;
+                let (sums, first_bad) = computed?;
                 (sums, first_bad, seen)
             } else {
-                let (sums, first_bad, mut gradients) = backward(&training);
+                let (sums, first_bad, mut gradients) = backward(&training)?;
                 let seen = self.sums.lane(at == 0, |add| model.each_gradient(&mut gradients, add));
                 computed = Instant::now();
                 (sums, first_bad, seen)
@@ -289,10 +304,11 @@ impl<'a> StepRunner<'a> {
             (0..terms).map(|k| rows.iter().map(|r| f(r, k)).sum()).collect()
         };
         let sums = over_lanes(&|r, k| r.sums[k]);
-        let term = |k: usize| if weights[k] == 0.0 { 0.0 } else { self.lambdas[k] * (sums[k] / weights[k]) };
-        let loss = (0..terms).map(term).sum();
+        let mean = |k: usize| if weights[k] == 0.0 { 0.0 } else { sums[k] / weights[k] };
+        let means: Vec<f64> = (0..terms).map(mean).collect();
         StepOutcome {
-            loss,
+            loss: means.iter().zip(&self.lambdas).map(|(mean, lambda)| lambda * mean).sum(),
+            terms: self.task.terms().iter().copied().zip(means).collect(),
             gradient_norm: f64::NAN,
             lr: 0.0,
             applied: false,

@@ -236,6 +236,9 @@ fn steps(shared: &Shared<'_>, engine: &mut dyn Engine) -> Result<End, TrainError
             });
         });
     }
+    if first == 0 && engine.rank() == 0 && rank.run_state.parent.is_some() {
+        rank.save()?; // another life must begin with the same weights, whatever became of the parent
+    }
     if rank.run_state.validation_due {
         rank.validate(engine)?;
     }

@@ -117,6 +117,16 @@ fn another_panel_keeps_known_genes_and_names_what_is_new_and_lost() {
     }
     assert_eq!(new.contents.state["parent"]["digest"], old.manifest.digest());
 
+    // A life that ended before its first save does not begin with other weights in silence.
+    let cut_short = dir.path().join("cut-short");
+    ran(&train(&many, &cut_short, &from));
+    assert!(cut_short.join("checkpoints/step-00000000").is_dir(), "what it began with is saved");
+    std::fs::remove_dir_all(cut_short.join("checkpoints")).unwrap();
+    std::fs::create_dir(cut_short.join("checkpoints")).unwrap();
+    let again = train(&many, &cut_short, &[]);
+    let again: Vec<&str> = again.iter().map(String::as_str).collect();
+    refused(&again, 2, &["began with another checkpoint", "give --from again"]);
+
     // A run that exists goes on with its own weights, whatever --from says.
     let before = std::fs::read(child.join("from.json")).unwrap();
     ran(&train(&many, &child, &["--from", "/nowhere", "--set", "train.max_steps=3", "--set", "optim.lr=1e-30"]));
@@ -140,6 +150,7 @@ fn a_parent_that_does_not_fit_is_refused_and_leaves_no_checkpoint() {
     no(from(&["--min-genes", "0.8"]), 5, &["only 12 of the data's 16 genes", "--min-genes 0.8"]);
     no(from(&["--set", "model.spackle.d=64"]), 5, &["linear.weight has shape", "sizes of the checkpoint's config"]);
     no(train(&many, &child, &["--from", dir.path().join("nothing").to_str().unwrap()]), 5, &["nothing"]);
+    no(from(&["--set", "task.layer=c_d_log1p"]), 3, &["c_d_log1p"]);
     no(from(&["--min-genes", "2"]), 2, &["--min-genes", "between 0 and 1"]);
     no(from(&["--set", "train.freeze=[\"linaer\"]"]), 2, &["train.freeze", "linaer", "linear"]);
 }

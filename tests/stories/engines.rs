@@ -157,7 +157,7 @@ impl Engine for Beside {
 }
 
 /// Thread-ranks in [`Beside`]; `pause`: of each rank.
-fn beside(n: usize, overlaps: bool, pause: impl Fn(usize) -> Duration) -> Vec<Watched> {
+pub fn beside(n: usize, overlaps: bool, pause: impl Fn(usize) -> Duration) -> Vec<Watched> {
     let group = ThreadsEngine::group(n, Duration::from_secs(60)).into_iter();
     let one = |engine: ThreadsEngine| {
         let pause = pause(engine.rank());

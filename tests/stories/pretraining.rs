@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use syncytia::task::TaskConfig;
 use syncytia::task::cells::ContrastScope;
@@ -12,6 +13,7 @@ use syncytia::train::trainer::End;
 use syncytia_shards::reader::Shards;
 
 use crate::command::{done, refused};
+use crate::engines::beside;
 use crate::stage::{Theatre, shards as spots};
 
 /// A drawn cohort of 400 cells with pictures of 32 pixels.
@@ -67,6 +69,28 @@ fn any_number_of_ranks_gives_the_same_bits_with_lists_of_any_length_and_a_contra
     }
 }
 
+/// Three gradients meet in these models, and parts are frozen: what leaves during backward has the bits of what does not.
+#[test]
+fn buckets_that_leave_during_backward_have_the_same_bits_also_of_frozen_models() {
+    for (of, freeze) in [(ContrastScope::Step, &[][..]), (ContrastScope::Lane, &["image_encoder", "mvc"][..])] {
+        let config = tiny(|c| {
+            scope(c, of);
+            c.train.max_steps = 3;
+            c.train.freeze = freeze.iter().map(|f| (*f).to_owned()).collect();
+        });
+        let run = |ranks: usize, overlaps: bool| {
+            let theatre = Theatre::new();
+            let engines = |n| beside(n, overlaps, |_| Duration::ZERO);
+            let (_, seen) = theatre.run_with(cells(), &config, ranks, None, engines).unwrap();
+            (theatre.last(), seen.losses)
+        };
+        let plain = run(1, false);
+        for ranks in [1, 3, 8] {
+            assert!(run(ranks, true) == plain, "{of:?}, frozen {freeze:?}, {ranks} ranks");
+        }
+    }
+}
+
 #[test]
 fn a_stop_and_other_ranks_change_nothing() {
     let config = tiny(|_| {});
@@ -109,6 +133,17 @@ fn the_contrast_over_the_step_is_that_of_all_cells_together() {
 fn contrast_of(contents: &CheckpointContents) -> BTreeMap<String, Vec<f32>> {
     let of = contents.train_state["adam_m"].iter().filter(|t| t.name.starts_with("model.contrast."));
     of.map(|t| (t.name.clone(), t.values.clone())).collect()
+}
+
+#[test]
+fn a_config_that_froze_all_that_the_task_uses_is_refused_in_words() {
+    let config = tiny(|c| {
+        let parts =
+            ["gene_encoder", "image_encoder", "image_decoder", "fusion", "expression_decoder", "mvc", "contrast"];
+        c.train.freeze = parts.iter().chain(&["cell_out"]).map(|f| (*f).to_owned()).collect();
+    });
+    let error = Theatre::new().run_on(cells(), &config, 2, None).unwrap_err().to_string();
+    assert!(error.contains("train.freeze") && error.contains("freeze less"), "{error}");
 }
 
 #[test]

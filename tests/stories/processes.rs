@@ -207,6 +207,25 @@ impl Draws {
     }
 }
 
+/// The first Ctrl-C asks to save, the second does not wait: no rank is left behind, holding the lock.
+#[test]
+fn a_second_interrupt_of_launch_leaves_no_rank_behind() {
+    let place = Place::new();
+    let folder = place.path("run");
+    let mut arguments = vec!["launch".to_owned(), "-n".to_owned(), "2".to_owned(), "--".to_owned()];
+    arguments.extend(place.train("run", &["train.max_steps=1000000"]));
+    let mut launch = Command::new(syncytia()).args(&arguments).current_dir(env!("CARGO_MANIFEST_DIR")).spawn().unwrap();
+    wait_until("some steps", Duration::from_secs(60), || steps_logged(&folder) > 5);
+    let ranks = pids(&folder).into_iter().filter(|&pid| pid != launch.id());
+    ranks.for_each(|pid| signal("STOP", pid)); // they cannot save
+    signal("INT", launch.id());
+    std::thread::sleep(Duration::from_millis(300));
+    signal("INT", launch.id());
+    assert_eq!(launch.wait().unwrap().code(), Some(130));
+    pids(&folder).into_iter().for_each(|pid| signal("CONT", pid));
+    wait_until("the end of all ranks", Duration::from_secs(30), || pids(&folder).is_empty());
+}
+
 #[test]
 fn what_one_process_cannot_do_ends_all_in_its_words() {
     let place = Place::new();
@@ -221,7 +240,7 @@ fn what_one_process_cannot_do_ends_all_in_its_words() {
     );
     let output = mpirun(2, "bash", &["-c", &script]).current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
     assert_eq!(output.status.code(), Some(3), "{}", said(&output));
-    assert!(said(&output).contains("rank 1 failed at opening the shards") || said(&output).contains("/nowhere"));
+    assert!(said(&output).contains("/nowhere"), "{}", said(&output));
     assert!(!Path::new(&place.path("run")).join("config.toml").exists(), "nothing was written");
     // rank 1 is given another learning rate
     let script = script.replace("/nowhere ", "/shards --set optim.lr=0.5 ");
