@@ -45,6 +45,8 @@ pub enum Purpose {
     Thinning = 14,
     /// Members of a niche or a tissue hidden from its transformer.
     MemberMask = 15,
+    /// Members of a tissue that are read, where it has more than its transformer reads.
+    MemberSubset = 16,
     /// Which records of a generator's batch lose their condition.
     ConditionDrop = 20,
     /// The token of each cell that others are merged into.

@@ -129,10 +129,10 @@ pub enum StoreError {
     #[error("the shards have no pictures of cells: write them again with input.images = \"auto\"")]
     NoImages,
     /// Niches were asked for that the shards do not have.
-    #[error("the shards have no niches: write them again with process.niches = \"grid\" or \"nearest\"")]
+    #[error("the shards have no niches and no tissues: write them again with process.niches = \"grid\" or \"nearest\"")]
     NoNiches,
     /// The folder holds no vectors.
-    #[error("{} has no vectors.json: it holds no vectors, or `syncytia embed --shards` did not finish there", path.display())]
+    #[error("{} has no vectors.json: it holds no vectors, or `syncytia embed --shards` did not finish there; make them first", path.display())]
     NotVectors {
         /// The folder.
         path: PathBuf,

@@ -24,6 +24,9 @@ pub struct Args {
     /// Shard folder the run would read.
     #[arg(long)]
     shards: Option<PathBuf>,
+    /// Vectors the run would read, as for `train`.
+    #[arg(long, value_name = "DIR")]
+    vectors: Option<PathBuf>,
     /// Run folder the run would write; the current folder's file system without it.
     #[arg(long)]
     run: Option<PathBuf>,
@@ -209,9 +212,9 @@ fn start(
     {
         return Ok(());
     }
-    let run = args.run.clone();
+    let (run, vectors) = (args.run.clone(), args.vectors.clone());
     table.look::<()>(area, configured::UNANSWERED, move || {
-        (configured::start(&config, &shards, run.as_deref().filter(|run| Path::is_dir(run))), None)
+        (configured::start(&config, &shards, vectors.as_deref(), run.as_deref().filter(|run| Path::is_dir(run))), None)
     })?;
     Ok(())
 }

@@ -102,7 +102,7 @@ pub fn evaluate(
     if shards.manifest().data_hash() != run.data_hash {
         eprintln!("warning: these are not the shards the model was trained on; its genes are looked up by id");
     }
-    check_shards(&trained, &shards)?;
+    trained.check_shards(&shards)?;
     let split = split.unwrap_or(if shards.row_groups(Split::Test).is_empty() { Split::Val } else { Split::Test });
     let model = trained.model()?;
     let fractions: Vec<f64> = shards.manifest().panel.selected_genes().map(|g| g.glob_exp_frac).collect();
@@ -210,14 +210,6 @@ fn pieces_of(shards: &Shards, split: Split) -> anyhow::Result<Vec<Piece>> {
 
 fn blocks_of(shards: &Shards, split: Split, layer: &str, pipeline: &Pipeline) -> anyhow::Result<Vec<Block>> {
     Ok(pieces_of(shards, split)?.into_iter().map(|piece| Block::new(piece, layer, pipeline)).collect())
-}
-
-fn check_shards(trained: &Trained, shards: &Shards) -> anyhow::Result<()> {
-    let path = || shards.dir().join(syncytia_shards::manifest::MANIFEST_FILE);
-    match trained.misfit(&shards.manifest().panel, trained.run.config.model.shape(shards.manifest())) {
-        None => Ok(()),
-        Some(what) => Err(syncytia_shards::error::StoreError::ManifestContent { path: path(), what }.into()),
-    }
 }
 
 fn split_named(name: &str) -> Result<Split, UsageError> {

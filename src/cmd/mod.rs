@@ -2,6 +2,7 @@
 
 mod demo;
 mod doctor;
+mod embed;
 mod evaluate;
 mod exit;
 mod export;
@@ -72,6 +73,11 @@ enum Command {
     /// Complete the missing values of a section: predictions in layers["spackle"].
     #[command(before_help = "Example: syncytia impute run --input a.h5ad --output completed.h5ad")]
     Impute(impute::Args),
+    /// Write a vector of every cell, niche or tissue of a shard folder.
+    #[command(
+        before_help = "Example: syncytia embed run --shards cells --out vectors\n         syncytia embed niches --shards cells --level niche --vectors vectors --out niche-vectors"
+    )]
+    Embed(embed::Args),
     /// Write a checkpoint as other tools load it: safetensors, config, panel, card.
     #[command(before_help = "Example: syncytia export run --out model")]
     Export(export::Args),
@@ -124,6 +130,7 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Synth(args) => synth::run(&args),
         Command::Impute(args) => impute::run(&args),
+        Command::Embed(args) => embed::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Inspect(args) => inspect::run(&args),

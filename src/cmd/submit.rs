@@ -26,6 +26,9 @@ pub struct Args {
     /// Shard folder.
     #[arg(long)]
     shards: PathBuf,
+    /// Vectors that the task learns from, as for `train`.
+    #[arg(long, value_name = "DIR")]
+    vectors: Option<PathBuf>,
     /// Run folder; the scripts and logs lie there too.
     #[arg(long)]
     run: PathBuf,
@@ -229,8 +232,10 @@ fn jobs(args: &Args, config: &TrainConfig, train: &Request, folder: &RunFolder) 
     }
     let mut arguments = vec![absolute(&args.config)?.display().to_string(), shards.clone(), run.clone()];
     arguments.extend(args.set.iter().flat_map(|set| ["--set".to_owned(), set.clone()]));
-    if let Some(from) = &args.from {
-        arguments.extend(["--from".to_owned(), absolute(from)?.display().to_string()]);
+    for (option, path) in [("--vectors", &args.vectors), ("--from", &args.from)] {
+        if let Some(path) = path {
+            arguments.extend([option.to_owned(), absolute(path)?.display().to_string()]);
+        }
     }
     jobs.push(job(folder, "train", "afterok", train.clone(), variables, arguments)?);
 

@@ -27,6 +27,7 @@ use crate::train::join;
 use crate::train::lock::{RunLock, Timing};
 use crate::train::ready::{Ready, Resumed};
 use crate::train::run_folder::RunFolder;
+use crate::train::source::VectorsIdentity;
 use crate::train::trainer::{self, End, Observer, Run};
 
 /// Arguments of `train`.
@@ -56,6 +57,9 @@ pub struct Args {
     /// that exists goes on and ignores it.
     #[arg(long, value_name = "RUN_OR_CHECKPOINT")]
     from: Option<PathBuf>,
+    /// Vectors that the task learns from (niches: of cells, tissues: of niches), as `embed` writes them.
+    #[arg(long, value_name = "DIR")]
+    vectors: Option<PathBuf>,
     /// With --from: the least share of the data's genes that it must know.
     #[arg(long, value_name = "SHARE", default_value_t = 0.5, requires = "from", value_parser = share)]
     min_genes: f64,
@@ -71,7 +75,13 @@ fn share(text: &str) -> Result<f64, String> {
 
 impl Args {
     fn start(&self) -> StartFrom {
-        StartFrom { resume: self.resume, launcher: self.launcher, parent: self.from.clone(), min_genes: self.min_genes }
+        StartFrom {
+            resume: self.resume,
+            launcher: self.launcher,
+            parent: self.from.clone(),
+            min_genes: self.min_genes,
+            vectors: self.vectors.clone(),
+        }
     }
 }
 
@@ -86,6 +96,8 @@ pub struct StartFrom {
     pub parent: Option<PathBuf>,
     /// The least share of the data's genes that the parent must know.
     pub min_genes: f64,
+    /// Folder of the vectors that the task learns from.
+    pub vectors: Option<PathBuf>,
 }
 
 /// Whether to go on from the newest checkpoint.
@@ -161,10 +173,10 @@ pub fn train(config: &TrainConfig, shards: &Path, run: &Path, start: &StartFrom)
     let mut group = join::join(world, config, &folder)?;
     let prepared = Shards::open(shards).map(Arc::new);
     let shards = group.together("opening the shards", prepared.map_err(anyhow::Error::from), exit::number)?;
-    let ready = Ready::new(config, &shards).map_err(anyhow::Error::from);
+    let ready = Ready::with_vectors(config, &shards, start.vectors.as_deref()).map_err(anyhow::Error::from);
     let mut ready = group.together("preparing the run", ready, exit::number)?;
     let machine = Machine::this(&group.world);
-    group.alike(&alike(config, &shards, &machine, start))?;
+    group.alike(&alike(&ready, &shards, &machine, start))?;
     let taken = if group.leads() { take(&folder, job, start.resume).map(Some) } else { Ok(None) };
     let (lock, newest) = group.together("taking the run folder", taken, exit::number)?.unzip();
     let resumed = group.same_checkpoint(newest.flatten(), &folder)?;
@@ -218,13 +230,14 @@ fn world_size(config: &TrainConfig, machines: &[Machine]) -> usize {
 }
 
 /// What ranks must have in common.
-fn alike(config: &TrainConfig, shards: &Shards, machine: &Machine, start: &StartFrom) -> Alike {
+fn alike(ready: &Ready<'_>, shards: &Shards, machine: &Machine, start: &StartFrom) -> Alike {
     let digest = |text: &str| blake3::hash(text.as_bytes()).to_hex()[..16].to_owned();
     Alike(vec![
         ("version".to_owned(), machine.version.clone()),
         ("step definition".to_owned(), STEP_VERSION.to_string()),
-        ("config (digest)".to_owned(), digest(&config::to_toml(config))),
+        ("config (digest)".to_owned(), digest(&config::to_toml(ready.config))),
         ("shards (data hash)".to_owned(), shards.manifest().data_hash()),
+        ("vectors (digest)".to_owned(), VectorsIdentity::in_words(ready.vectors())),
         ("--from".to_owned(), start.parent.as_ref().map_or("none".to_owned(), |parent| parent.display().to_string())),
         ("--min-genes".to_owned(), start.min_genes.to_string()),
     ])

@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use anyhow::anyhow;
+use syncytia_shards::error::StoreError;
+use syncytia_shards::manifest::MANIFEST_FILE;
 use syncytia_shards::panel::Panel;
+use syncytia_shards::reader::Shards;
 
 use super::exit::UsageError;
 use crate::model::{DataShape, Model};
@@ -43,11 +46,19 @@ impl Trained {
     pub fn completion(&self, command: &str) -> Result<&CompletionConfig, UsageError> {
         match &self.run.config.task {
             TaskConfig::Completion(task) => Ok(task),
-            TaskConfig::Cells(_) => Err(UsageError(format!(
+            TaskConfig::Cells(_) | TaskConfig::Niches(_) | TaskConfig::Tissues(_) => Err(UsageError(format!(
                 "{} is a checkpoint of {}, and `{command}` is for those of spackle",
                 self.checkpoint.dir.display(),
                 self.run.config.model.name()
             ))),
+        }
+    }
+
+    /// Refuses shards of another panel or shape.
+    pub fn check_shards(&self, shards: &Shards) -> anyhow::Result<()> {
+        match self.misfit(&shards.manifest().panel, self.run.config.model.shape(shards.manifest())) {
+            None => Ok(()),
+            Some(what) => Err(StoreError::ManifestContent { path: shards.dir().join(MANIFEST_FILE), what }.into()),
         }
     }
 

@@ -198,8 +198,8 @@ pub fn holder(run: &Path, job: Option<Job>, now: SystemTime) -> Finding {
 }
 
 /// Whether the shards fit the run and what a start would go on from: as `train` decides it, up to its first write.
-pub fn start(config: &TrainConfig, shards: &Arc<Shards>, run: Option<&Path>) -> Vec<Finding> {
-    let ready = match Ready::new(config, shards) {
+pub fn start(config: &TrainConfig, shards: &Arc<Shards>, vectors: Option<&Path>, run: Option<&Path>) -> Vec<Finding> {
+    let ready = match Ready::with_vectors(config, shards, vectors) {
         Ok(ready) => ready,
         Err(error) => {
             let advice = "another --shards, or the key that is named";

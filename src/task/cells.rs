@@ -139,16 +139,7 @@ impl Cells {
     /// # Errors
     /// In words: no pictures; channels that the model cannot read.
     pub fn new(config: CellsConfig, model: &SpatiaConfig, manifest: &Manifest, seed: u64) -> Result<Cells, String> {
-        let Some(crops) = &manifest.crops else {
-            return Err("the shards have no pictures: shard with input.images, see configs/spatia/shard.toml".into());
-        };
-        let (found, wanted) = (crops.channels.len(), model.image.channels);
-        if found != 1 && found != wanted {
-            return Err(format!(
-                "the pictures have {found} channels ({}), model.spatia.image.channels is {wanted}: make it {found}",
-                crops.channels.join(", ")
-            ));
-        }
+        pictures_fit(model, manifest)?;
         let (genes, context) = (manifest.panel.genes.len(), model.gene.context);
         Ok(Cells { config, genes, context, image: model.image.clone(), seed })
     }
@@ -361,6 +352,20 @@ impl Prepared {
     fn padding(&self, device: &Device) -> Option<Tensor<2, Bool>> {
         let data = || TensorData::new(self.padding.clone(), [self.ids.len(), self.k]);
         self.padding.contains(&true).then(|| Tensor::from_data(data(), device))
+    }
+}
+
+/// Whether the pictures of these shards can be read.
+pub(super) fn pictures_fit(model: &SpatiaConfig, manifest: &Manifest) -> Result<(), String> {
+    let Some(crops) = &manifest.crops else {
+        return Err("the shards have no pictures: shard with input.images, see configs/spatia/shard.toml".into());
+    };
+    match (crops.channels.len(), model.image.channels) {
+        (found, wanted) if found != 1 && found != wanted => Err(format!(
+            "the pictures have {found} channels ({}), model.spatia.image.channels is {wanted}: make it {found}",
+            crops.channels.join(", ")
+        )),
+        _ => Ok(()),
     }
 }
 

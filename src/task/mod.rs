@@ -5,16 +5,22 @@
 
 pub mod cells;
 pub mod completion;
+pub mod embedding;
 pub mod inference;
 pub mod losses;
+pub mod members;
+pub mod places;
 
 use serde::{Deserialize, Serialize};
 use syncytia_shards::loader::Slot;
 use syncytia_shards::manifest::Manifest;
 use syncytia_shards::row_group::Columns;
+use syncytia_shards::tables::vectors::VectorsOf;
 
 use self::cells::Cells;
 use self::completion::{Completion, GeneMeans};
+use self::members::Members;
+use self::places::PlaceRows;
 use crate::model::layers::Training;
 use crate::model::{Model, ModelConfig};
 use crate::tensor::{Device, Tensor};
@@ -27,6 +33,10 @@ pub enum TaskConfig {
     Completion(completion::CompletionConfig),
     /// SPATIA's first stage.
     Cells(cells::CellsConfig),
+    /// SPATIA's second stage, on vectors of cells.
+    Niches(members::MembersConfig),
+    /// SPATIA's third stage, on vectors of niches.
+    Tissues(members::MembersConfig),
 }
 
 impl TaskConfig {
@@ -35,6 +45,7 @@ impl TaskConfig {
         match self {
             TaskConfig::Completion(config) => config.problems(),
             TaskConfig::Cells(config) => config.problems(),
+            TaskConfig::Niches(config) | TaskConfig::Tissues(config) => config.problems(),
         }
     }
 
@@ -42,7 +53,7 @@ impl TaskConfig {
     pub fn layer(&self) -> Option<&str> {
         match self {
             TaskConfig::Completion(config) => Some(&config.layer),
-            TaskConfig::Cells(_) => None,
+            TaskConfig::Cells(_) | TaskConfig::Niches(_) | TaskConfig::Tissues(_) => None,
         }
     }
 
@@ -50,7 +61,26 @@ impl TaskConfig {
     pub fn metric(&self) -> &'static str {
         match self {
             TaskConfig::Completion(_) => "mse",
-            TaskConfig::Cells(_) => "loss",
+            TaskConfig::Cells(_) | TaskConfig::Niches(_) | TaskConfig::Tissues(_) => "loss",
+        }
+    }
+
+    /// `kind`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            TaskConfig::Completion(_) => "completion",
+            TaskConfig::Cells(_) => "cells",
+            TaskConfig::Niches(_) => "niches",
+            TaskConfig::Tissues(_) => "tissues",
+        }
+    }
+
+    /// Which table its records are of.
+    pub fn table(&self) -> VectorsOf {
+        match self {
+            TaskConfig::Completion(_) | TaskConfig::Cells(_) => VectorsOf::Obs,
+            TaskConfig::Niches(_) => VectorsOf::Niche,
+            TaskConfig::Tissues(_) => VectorsOf::Tissue,
         }
     }
 
@@ -62,14 +92,20 @@ impl TaskConfig {
                 "model.spatia.contrast_width is missing: the task holds genes against pictures in a space of that width"
                     .to_owned()
             }),
-            (TaskConfig::Completion(_), _) => Some(of_another("completion", "spackle")),
-            (TaskConfig::Cells(_), _) => Some(of_another("cells", "spatia")),
+            (TaskConfig::Niches(_) | TaskConfig::Tissues(_), ModelConfig::Spatia(model)) => {
+                (!model.masked_token).then(|| {
+                    "model.spatia.masked_token is missing: the task hides members of a place under that token; set it to true"
+                        .to_owned()
+                })
+            }
+            (task, _) => Some(task.of_another_model()),
         }
     }
-}
 
-fn of_another(kind: &str, model: &str) -> String {
-    format!("task.kind = \"{kind}\" is asked of [model.{model}]")
+    fn of_another_model(&self) -> String {
+        let model = if matches!(self, TaskConfig::Completion(_)) { "spackle" } else { "spatia" };
+        format!("task.kind = \"{}\" is asked of [model.{model}]", self.kind())
+    }
 }
 
 /// A weight that cannot be one, in words.
@@ -155,6 +191,15 @@ impl Across {
     }
 }
 
+/// Records of a micro-batch, in slot order.
+#[derive(Debug, Clone)]
+pub enum Records<'a> {
+    /// Spots or cells.
+    Obs(Vec<Slot>),
+    /// Niches or tissues.
+    Places(PlaceRows<'a>),
+}
+
 /// A task with what it learned of the data.
 #[derive(Debug, Clone)]
 pub enum Task {
@@ -162,6 +207,8 @@ pub enum Task {
     Completion(Completion),
     /// SPATIA's first stage.
     Cells(Cells),
+    /// SPATIA's second and third stage.
+    Members(Members),
 }
 
 /// A micro-batch on the host, ready for the device.
@@ -171,6 +218,8 @@ pub enum Prepared {
     Completion(completion::Prepared),
     /// For SPATIA's first stage.
     Cells(cells::Prepared),
+    /// For SPATIA's second and third stage.
+    Members(members::Prepared),
 }
 
 impl Prepared {
@@ -179,6 +228,7 @@ impl Prepared {
         match self {
             Prepared::Completion(batch) => &batch.weights,
             Prepared::Cells(batch) => &batch.weights,
+            Prepared::Members(batch) => &batch.weights,
         }
     }
 
@@ -187,6 +237,7 @@ impl Prepared {
         match self {
             Prepared::Completion(batch) => &batch.ids,
             Prepared::Cells(batch) => &batch.ids,
+            Prepared::Members(batch) => &batch.seen.ids,
         }
     }
 }
@@ -197,6 +248,7 @@ impl Task {
     /// # Errors
     /// In words: what the shards lack.
     pub fn new(config: &TaskConfig, model: &ModelConfig, manifest: &Manifest, seed: u64) -> Result<Task, String> {
+        let of = config.table();
         match (config, model) {
             (TaskConfig::Completion(config), _) => {
                 Completion::of_shards(config.clone(), manifest, seed).map(Task::Completion)
@@ -204,13 +256,25 @@ impl Task {
             (TaskConfig::Cells(config), ModelConfig::Spatia(model)) => {
                 Cells::new(*config, model, manifest, seed).map(Task::Cells)
             }
-            (config, model) => Err(config.misfit(model).unwrap_or_else(|| of_another("cells", "spatia"))),
+            (TaskConfig::Niches(config) | TaskConfig::Tissues(config), ModelConfig::Spatia(model)) => {
+                Ok(Task::Members(Members::new(*config, of, model, seed)))
+            }
+            (config, _) => Err(config.of_another_model()),
+        }
+    }
+
+    /// Which table its records are of.
+    pub fn table(&self) -> VectorsOf {
+        match self {
+            Task::Completion(_) | Task::Cells(_) => VectorsOf::Obs,
+            Task::Members(task) => task.of(),
         }
     }
 
     /// What it reads of records.
     pub fn columns(&self) -> Columns {
         match self {
+            Task::Members(_) => Columns::default(),
             Task::Completion(task) => task.columns(),
             Task::Cells(task) => task.columns(),
         }
@@ -221,6 +285,7 @@ impl Task {
         match self {
             Task::Completion(task) => task.terms(),
             Task::Cells(task) => task.terms(),
+            Task::Members(task) => task.terms(),
         }
     }
 
@@ -229,6 +294,7 @@ impl Task {
         match self {
             Task::Completion(task) => task.lambdas(),
             Task::Cells(task) => task.lambdas(),
+            Task::Members(task) => task.lambdas(),
         }
     }
 
@@ -236,22 +302,24 @@ impl Task {
     pub fn gene_means(&self, slots: impl IntoIterator<Item = Slot>, assay: Option<u32>) -> GeneMeans {
         match self {
             Task::Completion(task) => task.gene_means(slots, assay),
-            Task::Cells(_) => GeneMeans::default(), // nothing: the records are not even read
+            Task::Cells(_) | Task::Members(_) => GeneMeans::default(), // nothing: the records are not even read
         }
     }
 
     /// Gathers, draws and hides on the host.
-    pub fn prepare(&self, slots: &[Slot], at: DrawsAt, means: &GeneMeans) -> Prepared {
-        match self {
-            Task::Completion(task) => Prepared::Completion(task.prepare(slots, at, means)),
-            Task::Cells(task) => Prepared::Cells(task.prepare(slots, at)),
+    pub fn prepare(&self, records: &Records<'_>, at: DrawsAt, means: &GeneMeans) -> Prepared {
+        match (self, records) {
+            (Task::Completion(task), Records::Obs(slots)) => Prepared::Completion(task.prepare(slots, at, means)),
+            (Task::Cells(task), Records::Obs(slots)) => Prepared::Cells(task.prepare(slots, at)),
+            (Task::Members(task), Records::Places(rows)) => Prepared::Members(task.prepare(rows, at)),
+            _ => unreachable!("{MIXED}"),
         }
     }
 
     /// Whether it has a term over all lanes, the last of its terms.
     pub fn crosses_lanes(&self) -> bool {
         match self {
-            Task::Completion(_) => false,
+            Task::Completion(_) | Task::Members(_) => false,
             Task::Cells(task) => task.crosses_lanes(),
         }
     }
@@ -290,6 +358,7 @@ impl Task {
             (Task::Cells(task), Model::Spatia(model), Prepared::Cells(batch)) => {
                 task.loss(model, batch, training, across, device)
             }
+            (Task::Members(task), model, Prepared::Members(batch)) => task.loss(model, batch, training, device),
             _ => unreachable!("{MIXED}"),
         }
     }
@@ -301,6 +370,7 @@ impl Task {
                 task.validate(model, batch, device)
             }
             (Task::Cells(task), Model::Spatia(model), Prepared::Cells(batch)) => task.validate(model, batch, device),
+            (Task::Members(task), model, Prepared::Members(batch)) => task.validate(model, batch, device),
             _ => unreachable!("{MIXED}"),
         }
     }
@@ -309,7 +379,7 @@ impl Task {
     pub fn validation_assay(&self, global_step: u64) -> u32 {
         match self {
             Task::Completion(task) => task.validation_assay(global_step),
-            Task::Cells(_) => 0,
+            Task::Cells(_) | Task::Members(_) => 0,
         }
     }
 }

@@ -17,6 +17,7 @@ pub mod ready;
 pub mod replicas;
 pub mod run_folder;
 pub mod saver;
+pub mod source;
 pub mod state;
 pub mod step;
 pub mod stragglers;

@@ -14,6 +14,7 @@ use super::config::TrainConfig;
 use super::data::{TrainData, ValData};
 use super::error::TrainError;
 use super::parts::Parts;
+use super::source::{self, VectorsIdentity};
 use super::state::{self, Parent, RunState};
 use super::step::StepState;
 use crate::model::Model;
@@ -67,14 +68,27 @@ impl<'a> Ready<'a> {
     /// # Errors
     /// A config that cannot work; shards without the layer, a train split or a whole global batch.
     pub fn new(config: &'a TrainConfig, shards: &Arc<Shards>) -> Result<Self, TrainError> {
+        Self::with_vectors(config, shards, None)
+    }
+
+    /// The same for a task that learns from the vectors in the folder `vectors`.
+    ///
+    /// # Errors
+    /// As [`Ready::new`]; [`source::vectors`].
+    pub fn with_vectors(
+        config: &'a TrainConfig,
+        shards: &Arc<Shards>,
+        vectors: Option<&Path>,
+    ) -> Result<Self, TrainError> {
         config.check()?;
         let manifest = shards.manifest();
         let task = Task::new(&config.task, &config.model, manifest, config.train.seed).map_err(TrainError::Data)?;
         if shards.row_groups(Split::Train).is_empty() {
             return Err(TrainError::Data("the shards have no train split".into()));
         }
-        let train = TrainData::open(shards, config, &task)?;
-        let val = ValData::open(shards, config, &task)?;
+        let vectors = source::vectors(vectors, config, shards)?;
+        let train = TrainData::open(shards, vectors.as_ref(), config, &task)?;
+        let val = ValData::open(shards, vectors.as_ref(), config, &task)?;
         let shape = config.model.shape(manifest);
         let device = cpu().autodiff();
         let model = config.model.build(shape, config.train.seed, &device);
@@ -89,6 +103,7 @@ impl<'a> Ready<'a> {
             best: None,
             validation_due: false,
             data_hash: manifest.data_hash(),
+            vectors: vectors.as_deref().map(VectorsIdentity::of),
             shape,
             genes: genes.iter().map(|g| g.id.clone()).collect(),
             symbols: genes.iter().map(|g| g.symbol.clone()).collect(),
@@ -99,6 +114,11 @@ impl<'a> Ready<'a> {
             parent: None,
         };
         Ok(Ready { config, task, train, val, model, parts, device, fresh })
+    }
+
+    /// Which vectors it learns from, if from vectors.
+    pub fn vectors(&self) -> Option<&VectorsIdentity> {
+        self.fresh.vectors.as_ref()
     }
 
     /// The run begins with the weights of another's checkpoint. Gives what became of its genes.
@@ -141,6 +161,10 @@ impl<'a> Ready<'a> {
         }
         if saved.data_hash != self.fresh.data_hash {
             changes.push(format!("shards: data hash {} → {}", saved.data_hash, self.fresh.data_hash));
+        }
+        if saved.vectors != self.fresh.vectors {
+            let said = |of: &RunState| VectorsIdentity::in_words(of.vectors.as_ref());
+            changes.push(format!("vectors: {} → {}", said(&saved), said(&self.fresh)));
         }
         if !changes.is_empty() {
             return Err(refuse(format!(

@@ -11,6 +11,7 @@ use super::checkpoint::{CheckpointContents, NamedTensor};
 use super::config::TrainConfig;
 use super::parts::Parts;
 use super::run_folder::CheckpointFolder;
+use super::source::VectorsIdentity;
 use super::step::StepState;
 use crate::model::DataShape;
 use crate::model::params::ParamSpec;
@@ -35,6 +36,9 @@ pub struct RunState {
     pub validation_due: bool,
     /// Identity of the shards.
     pub data_hash: String,
+    /// Identity of the vectors it learns from, if from vectors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vectors: Option<VectorsIdentity>,
     /// Genes and rows of a neighbourhood.
     pub shape: DataShape,
     /// Gene ids of the layer, in order.

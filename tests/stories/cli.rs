@@ -4,9 +4,9 @@ use std::fs::File;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 15] = [
     "demo", "synth", "shard", "process", "train", "launch", "submit", "evaluate", "report", "impute", "export",
-    "verify", "inspect", "doctor",
+    "verify", "inspect", "doctor", "embed",
 ];
 const CUT: &str = "shards/data/vis5a_cut.h5ad";
 

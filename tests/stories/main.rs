@@ -29,6 +29,8 @@ mod full_disk;
 mod house;
 /// Hidden values reach nothing.
 mod leak;
+/// SPATIA's stages one after the other: cells, niches, tissues.
+mod levels;
 /// Processes under the `mpirun` of the build's MPI library.
 #[cfg(feature = "mpi")]
 mod mpirun;

@@ -53,6 +53,13 @@ fn every_key_of_the_shipped_configs_is_in_the_reference() {
     for name in ["shard", "spared", "tiny", "paper", "best"] {
         keys("", &toml::from_str(&file(&format!("configs/spackle/{name}.toml"))).unwrap(), &mut all);
     }
+    for size in ["tiny", "small"] {
+        for stage in ["", "-niche", "-tissue"] {
+            let config = syncytia::config::load(Path::new(&format!("configs/spatia/{size}{stage}.toml")), &[]);
+            let config: syncytia::train::config::TrainConfig = config.unwrap(); // with its defaults
+            keys("", &toml::Value::try_from(config).unwrap(), &mut all);
+        }
+    }
     keys("", &toml::Value::try_from(crate::stage::tiny(|_| {})).unwrap(), &mut all);
     for key in &all {
         let (of, last) = key.rsplit_once('.').unwrap();

@@ -156,6 +156,18 @@ fn a_chain_waits_for_success_and_an_array_is_judged_seed_by_seed() {
 }
 
 #[test]
+fn vectors_and_a_parent_are_handed_on_by_their_whole_paths() {
+    let front = FrontEnd::new();
+    let output = front.submit(&["--vectors", "of-cells", "--from", "/runs/cells", "--yes"]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let vectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("of-cells");
+    let (script, vectors) = (front.script("train"), vectors.to_str().unwrap().to_owned());
+    for given in ["--vectors", &vectors, "--from", "/runs/cells"] {
+        assert!(script.contains(given), "{given} in {script}");
+    }
+}
+
+#[test]
 fn what_cannot_start_is_refused_before_it_waits() {
     let front = FrontEnd::new();
     let ask = |more: &[&'static str]| [&TWO_NODES[..], &["--yes"], more].concat();

@@ -301,8 +301,8 @@ fn vectors_come_back_by_id_and_only_for_their_shards() {
     assert_eq!(vectors.get(1 << 32), Some(&[4.0, 5.0, 6.0][..]));
     assert_eq!((vectors.get(8), vectors.ids.as_slice()), (None, &[7, 1 << 32, 9][..]));
     let refused = |of, hash| Vectors::read(&out, of, hash).unwrap_err().to_string();
-    assert!(refused(VectorsOf::Obs, "other").contains("made of other shards"));
-    assert!(refused(VectorsOf::Niche, "data").contains("vectors of Obs"));
+    assert!(refused(VectorsOf::Obs, "other").contains("vectors of other shards"));
+    assert!(refused(VectorsOf::Niche, "data").contains("vectors of records, those of niches"));
     let mut bytes = std::fs::read(out.join("part-00000.parquet")).unwrap();
     bytes[20] ^= 1;
     std::fs::write(out.join("part-00000.parquet"), bytes).unwrap();

@@ -3,6 +3,7 @@
 //! Each file here owns one table: its columns, how it is written, how it is read.
 
 pub mod niche;
+pub mod places;
 pub mod tissue;
 pub mod vectors;
 

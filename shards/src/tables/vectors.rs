@@ -73,6 +73,14 @@ pub struct VectorsPart {
     pub blake3: String,
 }
 
+impl VectorsFacts {
+    /// Which vectors they are: a digest of everything said here, the hashes of the files included.
+    pub fn digest(&self) -> String {
+        let json = serde_json::to_vec(self).expect("strings and numbers always serialise");
+        blake3::hash(&json).to_hex().to_string()
+    }
+}
+
 fn schema(width: usize) -> SchemaRef {
     Arc::new(Schema::new(vec![
         Field::new("id", DataType::UInt64, false),
@@ -200,9 +208,9 @@ impl Vectors {
         }
         let mut differs = None;
         if facts.of != of {
-            differs = Some(format!("vectors of {:?}, {of:?} are wanted", facts.of));
+            differs = Some(format!("vectors of {}, those of {} are wanted", facts.of.plural(), of.plural()));
         } else if facts.data_hash != data_hash {
-            differs = Some("made of other shards".to_owned());
+            differs = Some("vectors of other shards".to_owned());
         }
         if let Some(what) = differs {
             return Err(StoreError::OtherVectors { path: dir.into(), what });

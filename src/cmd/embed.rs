@@ -1,0 +1,273 @@
+//! `syncytia embed`: a folder of vectors of every cell, niche or tissue of a shard folder, for the next stage or for a map.
+//!
+//! Genes and pictures without masks, every split, whole row groups at a time in stored order.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use rayon::prelude::*;
+use syncytia_launch::ExitCode;
+use syncytia_shards::error::StoreError;
+use syncytia_shards::processed::Split;
+use syncytia_shards::reader::Shards;
+use syncytia_shards::tables::vectors::{Vectors, VectorsFacts, VectorsOf, VectorsWriter};
+
+use super::exit::UsageError;
+use super::out;
+use super::trained::Trained;
+use crate::model::spatia::SpatiaConfig;
+use crate::model::{Model, ModelConfig};
+use crate::task::embedding::{self, BATCH, CellEncoder, Modality};
+use crate::task::places::{PlaceRows, lacking, most_members};
+use crate::tensor::cpu;
+use crate::train::checkpoint::Which;
+use crate::train::error::TrainError;
+
+/// Arguments of `embed`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A run folder or a checkpoint of SPATIA.
+    path: PathBuf,
+    /// Shard folder.
+    #[arg(long)]
+    shards: PathBuf,
+    /// Folder of vectors to write; must be absent or empty.
+    #[arg(long)]
+    out: PathBuf,
+    /// Whose vectors.
+    #[arg(long, value_enum, default_value_t = Level::Cell)]
+    level: Level,
+    /// Vectors of the level below, for niches (those of cells) and tissues (those of niches).
+    #[arg(long, value_name = "DIR")]
+    vectors: Option<PathBuf>,
+    /// Cells: what is read of them.
+    #[arg(long, value_enum, default_value_t = ModalityArg::Both)]
+    modality: ModalityArg,
+    /// `best`, `last` or `step-N`; best where there is one, else the newest.
+    #[arg(long)]
+    checkpoint: Option<Which>,
+    /// Print what was written as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// `--level`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Level {
+    Cell,
+    Niche,
+    Tissue,
+}
+
+/// `--modality`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum ModalityArg {
+    Both,
+    Genes,
+    Image,
+}
+
+impl Level {
+    fn of(self) -> VectorsOf {
+        match self {
+            Level::Cell => VectorsOf::Obs,
+            Level::Niche => VectorsOf::Niche,
+            Level::Tissue => VectorsOf::Tissue,
+        }
+    }
+}
+
+impl ModalityArg {
+    fn of(self) -> Modality {
+        match self {
+            ModalityArg::Both => Modality::Both,
+            ModalityArg::Genes => Modality::Genes,
+            ModalityArg::Image => Modality::Image,
+        }
+    }
+}
+
+/// What is needed to make vectors.
+struct Embedding<'a> {
+    model: Model,
+    config: &'a SpatiaConfig,
+    seed: u64,
+    shards: &'a Shards,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let (of, modality) = (args.level.of(), args.modality.of());
+    if of != VectorsOf::Obs && modality != Modality::Both {
+        return Err(UsageError("--modality is for --level cell: higher levels read vectors".into()).into());
+    }
+    let trained = Trained::open(&args.path, args.checkpoint.unwrap_or_default())?;
+    let config = encoder_of(&trained, of)?;
+    let shards = Shards::open(&args.shards)?;
+    trained.check_shards(&shards)?;
+    let below = below(args, of, &trained, &shards)?;
+    let with = Embedding { model: trained.model()?, config, seed: trained.run.config.train.seed, shards: &shards };
+    let digest = trained.checkpoint.manifest.digest();
+    let producer = match modality {
+        Modality::Both => digest,
+        Modality::Genes => format!("{digest} genes"),
+        Modality::Image => format!("{digest} image"),
+    };
+    // Everything that may be refused was; what follows writes.
+    let facts = match below {
+        None => {
+            let cells = CellEncoder::new(&with.model, config, shards.manifest(), with.seed, modality);
+            let cells = cells.map_err(TrainError::Data)?;
+            whole(&args.out, of, config.h, &producer, &shards, |writer| with.cells(&cells, writer))?
+        }
+        Some(below) => whole(&args.out, of, config.h, &producer, &shards, |writer| with.places(of, &below, writer))?,
+    };
+    if args.json {
+        out::json(&serde_json::json!({
+            "out": args.out, "level": of.level(), "n": facts.n, "width": facts.width, "producer": facts.producer,
+            "digest": facts.digest(),
+        }))?;
+    } else {
+        let (out, n, what, width) = (args.out.display(), facts.n, of.plural(), facts.width);
+        out::line(format_args!("{out}: vectors of {n} {what}, {width} values each"))?;
+    }
+    Ok(ExitCode::Done)
+}
+
+/// The encoder's sizes, if the checkpoint has learned this level.
+fn encoder_of(trained: &Trained, of: VectorsOf) -> anyhow::Result<&SpatiaConfig> {
+    let dir = trained.checkpoint.dir.display();
+    let ModelConfig::Spatia(config) = &trained.run.config.model else {
+        let name = trained.run.config.model.name();
+        return Err(UsageError(format!("{dir} is a checkpoint of {name}, and `embed` is for those of spatia")).into());
+    };
+    let rank = |of: VectorsOf| match of {
+        VectorsOf::Obs => 0,
+        VectorsOf::Niche => 1,
+        VectorsOf::Tissue => 2,
+    };
+    let task = &trained.run.config.task;
+    let unlearned = rank(of) > rank(task.table());
+    if unlearned || (rank(of) < rank(task.table()) && trained.run.parent.is_none()) {
+        let why = if unlearned { "has not come to them yet" } else { "began without `train --from`" };
+        return Err(UsageError(format!(
+            "{dir} has not learned {}: its task is \"{}\", which {why}",
+            of.plural(),
+            task.kind()
+        ))
+        .into());
+    }
+    Ok(config)
+}
+
+/// The vectors of the level below, of the kind that the checkpoint was trained on; none for cells.
+fn below(args: &Args, of: VectorsOf, trained: &Trained, shards: &Shards) -> anyhow::Result<Option<Vectors>> {
+    let (Some(members), dir) = (of.members(), args.vectors.as_deref()) else {
+        return match args.vectors {
+            Some(_) => {
+                Err(UsageError("--vectors is for --level niche and tissue: cells are read as they are".into()).into())
+            }
+            None => Ok(None),
+        };
+    };
+    let (level, what) = (members.level(), members.plural());
+    let again = format!("make them with `syncytia embed … --level {level}` of these shards");
+    let Some(dir) = dir else {
+        let what = format!("--level {} reads vectors of {what}: {again} and add --vectors DIR", of.level());
+        return Err(TrainError::Data(what).into());
+    };
+    if shards.manifest().table(syncytia_shards::manifest::TableKind::Niche).is_none() {
+        return Err(StoreError::NoNiches.into());
+    }
+    let vectors = Vectors::read(dir, members, &shards.manifest().data_hash())?;
+    let refuse = |what: String| Err(TrainError::Data(format!("{} {what}: {again}", dir.display())).into());
+    if Some(vectors.facts.width as usize) != width(trained) {
+        return refuse(format!("has vectors of {} values, the model reads {:?}", vectors.facts.width, width(trained)));
+    }
+    // What this level was trained on is known where it was trained last.
+    let learned_on = trained.run.vectors.as_ref().filter(|_| trained.run.config.task.table() == of);
+    if let Some(learned_on) = learned_on.filter(|learned_on| learned_on.producer != vectors.facts.producer) {
+        let theirs = &vectors.facts.producer;
+        return refuse(format!(
+            "was made by checkpoint {theirs}, the model learned from those of {}",
+            learned_on.producer
+        ));
+    }
+    Ok(Some(vectors))
+}
+
+fn width(trained: &Trained) -> Option<usize> {
+    match &trained.run.config.model {
+        ModelConfig::Spatia(config) => Some(config.h),
+        ModelConfig::Spackle(_) => None,
+    }
+}
+
+/// Writes a whole folder of vectors, or leaves none.
+fn whole(
+    dir: &Path,
+    of: VectorsOf,
+    width: usize,
+    producer: &str,
+    shards: &Shards,
+    write: impl FnOnce(&mut VectorsWriter) -> anyhow::Result<()>,
+) -> anyhow::Result<VectorsFacts> {
+    let was_there = dir.exists();
+    let mut writer = VectorsWriter::create(dir, of, width, producer, &shards.manifest().data_hash())?;
+    let written = write(&mut writer).and_then(|()| Ok(writer.finish()?));
+    if written.is_err() {
+        // It was absent or empty: what lies in it is ours.
+        let _ = fs::remove_dir_all(dir);
+        if was_there {
+            let _ = fs::create_dir(dir);
+        }
+    }
+    written.with_context(|| format!("no vectors were written to {}", dir.display()))
+}
+
+/// Between two lines of progress.
+const EVERY: Duration = Duration::from_secs(2);
+
+const SPLITS: [Split; 3] = [Split::Train, Split::Val, Split::Test];
+
+impl Embedding<'_> {
+    fn cells(&self, cells: &CellEncoder<'_>, writer: &mut VectorsWriter) -> anyhow::Result<()> {
+        let all: u64 = SPLITS.iter().map(|&split| self.shards.manifest().n_records(split)).sum();
+        let (mut done, mut said) = (0, Instant::now());
+        for entry in SPLITS.into_iter().flat_map(|split| self.shards.row_groups(split)) {
+            let group = self.shards.read_row_group(entry, &cells.columns())?;
+            let batches: Vec<usize> = (0..group.n_own).step_by(BATCH).collect();
+            let encode = |&first: &usize| cells.encode(&group, first..group.n_own.min(first + BATCH), &cpu());
+            let vectors: Vec<Vec<f32>> = batches.par_iter().map(encode).collect();
+            writer.push(&group.record_ids[..group.n_own], &vectors.concat())?;
+            done += group.n_own;
+            if said.elapsed() > EVERY {
+                eprintln!("{done} of {all} cells");
+                said = Instant::now();
+            }
+        }
+        Ok(())
+    }
+
+    fn places(&self, of: VectorsOf, below: &Vectors, writer: &mut VectorsWriter) -> anyhow::Result<()> {
+        let most = most_members(self.config, of);
+        for split in SPLITS {
+            let places = self.shards.places(of, split)?;
+            if let Some((place, member)) = lacking(&places, below) {
+                let what = format!("the vectors given have none of {member}, a member of {place}: make them again");
+                return Err(TrainError::Data(what).into());
+            }
+            let batches: Vec<usize> = (0..places.n()).step_by(BATCH).collect();
+            let encode = |&first: &usize| {
+                let rows = (first..places.n().min(first + BATCH)).collect();
+                let from = PlaceRows { places: &places, vectors: below, rows };
+                embedding::places(&self.model, &from, most, self.seed, &cpu())
+            };
+            let vectors: Vec<Vec<f32>> = batches.par_iter().map(encode).collect();
+            writer.push(&places.ids, &vectors.concat())?;
+        }
+        Ok(())
+    }
+}

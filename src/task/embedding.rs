@@ -1,0 +1,141 @@
+//! Vectors of cells, niches and tissues by a trained encoder: what `embed` asks of it. Nothing is hidden, thinned or drawn
+//! by step: where a cell has more genes, or a tissue more niches, than are read, the draw belongs to its id (assay 0).
+
+use serde::{Deserialize, Serialize};
+use syncytia_shards::draw::{DrawKey, Purpose};
+use syncytia_shards::manifest::Manifest;
+use syncytia_shards::row_group::{Columns, RowGroup};
+
+use super::DrawsAt;
+use super::cells;
+use super::places::{self, Gathered, PlaceRows};
+use crate::model::Model;
+use crate::model::spatia::config::SpatiaConfig;
+use crate::model::spatia::gene_encoder::GeneInput;
+use crate::model::spatia::gene_list::gene_list;
+use crate::model::spatia::image_encoder::ImageInput;
+use crate::model::spatia::{CellInput, pixels};
+use crate::tensor::{Device, Tensor, TensorData};
+
+/// Records of a forward: a vector's last bits may depend on it, so it is fixed.
+pub const BATCH: usize = 32;
+
+/// What is read of a cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Modality {
+    /// Genes and picture.
+    #[default]
+    Both,
+    /// Genes alone.
+    Genes,
+    /// The picture alone.
+    Image,
+}
+
+impl Modality {
+    fn genes(self) -> bool {
+        self != Modality::Image
+    }
+
+    fn image(self) -> bool {
+        self != Modality::Genes
+    }
+}
+
+/// Encodes cells of one panel.
+#[derive(Debug, Clone)]
+pub struct CellEncoder<'a> {
+    model: &'a Model,
+    config: &'a SpatiaConfig,
+    genes: usize,
+    seed: u64,
+    modality: Modality,
+}
+
+impl<'a> CellEncoder<'a> {
+    /// For these shards. `seed`: that of the run.
+    ///
+    /// # Errors
+    /// In words: no pictures, or channels that the model cannot read.
+    pub fn new(
+        model: &'a Model,
+        config: &'a SpatiaConfig,
+        manifest: &Manifest,
+        seed: u64,
+        modality: Modality,
+    ) -> Result<Self, String> {
+        if modality.image() {
+            cells::pictures_fit(config, manifest)?;
+        }
+        Ok(Self { model, config, genes: manifest.panel.genes.len(), seed, modality })
+    }
+
+    /// What it reads of records.
+    pub fn columns(&self) -> Columns {
+        Columns { counts: self.modality.genes(), images: self.modality.image(), ..Columns::default() }
+    }
+
+    /// z_cell of the records `rows` of a row group, flat `[rows, h]`; one forward.
+    pub fn encode(&self, group: &RowGroup, rows: std::ops::Range<usize>, device: &Device) -> Vec<f32> {
+        let Model::Spatia(model) = self.model else { unreachable!("cells are SPATIA's") };
+        let genes = self.modality.genes().then(|| self.genes(group, rows.clone(), device));
+        let image = self.modality.image().then(|| self.pictures(group, rows, device));
+        let z = model.forward(&CellInput { genes, image }, None).z_cell;
+        z.into_data().try_to_vec().expect("vectors are f32")
+    }
+
+    /// All expressed genes of each cell, or as many of them as are read; at least one gene, so that there is a list.
+    fn genes(&self, group: &RowGroup, rows: std::ops::Range<usize>, device: &Device) -> GeneInput {
+        let counts = group.counts.as_ref().expect("counts were asked for");
+        let key = DrawKey::new(self.seed, Purpose::GeneSubset);
+        let list = |row: usize| -> Vec<(u32, f32)> {
+            let (genes, counts) = counts.row(row);
+            let stream = DrawsAt::Assay(0).stream(0, group.record_ids[row]);
+            let list = gene_list(key, stream, genes, self.genes, 1, self.config.gene.context);
+            list.into_iter().map(|gene| (gene, genes.binary_search(&gene).map_or(0.0, |at| counts[at]))).collect()
+        };
+        let lists: Vec<Vec<(u32, f32)>> = rows.clone().map(list).collect();
+        let (b, k) = (lists.len(), lists.iter().map(Vec::len).max().unwrap_or(0));
+        let depths: Vec<f64> = rows.map(|row| counts.row(row).1.iter().map(|&c| f64::from(c)).sum()).collect();
+        let (mut genes, mut values, mut padding) = (Vec::new(), Vec::new(), Vec::new());
+        for (list, &depth) in lists.iter().zip(&depths) {
+            for &(gene, count) in list {
+                genes.push(i64::from(gene));
+                values.push(if depth > 0.0 { (f64::from(count) / depth) as f32 } else { 0.0 });
+            }
+            padding.extend((0..k).map(|at| at >= list.len()));
+            genes.resize(padding.len(), self.genes as i64);
+            values.resize(padding.len(), 0.0);
+        }
+        let padded = padding.contains(&true);
+        GeneInput {
+            genes: Tensor::from_data(TensorData::new(genes, [b, k]), device),
+            values: Tensor::from_data(TensorData::new(values, [b, k]), device),
+            depth: Tensor::from_data(TensorData::new(depths.iter().map(|&d| d as f32).collect(), [b]), device),
+            bins: None,
+            padding: padded.then(|| Tensor::from_data(TensorData::new(padding, [b, k]), device)),
+        }
+    }
+
+    fn pictures(&self, group: &RowGroup, rows: std::ops::Range<usize>, device: &Device) -> ImageInput {
+        let image = &self.config.image;
+        let (b, mut values) = (rows.len(), Vec::new());
+        for row in rows {
+            let picture = group.image(row).expect("pictures were asked for");
+            let shape = [picture.height as usize, picture.width as usize, usize::from(picture.channels)];
+            pixels::push_picture(&mut values, picture.bytes, shape, image).expect("the manifest's channels fit");
+        }
+        let shape = [b, image.channels, image.size, image.size];
+        ImageInput { pixels: Tensor::from_data(TensorData::new(values, shape), device), kept: None }
+    }
+}
+
+/// z_niche or z_tissue of some places, flat `[b, h]`; one forward.
+pub fn places(model: &Model, from: &PlaceRows<'_>, most: usize, seed: u64, device: &Device) -> Vec<f32> {
+    let stream = |&row: &usize| DrawsAt::Assay(0).stream(0, from.places.ids[row]);
+    let streams: Vec<[u32; 3]> = from.rows.iter().map(stream).collect();
+    let gathered = Gathered::of(from, most, seed, &streams);
+    let out = places::forward(model, from.places.of, &gathered.input(None, device), None);
+    out.z.into_data().try_to_vec().expect("vectors are f32")
+}

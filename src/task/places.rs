@@ -1,0 +1,133 @@
+//! Places of a micro-batch with the vectors of their members, on the host: what niche and tissue transformers read
+//! (`spatia.md` §5). Knows no loss.
+
+use syncytia_shards::draw::{DrawKey, Purpose};
+use syncytia_shards::tables::places::Places;
+use syncytia_shards::tables::vectors::{Vectors, VectorsOf};
+
+use crate::model::Model;
+use crate::model::layers::Training;
+use crate::model::spatia::config::SpatiaConfig;
+use crate::model::spatia::context::{ContextInput, ContextOutput};
+use crate::model::spatia::gene_list::gene_list;
+use crate::tensor::{Bool, Device, Tensor, TensorData};
+
+/// Some of a table's places, as a task is given them.
+#[derive(Debug, Clone)]
+pub struct PlaceRows<'a> {
+    /// The places of a split.
+    pub places: &'a Places,
+    /// A vector of every member of them.
+    pub vectors: &'a Vectors,
+    /// Which, in slot order.
+    pub rows: Vec<usize>,
+}
+
+/// Members of `b` places, padded to the most, `n`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Gathered {
+    /// `[b]`: ids of the places.
+    pub ids: Vec<u64>,
+    /// Members of the place that has most of them, at least 1.
+    pub n: usize,
+    /// Values of a vector.
+    pub width: usize,
+    /// `[b]`: members that are read.
+    pub lengths: Vec<usize>,
+    /// `[b, n, width]`: 0 where padded.
+    pub vectors: Vec<f32>,
+    /// `[b, n, 2]`: µm from the place's centre; 0 where padded.
+    pub offsets_um: Vec<f32>,
+}
+
+impl Gathered {
+    /// At most `most` members of each: the cells of a niche that are nearest, a random subset of the niches of a tissue
+    /// (`MemberSubset`, element = place in the stored list). `streams`: of each place.
+    ///
+    /// # Panics
+    /// If a member has no vector: [`lacking`] was to be asked.
+    pub fn of(from: &PlaceRows<'_>, most: usize, seed: u64, streams: &[[u32; 3]]) -> Gathered {
+        let key = DrawKey::new(seed, Purpose::MemberSubset);
+        let chosen = |(&row, &stream): (&usize, &[u32; 3])| -> Vec<usize> {
+            let all = from.places.members(row).0.len();
+            match from.places.of {
+                VectorsOf::Tissue if all > most => {
+                    let everyone: Vec<u32> = (0..all as u32).collect();
+                    gene_list(key, stream, &everyone, all, 0, most).into_iter().map(|at| at as usize).collect()
+                }
+                _ => (0..all.min(most)).collect(),
+            }
+        };
+        let chosen: Vec<Vec<usize>> = from.rows.iter().zip(streams).map(chosen).collect();
+        let width = from.vectors.values.n_cols;
+        let n = chosen.iter().map(Vec::len).max().unwrap_or(0).max(1);
+        let mut out = Gathered {
+            ids: from.rows.iter().map(|&row| from.places.ids[row]).collect(),
+            n,
+            width,
+            lengths: chosen.iter().map(Vec::len).collect(),
+            vectors: Vec::with_capacity(chosen.len() * n * width),
+            offsets_um: Vec::with_capacity(chosen.len() * n * 2),
+        };
+        for (i, (&row, chosen)) in from.rows.iter().zip(&chosen).enumerate() {
+            let (ids, offsets) = from.places.members(row);
+            for &at in chosen {
+                out.vectors.extend_from_slice(from.vectors.get(ids[at]).expect("every member was looked for"));
+                out.offsets_um.extend(offsets[at]);
+            }
+            out.vectors.resize((i + 1) * n * width, 0.0);
+            out.offsets_um.resize((i + 1) * n * 2, 0.0);
+        }
+        out
+    }
+
+    /// The vector of member `at` of place `i`.
+    pub fn vector(&self, i: usize, at: usize) -> &[f32] {
+        &self.vectors[(i * self.n + at) * self.width..][..self.width]
+    }
+
+    /// `[b, n]`: true where padded.
+    pub fn padding(&self) -> Vec<bool> {
+        self.lengths.iter().flat_map(|&length| (0..self.n).map(move |at| at >= length)).collect()
+    }
+
+    /// The model's input on `device`; `hidden`: `[b, n]`, the members under the learned token.
+    pub fn input(&self, hidden: Option<&[bool]>, device: &Device) -> ContextInput {
+        let (b, n) = (self.ids.len(), self.n);
+        let mask = |of: Vec<bool>| -> Tensor<2, Bool> { Tensor::from_data(TensorData::new(of, [b, n]), device) };
+        let values = |of: &[f32], width| Tensor::<3>::from_data(TensorData::new(of.to_vec(), [b, n, width]), device);
+        let padding = self.padding();
+        ContextInput {
+            members: values(&self.vectors, self.width),
+            offsets_um: values(&self.offsets_um, 2),
+            padding: padding.contains(&true).then(|| mask(padding)),
+            hidden: hidden.map(|hidden| mask(hidden.to_vec())),
+        }
+    }
+}
+
+/// A place and a member of it that has no vector, if there is any.
+pub fn lacking(places: &Places, vectors: &Vectors) -> Option<(u64, u64)> {
+    let absent = |i: usize| places.members(i).0.iter().find(|&&member| vectors.get(member).is_none());
+    (0..places.n()).find_map(|i| Some((places.ids[i], *absent(i)?)))
+}
+
+/// Most members that the transformer of this level reads.
+pub fn most_members(model: &SpatiaConfig, of: VectorsOf) -> usize {
+    match of {
+        VectorsOf::Tissue => model.tissue.members,
+        _ => model.niche.members,
+    }
+}
+
+/// What the transformer of this level makes of its input; niches without a picture of their region.
+///
+/// # Panics
+/// If the model is no [`Model::Spatia`].
+pub fn forward(model: &Model, of: VectorsOf, input: &ContextInput, training: Option<&Training>) -> ContextOutput {
+    let Model::Spatia(model) = model else { unreachable!("places are SPATIA's") };
+    match of {
+        VectorsOf::Tissue => model.tissue(input, training),
+        _ => model.niche(input, None, training),
+    }
+}
