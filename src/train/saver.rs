@@ -243,20 +243,15 @@ impl Worker {
 
     /// The best one first: see the head of this file. `telling` whether a failure is told.
     fn write_unsaved(&mut self, telling: bool) -> Result<(), CheckpointError> {
-        // A best that cannot be replaced must not cost the steps behind it.
-        let mut failed = Ok(());
         if let Some(save) = &self.unsaved_best {
-            failed =
-                self.write(save, telling, |run, save| checkpoint::write_best(run, save.global_step, &save.contents));
-            if failed.is_ok() {
-                self.unsaved_best = None;
-            }
+            self.write(save, telling, |run, save| checkpoint::write_best(run, save.global_step, &save.contents))?;
+            self.unsaved_best = None;
         }
         if let Some(save) = &self.unsaved_step {
             self.write_step(save, telling)?;
             self.unsaved_step = None;
         }
-        failed
+        Ok(())
     }
 
     fn write_step(&self, save: &Save, telling: bool) -> Result<(), CheckpointError> {
