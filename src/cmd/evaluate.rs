@@ -212,7 +212,8 @@ fn blocks_of(shards: &Shards, split: Split, layer: &str, pipeline: &Pipeline) ->
     Ok(pieces_of(shards, split)?.into_iter().map(|piece| Block::new(piece, layer, pipeline)).collect())
 }
 
-fn check_shards(trained: &Trained, shards: &Shards) -> anyhow::Result<()> {
+/// Refuses shards of another panel or shape.
+pub(super) fn check_shards(trained: &Trained, shards: &Shards) -> anyhow::Result<()> {
     let path = || shards.dir().join(syncytia_shards::manifest::MANIFEST_FILE);
     match trained.misfit(&shards.manifest().panel, trained.run.config.model.shape(shards.manifest())) {
         None => Ok(()),
@@ -220,7 +221,8 @@ fn check_shards(trained: &Trained, shards: &Shards) -> anyhow::Result<()> {
     }
 }
 
-fn split_named(name: &str) -> Result<Split, UsageError> {
+/// A split by its name.
+pub(super) fn split_named(name: &str) -> Result<Split, UsageError> {
     match name {
         "train" => Ok(Split::Train),
         "val" => Ok(Split::Val),

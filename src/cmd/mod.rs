@@ -6,6 +6,8 @@ mod evaluate;
 mod exit;
 mod export;
 mod follower;
+mod generate;
+mod generate_input;
 mod impute;
 mod inspect;
 mod launch;
@@ -72,6 +74,9 @@ enum Command {
     /// Complete the missing values of a section: predictions in layers["spackle"].
     #[command(before_help = "Example: syncytia impute run --input a.h5ad --output completed.h5ad")]
     Impute(impute::Args),
+    /// Paint pictures of cells from their genes, and the same cells with a gene changed.
+    #[command(before_help = "Example: syncytia generate run --shards cells --set-gene EPCAM=0 --seed 1 --out pictures")]
+    Generate(generate::Args),
     /// Write a checkpoint as other tools load it: safetensors, config, panel, card.
     #[command(before_help = "Example: syncytia export run --out model")]
     Export(export::Args),
@@ -124,6 +129,7 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Synth(args) => synth::run(&args),
         Command::Impute(args) => impute::run(&args),
+        Command::Generate(args) => generate::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Inspect(args) => inspect::run(&args),

@@ -5,8 +5,11 @@
 
 pub mod cells;
 pub mod completion;
+pub mod generate;
 pub mod inference;
 pub mod losses;
+pub mod painting;
+pub mod perturbation;
 
 use serde::{Deserialize, Serialize};
 use syncytia_shards::loader::Slot;
@@ -15,6 +18,7 @@ use syncytia_shards::row_group::Columns;
 
 use self::cells::Cells;
 use self::completion::{Completion, GeneMeans};
+use self::generate::Generate;
 use crate::model::layers::Training;
 use crate::model::{Model, ModelConfig};
 use crate::tensor::{Device, Tensor};
@@ -27,6 +31,8 @@ pub enum TaskConfig {
     Completion(completion::CompletionConfig),
     /// SPATIA's first stage.
     Cells(cells::CellsConfig),
+    /// Pictures from genes.
+    Generate(generate::GenerateConfig),
 }
 
 impl TaskConfig {
@@ -35,6 +41,7 @@ impl TaskConfig {
         match self {
             TaskConfig::Completion(config) => config.problems(),
             TaskConfig::Cells(config) => config.problems(),
+            TaskConfig::Generate(_) => Vec::new(),
         }
     }
 
@@ -42,7 +49,7 @@ impl TaskConfig {
     pub fn layer(&self) -> Option<&str> {
         match self {
             TaskConfig::Completion(config) => Some(&config.layer),
-            TaskConfig::Cells(_) => None,
+            TaskConfig::Cells(_) | TaskConfig::Generate(_) => None,
         }
     }
 
@@ -50,20 +57,22 @@ impl TaskConfig {
     pub fn metric(&self) -> &'static str {
         match self {
             TaskConfig::Completion(_) => "mse",
-            TaskConfig::Cells(_) => "loss",
+            TaskConfig::Cells(_) | TaskConfig::Generate(_) => "loss",
         }
     }
 
     /// What keeps it from this model, in words.
     pub fn misfit(&self, model: &ModelConfig) -> Option<String> {
         match (self, model) {
-            (TaskConfig::Completion(_), ModelConfig::Spackle(_)) => None,
+            (TaskConfig::Completion(_), ModelConfig::Spackle(_))
+            | (TaskConfig::Generate(_), ModelConfig::Generator(_)) => None,
             (TaskConfig::Cells(_), ModelConfig::Spatia(model)) => model.contrast_width.is_none().then(|| {
                 "model.spatia.contrast_width is missing: the task holds genes against pictures in a space of that width"
                     .to_owned()
             }),
-            (TaskConfig::Completion(_), _) => Some(of_another("completion", "spackle")),
-            (TaskConfig::Cells(_), _) => Some(of_another("cells", "spatia")),
+            (TaskConfig::Completion(_), other) => Some(of_another("completion", other.name())),
+            (TaskConfig::Cells(_), other) => Some(of_another("cells", other.name())),
+            (TaskConfig::Generate(_), other) => Some(of_another("generate", other.name())),
         }
     }
 }
@@ -162,6 +171,8 @@ pub enum Task {
     Completion(Completion),
     /// SPATIA's first stage.
     Cells(Cells),
+    /// Pictures from genes.
+    Generate(Generate),
 }
 
 /// A micro-batch on the host, ready for the device.
@@ -171,6 +182,8 @@ pub enum Prepared {
     Completion(completion::Prepared),
     /// For SPATIA's first stage.
     Cells(cells::Prepared),
+    /// For pictures from genes.
+    Generate(generate::Prepared),
 }
 
 impl Prepared {
@@ -179,6 +192,7 @@ impl Prepared {
         match self {
             Prepared::Completion(batch) => &batch.weights,
             Prepared::Cells(batch) => &batch.weights,
+            Prepared::Generate(batch) => &batch.weights,
         }
     }
 
@@ -187,6 +201,7 @@ impl Prepared {
         match self {
             Prepared::Completion(batch) => &batch.ids,
             Prepared::Cells(batch) => &batch.ids,
+            Prepared::Generate(batch) => &batch.ids,
         }
     }
 }
@@ -204,7 +219,10 @@ impl Task {
             (TaskConfig::Cells(config), ModelConfig::Spatia(model)) => {
                 Cells::new(*config, model, manifest, seed).map(Task::Cells)
             }
-            (config, model) => Err(config.misfit(model).unwrap_or_else(|| of_another("cells", "spatia"))),
+            (TaskConfig::Generate(config), ModelConfig::Generator(model)) => {
+                Generate::new(*config, model, manifest, seed).map(Task::Generate)
+            }
+            (config, model) => Err(config.misfit(model).unwrap_or_else(|| of_another("cells", model.name()))),
         }
     }
 
@@ -213,6 +231,7 @@ impl Task {
         match self {
             Task::Completion(task) => task.columns(),
             Task::Cells(task) => task.columns(),
+            Task::Generate(task) => task.columns(),
         }
     }
 
@@ -221,6 +240,7 @@ impl Task {
         match self {
             Task::Completion(task) => task.terms(),
             Task::Cells(task) => task.terms(),
+            Task::Generate(task) => task.terms(),
         }
     }
 
@@ -229,6 +249,7 @@ impl Task {
         match self {
             Task::Completion(task) => task.lambdas(),
             Task::Cells(task) => task.lambdas(),
+            Task::Generate(task) => task.lambdas(),
         }
     }
 
@@ -236,7 +257,7 @@ impl Task {
     pub fn gene_means(&self, slots: impl IntoIterator<Item = Slot>, assay: Option<u32>) -> GeneMeans {
         match self {
             Task::Completion(task) => task.gene_means(slots, assay),
-            Task::Cells(_) => GeneMeans::default(), // nothing: the records are not even read
+            Task::Cells(_) | Task::Generate(_) => GeneMeans::default(), // nothing: the records are not even read
         }
     }
 
@@ -245,13 +266,14 @@ impl Task {
         match self {
             Task::Completion(task) => Prepared::Completion(task.prepare(slots, at, means)),
             Task::Cells(task) => Prepared::Cells(task.prepare(slots, at)),
+            Task::Generate(task) => Prepared::Generate(task.prepare(slots, at)),
         }
     }
 
     /// Whether it has a term over all lanes, the last of its terms.
     pub fn crosses_lanes(&self) -> bool {
         match self {
-            Task::Completion(_) => false,
+            Task::Completion(_) | Task::Generate(_) => false,
             Task::Cells(task) => task.crosses_lanes(),
         }
     }
@@ -290,6 +312,9 @@ impl Task {
             (Task::Cells(task), Model::Spatia(model), Prepared::Cells(batch)) => {
                 task.loss(model, batch, training, across, device)
             }
+            (Task::Generate(task), Model::Generator(model), Prepared::Generate(batch)) => {
+                task.loss(model, batch, training, device)
+            }
             _ => unreachable!("{MIXED}"),
         }
     }
@@ -301,6 +326,9 @@ impl Task {
                 task.validate(model, batch, device)
             }
             (Task::Cells(task), Model::Spatia(model), Prepared::Cells(batch)) => task.validate(model, batch, device),
+            (Task::Generate(task), Model::Generator(model), Prepared::Generate(batch)) => {
+                task.validate(model, batch, device)
+            }
             _ => unreachable!("{MIXED}"),
         }
     }
@@ -309,7 +337,7 @@ impl Task {
     pub fn validation_assay(&self, global_step: u64) -> u32 {
         match self {
             Task::Completion(task) => task.validation_assay(global_step),
-            Task::Cells(_) => 0,
+            Task::Cells(_) | Task::Generate(_) => 0,
         }
     }
 }
