@@ -55,7 +55,8 @@ impl Perturbation {
     }
 }
 
-/// The cell's expressed genes, ascending, and their counts after all changes in order.
+/// The cell's expressed genes, ascending, and their counts after all changes in order. A gene that loses its count stays, with
+/// 0: the encoder is to read that it is not there, not to miss it.
 pub fn perturbed(genes: &[u32], counts: &[f32], changes: &[Perturbation]) -> (Vec<u32>, Vec<f32>) {
     let mut cell: std::collections::BTreeMap<u32, f32> = genes.iter().copied().zip(counts.iter().copied()).collect();
     for &Perturbation { gene, change } in changes {
@@ -65,9 +66,11 @@ pub fn perturbed(genes: &[u32], counts: &[f32], changes: &[Perturbation]) -> (Ve
             Change::Times(times) => before * times,
             Change::Log(delta) => libm::expm1(libm::log1p(before) + delta).max(0.0),
         };
-        cell.insert(gene, after as f32);
+        if before > 0.0 || after > 0.0 {
+            cell.insert(gene, after as f32);
+        }
     }
-    cell.into_iter().filter(|(_, count)| *count > 0.0).unzip()
+    cell.into_iter().unzip()
 }
 
 fn nearest<'a>(name: &str, panel: &'a [PanelGene]) -> Vec<&'a str> {
@@ -117,13 +120,14 @@ mod tests {
     }
 
     #[test]
-    fn counts_change_and_zeros_leave_the_list() {
+    fn counts_change_and_what_is_lost_is_said() {
         let with = |gene, change| perturbed(&[1, 4], &[2.0, 3.0], &[Perturbation { gene, change }]);
-        assert_eq!(with(4, Change::To(0.0)), (vec![1], vec![2.0]));
+        assert_eq!(with(4, Change::To(0.0)), (vec![1, 4], vec![2.0, 0.0]));
+        assert_eq!(with(2, Change::To(0.0)), (vec![1, 4], vec![2.0, 3.0]), "it was not there");
         assert_eq!(with(2, Change::To(7.0)), (vec![1, 2, 4], vec![2.0, 7.0, 3.0]));
         assert_eq!(with(1, Change::Times(2.0)), (vec![1, 4], vec![4.0, 3.0]));
         let (_, counts) = with(4, Change::Log(std::f64::consts::LN_2));
         assert!((counts[1] - 7.0).abs() < 1e-6, "ln(1 + 3) + ln 2 = ln 8");
-        assert_eq!(with(1, Change::Log(-9.0)), (vec![4], vec![3.0]), "never below 0");
+        assert_eq!(with(1, Change::Log(-9.0)), (vec![1, 4], vec![0.0, 3.0]), "never below 0");
     }
 }

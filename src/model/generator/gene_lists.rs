@@ -1,5 +1,5 @@
-//! Counts of cells as the generator's encoder reads them, on the host: every expressed gene as its share of the cell, the
-//! most expressed first (`spatia.md` §2, §6).
+//! Counts of cells as the generator's encoder reads them, on the host: expressed genes as their share of the cell, as many
+//! without a count as its first stage reads, the most expressed first (`spatia.md` §2, §6).
 //!
 //! The order of genes means nothing to the encoder; it makes the most expressed the first of its tokens.
 
@@ -43,7 +43,8 @@ impl GeneReader {
         Self { key: DrawKey::new(seed, Purpose::GeneSubset), genes, context }
     }
 
-    /// Reads cells; of one with too many genes a random subset, by its stream. A cell without counts reads one gene of none.
+    /// Reads cells: their genes, of too many a random subset, and for each one without a count, drawn by the cell's stream.
+    /// A cell without counts reads two genes of none.
     pub fn read(&self, cells: &[Counts<'_>], streams: &[[u32; 3]]) -> GeneLists {
         let lists: Vec<Vec<(u32, f32)>> =
             cells.iter().zip(streams).map(|(&cell, &stream)| self.list(cell, stream)).collect();
@@ -65,7 +66,7 @@ impl GeneReader {
 
     /// The most expressed first, ties by gene.
     fn list(&self, (genes, counts): Counts<'_>, stream: [u32; 3]) -> Vec<(u32, f32)> {
-        let list = gene_list(self.key, stream, genes, self.genes, 1, self.context);
+        let list = gene_list(self.key, stream, genes, self.genes, 2 * genes.len().max(1), self.context);
         let with_count = |gene: u32| (gene, genes.binary_search(&gene).map_or(0.0, |at| counts[at]));
         let mut list: Vec<(u32, f32)> = list.into_iter().map(with_count).collect();
         list.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
@@ -107,17 +108,17 @@ mod tests {
         let streams = [[0, 0, 0], [1, 0, 0], [2, 0, 0]];
         let read = reader.read(&cells, &streams);
         assert_eq!((read.b, read.k), (3, 4));
-        assert_eq!(read.genes[..4], [4, 6, 1, 9], "the padding's row last");
+        assert_eq!(read.genes[..3], [4, 6, 1]);
+        assert!(![1, 4, 6, 9].contains(&read.genes[3]), "the last is drawn from those without a count");
         assert_eq!(read.values[..4], [5.0 / 12.0, 5.0 / 12.0, 2.0 / 12.0, 0.0]);
-        assert_eq!((read.values[4], &read.padding[4..8]), (0.0, &[false, true, true, true][..]), "one gene of none");
+        assert_eq!((&read.genes[6..8], &read.padding[4..8]), (&[9, 9][..], &[false, false, true, true][..]));
+        assert_eq!(read.values[4..8], [0.0; 4], "two genes of none, and padding");
         assert_eq!(read.depth, [12.0, 0.0, 6.0]);
         assert_eq!(read.values[8..], [1.0f32 / 6.0; 4], "a share of all counts, also of those not read");
         let alone = reader.read(&cells[2..], &streams[2..]);
         assert_eq!(alone.genes, read.genes[8..], "a record's draws are its own");
-        assert_eq!(
-            read.absent(2, 2),
-            Some(vec![false, false, false, false, false, false, false, true, false, false, false, false])
-        );
+        let absent = read.absent(2, 3).expect("the second cell has padding");
+        assert_eq!((0..absent.len()).filter(|&i| absent[i]).collect::<Vec<_>>(), [9]);
         assert_eq!(alone.absent(1, 3), None);
     }
 }

@@ -45,12 +45,12 @@ fn the_condition_is_what_the_encoder_says_without_a_picture() {
     assert_eq!(values(condition.vector), values(whole.z_cell.clone()));
     let z = spatia.fuse_levels(whole.z_cell, None, None, None);
     let tokens = whole.genes.unwrap().tokens;
-    assert_eq!(condition.tokens.dims(), [2, 2 + 4 + 3, 32]);
+    assert_eq!(condition.tokens.dims(), [2, 2 + 4 + 6, 32]);
     assert_eq!(values(condition.tokens.clone().narrow(1, 0, 1)), values(z));
-    assert_eq!(values(condition.tokens.narrow(1, 2, 7)), values(tokens));
+    assert_eq!(values(condition.tokens.narrow(1, 2, 10)), values(tokens));
     let absent = condition.absent.unwrap();
-    assert_eq!(absent.iter().filter(|a| **a).count(), 1);
-    assert!(absent[17], "the second cell has two genes");
+    assert_eq!(absent.iter().filter(|a| **a).count(), 2);
+    assert!(absent[22] && absent[23], "the second cell has two genes, and two without a count");
 }
 
 #[test]
