@@ -219,6 +219,8 @@ mod tests {
             TINY,
             include_str!("../configs/spatia/tiny.toml"),
             include_str!("../configs/spatia/small.toml"),
+            include_str!("../configs/spatia/g1-tiny.toml"),
+            include_str!("../configs/spatia/g1-small.toml"),
             include_str!("../configs/spackle/paper.toml"),
             include_str!("../configs/spackle/best.toml"),
         ] {

@@ -201,7 +201,7 @@ fn below(args: &Args, of: VectorsOf, trained: &Trained, shards: &Shards) -> anyh
 fn width(trained: &Trained) -> Option<usize> {
     match &trained.run.config.model {
         ModelConfig::Spatia(config) => Some(config.h),
-        ModelConfig::Spackle(_) => None,
+        _ => None,
     }
 }
 

@@ -212,7 +212,8 @@ fn blocks_of(shards: &Shards, split: Split, layer: &str, pipeline: &Pipeline) ->
     Ok(pieces_of(shards, split)?.into_iter().map(|piece| Block::new(piece, layer, pipeline)).collect())
 }
 
-fn split_named(name: &str) -> Result<Split, UsageError> {
+/// A split by its name.
+pub(super) fn split_named(name: &str) -> Result<Split, UsageError> {
     match name {
         "train" => Ok(Split::Train),
         "val" => Ok(Split::Val),

@@ -139,7 +139,7 @@ fn covariates(section: &Section, run: &RunState, config: &ShardConfig, counts: &
 }
 
 /// The section's counts in the columns of the model's whole panel, with a ledger of what it lacks.
-fn aligned(section: &Section, run: &RunState, max_lost: f64) -> anyhow::Result<Csr> {
+pub(super) fn aligned(section: &Section, run: &RunState, max_lost: f64) -> anyhow::Result<Csr> {
     let column_of: BTreeMap<&str, u32> =
         section.genes.iter().enumerate().map(|(i, g)| (strip_version(&g.id), i as u32)).collect();
     let lost: Vec<&str> =

@@ -7,6 +7,8 @@ mod evaluate;
 mod exit;
 mod export;
 mod follower;
+mod generate;
+mod generate_input;
 mod impute;
 mod inspect;
 mod launch;
@@ -78,6 +80,9 @@ enum Command {
         before_help = "Example: syncytia embed run --shards cells --out vectors\n         syncytia embed niches --shards cells --level niche --vectors vectors --out niche-vectors"
     )]
     Embed(embed::Args),
+    /// Paint pictures of cells from their genes, and the same cells with a gene changed.
+    #[command(before_help = "Example: syncytia generate run --shards cells --set-gene EPCAM=0 --seed 1 --out pictures")]
+    Generate(generate::Args),
     /// Write a checkpoint as other tools load it: safetensors, config, panel, card.
     #[command(before_help = "Example: syncytia export run --out model")]
     Export(export::Args),
@@ -131,6 +136,7 @@ pub fn main() -> ExitCode {
         Command::Synth(args) => synth::run(&args),
         Command::Impute(args) => impute::run(&args),
         Command::Embed(args) => embed::run(&args),
+        Command::Generate(args) => generate::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Inspect(args) => inspect::run(&args),

@@ -9,9 +9,11 @@ use syncytia_shards::panel::Panel;
 use syncytia_shards::reader::Shards;
 
 use super::exit::UsageError;
-use crate::model::{DataShape, Model};
+use crate::model::generator::GeneratorConfig;
+use crate::model::{DataShape, Model, ModelConfig};
 use crate::task::TaskConfig;
 use crate::task::completion::CompletionConfig;
+use crate::task::generate::GenerateConfig;
 use crate::tensor::cpu;
 use crate::train::checkpoint::{self, Checkpoint, Which};
 use crate::train::state::{self, RunState};
@@ -46,7 +48,7 @@ impl Trained {
     pub fn completion(&self, command: &str) -> Result<&CompletionConfig, UsageError> {
         match &self.run.config.task {
             TaskConfig::Completion(task) => Ok(task),
-            TaskConfig::Cells(_) | TaskConfig::Niches(_) | TaskConfig::Tissues(_) => Err(UsageError(format!(
+            _ => Err(UsageError(format!(
                 "{} is a checkpoint of {}, and `{command}` is for those of spackle",
                 self.checkpoint.dir.display(),
                 self.run.config.model.name()
@@ -59,6 +61,18 @@ impl Trained {
         match self.misfit(&shards.manifest().panel, self.run.config.model.shape(shards.manifest())) {
             None => Ok(()),
             Some(what) => Err(StoreError::ManifestContent { path: shards.dir().join(MANIFEST_FILE), what }.into()),
+        }
+    }
+
+    /// Its generator and task, which `generate` needs.
+    pub fn generator(&self) -> Result<(&GeneratorConfig, &GenerateConfig), UsageError> {
+        match (&self.run.config.model, &self.run.config.task) {
+            (ModelConfig::Generator(model), TaskConfig::Generate(task)) => Ok((model, task)),
+            _ => Err(UsageError(format!(
+                "{} is a checkpoint of {}, and `generate` is for those of a generator: configs/spatia/g1-tiny.toml",
+                self.checkpoint.dir.display(),
+                self.run.config.model.name()
+            ))),
         }
     }
 

@@ -112,6 +112,24 @@ fn of_model(run: &RunState) -> (String, String) {
             );
             (text, sizes)
         }
+        (ModelConfig::Generator(model), _) => {
+            let (dit, gene) = (&model.dit, &model.encoder.gene);
+            let text = format!(
+                "# SPATIA's generator for {genes} genes\n\n\
+                 Paints a cell's picture ({size} × {size} pixels of {} channels, values −1 to 1) from its counts alone (at most \
+                 {} genes of it are read): noise is led to a picture by a diffusion transformer that looks at the gene \
+                 encoder's tokens. No picture is an input.\n\n",
+                dit.channels,
+                gene.context,
+                size = dit.image,
+            );
+            let sizes = format!(
+                "| genes: width, blocks, heads | {}, {}, {} |\n| painter: patch, width, blocks, heads | {}, {}, {}, {} |\n\
+                 | token merging | {} |\n",
+                gene.width, gene.blocks, gene.heads, dit.patch, dit.d, dit.blocks, dit.heads, dit.token_merging.ratio
+            );
+            (text, sizes)
+        }
         (model, _) => (format!("# {} for {genes} genes\n\n", model.name()), String::new()),
     }
 }

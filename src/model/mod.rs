@@ -3,6 +3,7 @@
 //! A model knows no rank, no file and no mask rule. To add one: a folder here, a variant and its arms below.
 
 pub mod dit;
+pub mod generator;
 pub mod init;
 pub mod layers;
 pub mod params;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use syncytia_shards::manifest::Manifest;
 use syncytia_shards::panel::{Panel, PanelGene};
 
+use self::generator::{Generator, GeneratorConfig};
 use self::params::{GeneAxis, ParamSpec};
 use self::spackle::{Spackle, SpackleConfig};
 use self::spatia::{Spatia, SpatiaConfig};
@@ -26,6 +28,8 @@ pub enum ModelConfig {
     Spackle(SpackleConfig),
     /// Cells, niches and tissues as vectors.
     Spatia(Box<SpatiaConfig>),
+    /// A cell's picture from its genes.
+    Generator(Box<GeneratorConfig>),
 }
 
 /// What a model needs to know of the data to be built.
@@ -49,6 +53,8 @@ pub enum Model {
     Spackle(Spackle),
     /// Cells, niches and tissues as vectors.
     Spatia(Spatia),
+    /// A cell's picture from its genes.
+    Generator(Generator),
 }
 
 /// One expression for every member.
@@ -57,6 +63,7 @@ macro_rules! each {
         match $model {
             Model::Spackle($m) => $does,
             Model::Spatia($m) => $does,
+            Model::Generator($m) => $does,
         }
     };
 }
@@ -67,6 +74,7 @@ macro_rules! map {
         match $model {
             Model::Spackle($m) => Model::Spackle($does),
             Model::Spatia($m) => Model::Spatia($does),
+            Model::Generator($m) => Model::Generator($does),
         }
     };
 }
@@ -77,6 +85,7 @@ impl ModelConfig {
         match self {
             ModelConfig::Spackle(_) => "spackle",
             ModelConfig::Spatia(_) => "spatia",
+            ModelConfig::Generator(_) => "generator",
         }
     }
 
@@ -85,6 +94,7 @@ impl ModelConfig {
         let sizes = match self {
             ModelConfig::Spackle(config) => serde_json::to_value(config),
             ModelConfig::Spatia(config) => serde_json::to_value(config),
+            ModelConfig::Generator(config) => serde_json::to_value(config),
         };
         sizes.expect("a config is plain data")
     }
@@ -94,6 +104,7 @@ impl ModelConfig {
         match self {
             ModelConfig::Spackle(config) => config.problems(batch),
             ModelConfig::Spatia(config) => config.problems(),
+            ModelConfig::Generator(config) => config.problems(),
         }
     }
 
@@ -101,7 +112,7 @@ impl ModelConfig {
     pub fn genes<'a>(&self, panel: &'a Panel) -> Vec<&'a PanelGene> {
         match self {
             ModelConfig::Spackle(_) => panel.selected_genes().collect(),
-            ModelConfig::Spatia(_) => panel.genes.iter().collect(),
+            ModelConfig::Spatia(_) | ModelConfig::Generator(_) => panel.genes.iter().collect(),
         }
     }
 
@@ -110,7 +121,7 @@ impl ModelConfig {
         let (genes, covariates) = (self.genes(&manifest.panel).len(), manifest.covariates.len());
         match self {
             ModelConfig::Spackle(_) => DataShape { genes, spots: 1 + manifest.n_neighbours as usize, covariates },
-            ModelConfig::Spatia(_) => DataShape { genes, spots: 1, covariates: 0 },
+            ModelConfig::Spatia(_) | ModelConfig::Generator(_) => DataShape { genes, spots: 1, covariates: 0 },
         }
     }
 
@@ -120,6 +131,7 @@ impl ModelConfig {
         match self {
             ModelConfig::Spackle(config) => config.n_parameters(shape),
             ModelConfig::Spatia(config) => config.n_parameters(shape.genes),
+            ModelConfig::Generator(config) => config.n_parameters(shape.genes),
         }
     }
 
@@ -128,6 +140,7 @@ impl ModelConfig {
         match self {
             ModelConfig::Spackle(config) => config.n_kept_values(shape, records),
             ModelConfig::Spatia(config) => config.n_kept_values(records),
+            ModelConfig::Generator(config) => config.n_kept_values(records),
         }
     }
 
@@ -136,6 +149,7 @@ impl ModelConfig {
         match self {
             ModelConfig::Spackle(config) => Model::Spackle(Spackle::new(config, shape, seed, device)),
             ModelConfig::Spatia(config) => Model::Spatia(Spatia::new(config, shape.genes, seed, device)),
+            ModelConfig::Generator(config) => Model::Generator(Generator::new(config, shape.genes, seed, device)),
         }
     }
 }
@@ -149,6 +163,15 @@ impl Model {
     /// Where the tensor of this path holds genes.
     pub fn gene_axes(&self, path: &str) -> Vec<GeneAxis> {
         each!(self, m => m.gene_axes(path))
+    }
+
+    /// The other name under which a checkpoint that a new run begins with may hold the tensor of this path: a generator's
+    /// encoder was a model of its own.
+    pub fn other_name<'a>(&self, path: &'a str) -> Option<&'a str> {
+        match self {
+            Model::Generator(_) => Generator::name_in_encoder(path),
+            Model::Spackle(_) | Model::Spatia(_) => None,
+        }
     }
 
     /// All parameters, flat.

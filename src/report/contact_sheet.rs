@@ -59,7 +59,8 @@ pub fn page(shards: &Shards, n: usize, seed: u64) -> Result<String, StoreError> 
     ))
 }
 
-const STYLE: &str = "body{font:12px/1.35 system-ui,sans-serif;margin:16px;background:#fff;color:#222}h1{font-size:16px}\
+/// How pictures lie on a sheet.
+pub(super) const STYLE: &str = "body{font:12px/1.35 system-ui,sans-serif;margin:16px;background:#fff;color:#222}h1{font-size:16px}\
 main{display:grid;grid-template-columns:repeat(auto-fill,150px);gap:12px}figure{margin:0;width:150px}\
 .p{position:relative;width:144px;height:144px;border:3px solid #ddd}.p img{width:144px;height:144px;image-rendering:pixelated}\
 .p:before,.p:after{content:'';position:absolute;background:#e33}.p:before{left:71px;top:-3px;width:2px;height:8px}\
@@ -146,6 +147,6 @@ fn png(image: &CellImage<'_>, stretch: &[[u8; 2]]) -> Vec<u8> {
     png.into_inner()
 }
 
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

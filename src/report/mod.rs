@@ -10,6 +10,7 @@ pub mod curves;
 pub mod error;
 pub mod evaluation;
 pub mod gene_map;
+pub mod generated_sheet;
 mod json;
 mod map;
 mod maps_parquet;

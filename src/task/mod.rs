@@ -6,9 +6,12 @@
 pub mod cells;
 pub mod completion;
 pub mod embedding;
+pub mod generate;
 pub mod inference;
 pub mod losses;
 pub mod members;
+pub mod painting;
+pub mod perturbation;
 pub mod places;
 
 use serde::{Deserialize, Serialize};
@@ -19,6 +22,7 @@ use syncytia_shards::tables::vectors::VectorsOf;
 
 use self::cells::Cells;
 use self::completion::{Completion, GeneMeans};
+use self::generate::Generate;
 use self::members::Members;
 use self::places::PlaceRows;
 use crate::model::layers::Training;
@@ -37,6 +41,8 @@ pub enum TaskConfig {
     Niches(members::MembersConfig),
     /// SPATIA's third stage, on vectors of niches.
     Tissues(members::MembersConfig),
+    /// Pictures from genes.
+    Generate(generate::GenerateConfig),
 }
 
 impl TaskConfig {
@@ -46,6 +52,7 @@ impl TaskConfig {
             TaskConfig::Completion(config) => config.problems(),
             TaskConfig::Cells(config) => config.problems(),
             TaskConfig::Niches(config) | TaskConfig::Tissues(config) => config.problems(),
+            TaskConfig::Generate(_) => Vec::new(),
         }
     }
 
@@ -53,7 +60,7 @@ impl TaskConfig {
     pub fn layer(&self) -> Option<&str> {
         match self {
             TaskConfig::Completion(config) => Some(&config.layer),
-            TaskConfig::Cells(_) | TaskConfig::Niches(_) | TaskConfig::Tissues(_) => None,
+            _ => None,
         }
     }
 
@@ -61,7 +68,7 @@ impl TaskConfig {
     pub fn metric(&self) -> &'static str {
         match self {
             TaskConfig::Completion(_) => "mse",
-            TaskConfig::Cells(_) | TaskConfig::Niches(_) | TaskConfig::Tissues(_) => "loss",
+            _ => "loss",
         }
     }
 
@@ -72,13 +79,14 @@ impl TaskConfig {
             TaskConfig::Cells(_) => "cells",
             TaskConfig::Niches(_) => "niches",
             TaskConfig::Tissues(_) => "tissues",
+            TaskConfig::Generate(_) => "generate",
         }
     }
 
     /// Which table its records are of.
     pub fn table(&self) -> VectorsOf {
         match self {
-            TaskConfig::Completion(_) | TaskConfig::Cells(_) => VectorsOf::Obs,
+            TaskConfig::Completion(_) | TaskConfig::Cells(_) | TaskConfig::Generate(_) => VectorsOf::Obs,
             TaskConfig::Niches(_) => VectorsOf::Niche,
             TaskConfig::Tissues(_) => VectorsOf::Tissue,
         }
@@ -87,7 +95,8 @@ impl TaskConfig {
     /// What keeps it from this model, in words.
     pub fn misfit(&self, model: &ModelConfig) -> Option<String> {
         match (self, model) {
-            (TaskConfig::Completion(_), ModelConfig::Spackle(_)) => None,
+            (TaskConfig::Completion(_), ModelConfig::Spackle(_))
+            | (TaskConfig::Generate(_), ModelConfig::Generator(_)) => None,
             (TaskConfig::Cells(_), ModelConfig::Spatia(model)) => model.contrast_width.is_none().then(|| {
                 "model.spatia.contrast_width is missing: the task holds genes against pictures in a space of that width"
                     .to_owned()
@@ -103,7 +112,11 @@ impl TaskConfig {
     }
 
     fn of_another_model(&self) -> String {
-        let model = if matches!(self, TaskConfig::Completion(_)) { "spackle" } else { "spatia" };
+        let model = match self {
+            TaskConfig::Completion(_) => "spackle",
+            TaskConfig::Generate(_) => "generator",
+            _ => "spatia",
+        };
         format!("task.kind = \"{}\" is asked of [model.{model}]", self.kind())
     }
 }
@@ -209,6 +222,8 @@ pub enum Task {
     Cells(Cells),
     /// SPATIA's second and third stage.
     Members(Members),
+    /// Pictures from genes.
+    Generate(Generate),
 }
 
 /// A micro-batch on the host, ready for the device.
@@ -220,6 +235,8 @@ pub enum Prepared {
     Cells(cells::Prepared),
     /// For SPATIA's second and third stage.
     Members(members::Prepared),
+    /// For pictures from genes.
+    Generate(generate::Prepared),
 }
 
 impl Prepared {
@@ -229,6 +246,7 @@ impl Prepared {
             Prepared::Completion(batch) => &batch.weights,
             Prepared::Cells(batch) => &batch.weights,
             Prepared::Members(batch) => &batch.weights,
+            Prepared::Generate(batch) => &batch.weights,
         }
     }
 
@@ -238,6 +256,7 @@ impl Prepared {
             Prepared::Completion(batch) => &batch.ids,
             Prepared::Cells(batch) => &batch.ids,
             Prepared::Members(batch) => &batch.seen.ids,
+            Prepared::Generate(batch) => &batch.ids,
         }
     }
 }
@@ -259,6 +278,9 @@ impl Task {
             (TaskConfig::Niches(config) | TaskConfig::Tissues(config), ModelConfig::Spatia(model)) => {
                 Ok(Task::Members(Members::new(*config, of, model, seed)))
             }
+            (TaskConfig::Generate(config), ModelConfig::Generator(model)) => {
+                Generate::new(*config, model, manifest, seed).map(Task::Generate)
+            }
             (config, _) => Err(config.of_another_model()),
         }
     }
@@ -266,7 +288,7 @@ impl Task {
     /// Which table its records are of.
     pub fn table(&self) -> VectorsOf {
         match self {
-            Task::Completion(_) | Task::Cells(_) => VectorsOf::Obs,
+            Task::Completion(_) | Task::Cells(_) | Task::Generate(_) => VectorsOf::Obs,
             Task::Members(task) => task.of(),
         }
     }
@@ -277,6 +299,7 @@ impl Task {
             Task::Members(_) => Columns::default(),
             Task::Completion(task) => task.columns(),
             Task::Cells(task) => task.columns(),
+            Task::Generate(task) => task.columns(),
         }
     }
 
@@ -286,6 +309,7 @@ impl Task {
             Task::Completion(task) => task.terms(),
             Task::Cells(task) => task.terms(),
             Task::Members(task) => task.terms(),
+            Task::Generate(task) => task.terms(),
         }
     }
 
@@ -295,6 +319,7 @@ impl Task {
             Task::Completion(task) => task.lambdas(),
             Task::Cells(task) => task.lambdas(),
             Task::Members(task) => task.lambdas(),
+            Task::Generate(task) => task.lambdas(),
         }
     }
 
@@ -302,7 +327,7 @@ impl Task {
     pub fn gene_means(&self, slots: impl IntoIterator<Item = Slot>, assay: Option<u32>) -> GeneMeans {
         match self {
             Task::Completion(task) => task.gene_means(slots, assay),
-            Task::Cells(_) | Task::Members(_) => GeneMeans::default(), // nothing: the records are not even read
+            _ => GeneMeans::default(), // nothing: the records are not even read
         }
     }
 
@@ -312,6 +337,7 @@ impl Task {
             (Task::Completion(task), Records::Obs(slots)) => Prepared::Completion(task.prepare(slots, at, means)),
             (Task::Cells(task), Records::Obs(slots)) => Prepared::Cells(task.prepare(slots, at)),
             (Task::Members(task), Records::Places(rows)) => Prepared::Members(task.prepare(rows, at)),
+            (Task::Generate(task), Records::Obs(slots)) => Prepared::Generate(task.prepare(slots, at)),
             _ => unreachable!("{MIXED}"),
         }
     }
@@ -319,8 +345,8 @@ impl Task {
     /// Whether it has a term over all lanes, the last of its terms.
     pub fn crosses_lanes(&self) -> bool {
         match self {
-            Task::Completion(_) | Task::Members(_) => false,
             Task::Cells(task) => task.crosses_lanes(),
+            _ => false,
         }
     }
 
@@ -359,6 +385,9 @@ impl Task {
                 task.loss(model, batch, training, across, device)
             }
             (Task::Members(task), model, Prepared::Members(batch)) => task.loss(model, batch, training, device),
+            (Task::Generate(task), Model::Generator(model), Prepared::Generate(batch)) => {
+                task.loss(model, batch, training, device)
+            }
             _ => unreachable!("{MIXED}"),
         }
     }
@@ -371,6 +400,9 @@ impl Task {
             }
             (Task::Cells(task), Model::Spatia(model), Prepared::Cells(batch)) => task.validate(model, batch, device),
             (Task::Members(task), model, Prepared::Members(batch)) => task.validate(model, batch, device),
+            (Task::Generate(task), Model::Generator(model), Prepared::Generate(batch)) => {
+                task.validate(model, batch, device)
+            }
             _ => unreachable!("{MIXED}"),
         }
     }
@@ -379,7 +411,7 @@ impl Task {
     pub fn validation_assay(&self, global_step: u64) -> u32 {
         match self {
             Task::Completion(task) => task.validation_assay(global_step),
-            Task::Cells(_) | Task::Members(_) => 0,
+            _ => 0,
         }
     }
 }

@@ -59,8 +59,8 @@ impl Ledger {
     }
 }
 
-/// `model`'s parameters, flat, with the values of `parent` (over `old_genes`) for all that it has; the model's genes are
-/// `new_genes`.
+/// `model`'s parameters, flat, with the values of `parent` (over `old_genes`) for all that it has, under their own names or
+/// those of [`Model::other_name`]; the model's genes are `new_genes`.
 ///
 /// # Errors
 /// In words: fewer than `min_genes` of the new genes are known; a tensor of another shape; nothing in common.
@@ -89,7 +89,8 @@ pub fn adopt(
     let mut tensors: BTreeMap<&str, &NamedTensor> = parent.iter().map(|t| (t.name.as_str(), t)).collect();
     let mut flat = model.to_flat();
     for spec in model.specs() {
-        let Some(tensor) = tensors.remove(state::tensor_name(&spec.path).as_str()) else {
+        let mut take = |path: &str| tensors.remove(state::tensor_name(path).as_str());
+        let Some(tensor) = take(&spec.path).or_else(|| take(model.other_name(&spec.path)?)) else {
             ledger.fresh_tensors.push(spec.path.clone());
             continue;
         };

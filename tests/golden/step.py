@@ -15,7 +15,7 @@ VERSION, M32 = 1, 0xFFFFFFFF
 PURPOSES = ["Dropout", "TrainMask", "AssayMask", "Init", "Noise", "Timestep", "Crop", "GeneSubset",
             "ShuffleEpoch", "ShuffleWindow", "Mixture", "Synthetic",
             "PatchMask", "Thinning", "MemberMask"]  # fmt: skip
-PURPOSE = {name: i + 1 for i, name in enumerate(PURPOSES)}
+PURPOSE = {name: i + 1 for i, name in enumerate(PURPOSES)} | {"ConditionDrop": 20, "TokenMerge": 21}
 
 
 def hashed(seed, purpose, tail=b""):
@@ -230,7 +230,7 @@ average = np.float32(0.98) * p + np.float32(1 - 0.98) * updated[0]
 json.dump(
     {
         "seed": SEED,
-        "draws": {name: [word(key_of(SEED, name), i, [3, 2, 1]) for i in range(16)] for name in PURPOSES},
+        "draws": {name: [word(key_of(SEED, name), i, [3, 2, 1]) for i in range(16)] for name in PURPOSE},
         "init_uniforms": bits((word(key_of(SEED, "Init", b"a.weight"), i, [0, 0, 0]) >> 8) * 2.0**-24 for i in range(9)),
         "init_normals": bits(normals([word(key_of(SEED, "Init", b"b.weight"), i, [0, 0, 0]) for i in range(10)])),
         "step_mask": [word(key_of(SEED, "TrainMask"), i, [11, 4, 0]) < int([0.3, 0.5, 1.0][i % 3] * 2**32) for i in range(12)],

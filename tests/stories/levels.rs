@@ -333,7 +333,7 @@ fn the_shipped_stages_have_one_size_and_freeze_all_but_their_level() {
     for size in ["tiny", "small"] {
         let sizes = |config: &TrainConfig| match &config.model {
             ModelConfig::Spatia(sizes) => (**sizes).clone(),
-            ModelConfig::Spackle(_) => unreachable!(),
+            _ => unreachable!(),
         };
         let first = load(size.to_owned());
         for (stage, level) in [("niche", "niche"), ("tissue", "tissue")] {

@@ -25,6 +25,8 @@ mod faults;
 /// A disk that is full for a while.
 #[cfg(target_os = "linux")]
 mod full_disk;
+/// A generator beside a frozen encoder, and its pictures.
+mod generate;
 /// The directions of the house.
 mod house;
 /// Hidden values reach nothing.

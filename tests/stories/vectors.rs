@@ -48,6 +48,8 @@ fn sixteen_draws_of_every_purpose() {
         ("PatchMask", Purpose::PatchMask),
         ("Thinning", Purpose::Thinning),
         ("MemberMask", Purpose::MemberMask),
+        ("ConditionDrop", Purpose::ConditionDrop),
+        ("TokenMerge", Purpose::TokenMerge),
     ];
     assert_eq!(golden["draws"].as_object().unwrap().len(), purposes.len());
     for (name, purpose) in purposes {

@@ -49,11 +49,36 @@ pub enum CropError {
 /// One crop, `[height, width, channels]` bytes, as `[channels, size, size]` of the model, appended to `out`.
 ///
 /// Bilinear with a triangle as wide as the step when it gets smaller (what PIL calls bilinear); untouched at its own size.
-pub fn push_picture(
+pub fn push_picture(out: &mut Vec<f32>, crop: &[u8], shape: [usize; 3], config: &ImageConfig) -> Result<(), CropError> {
+    resized(crop, shape, config.channels, config.size, |channel, plane| {
+        let (mean, sd) = if config.channels == RGB.len() { RGB[channel] } else { OTHER };
+        out.extend(plane.iter().map(|v| (v / 255.0 - mean) / sd));
+    })
+}
+
+/// One crop as `[size, size, channels]` in [−1, 1], as a generator paints it, appended to `out`.
+pub fn push_signed(
     out: &mut Vec<f32>,
     crop: &[u8],
+    shape: [usize; 3],
+    channels: usize,
+    size: usize,
+) -> Result<(), CropError> {
+    let first = out.len();
+    resized(crop, shape, channels, size, |channel, plane| {
+        out.resize(first + size * size * channels, 0.0);
+        let pixels = out[first..].iter_mut().skip(channel).step_by(channels);
+        pixels.zip(plane).for_each(|(pixel, v)| *pixel = v / 127.5 - 1.0);
+    })
+}
+
+/// Gives each of `channels` planes of `size` × `size` values in 0..255 to `each`.
+fn resized(
+    crop: &[u8],
     [height, width, channels]: [usize; 3],
-    config: &ImageConfig,
+    wanted: usize,
+    size: usize,
+    mut each: impl FnMut(usize, &[f32]),
 ) -> Result<(), CropError> {
     if height == 0 || width == 0 || channels == 0 {
         return Err(CropError::Empty { height, width, channels });
@@ -61,14 +86,13 @@ pub fn push_picture(
     if crop.len() != height * width * channels {
         return Err(CropError::Length { found: crop.len(), height, width, channels });
     }
-    if channels != 1 && channels != config.channels {
-        return Err(CropError::Channels { found: channels, expected: config.channels });
+    if channels != 1 && channels != wanted {
+        return Err(CropError::Channels { found: channels, expected: wanted });
     }
-    let size = config.size;
     let (of_rows, of_columns) = (weights(height, size), weights(width, size));
     let mut wide = vec![0.0f32; height * size];
     let mut plane = vec![0.0f32; size * size];
-    for channel in 0..config.channels {
+    for channel in 0..wanted {
         // A grey crop is resized once and replicated.
         if channel < channels {
             for row in 0..height {
@@ -86,8 +110,7 @@ pub fn push_picture(
                 }
             }
         }
-        let (mean, sd) = if config.channels == RGB.len() { RGB[channel] } else { OTHER };
-        out.extend(plane.iter().map(|v| (v / 255.0 - mean) / sd));
+        each(channel, &plane);
     }
     Ok(())
 }
@@ -131,6 +154,16 @@ mod tests {
         let crop: Vec<u8> = (0..12).map(|i| i * 20).collect();
         let ours = picture(&crop, [2, 2, 3], &config(2, 3));
         assert_eq!(ours, [0., 60., 120., 180., 20., 80., 140., 200., 40., 100., 160., 220.]);
+    }
+
+    #[test]
+    fn a_generators_picture_is_signed_with_the_channel_last() {
+        let crop: Vec<u8> = (0..12).map(|i| i * 20).collect();
+        let mut out = vec![9.0];
+        push_signed(&mut out, &crop, [2, 2, 3], 3, 2).unwrap();
+        push_signed(&mut out, &[0, 255], [1, 2, 1], 2, 1).unwrap();
+        let expected: Vec<f32> = crop.iter().map(|&v| f32::from(v) / 127.5 - 1.0).chain([0.0; 2]).collect();
+        assert_eq!((out[0], &out[1..]), (9.0, &expected[..]));
     }
 
     #[test]
