@@ -65,7 +65,7 @@ impl StoreServer {
         self.port
     }
 
-    /// Stops when every rank that joined has said goodbye or is gone, or after `grace`; the ranks still there. Rank 0
+    /// Stops when every rank that joined has said goodbye, is gone or no longer heard, or after `grace`; the ranks still there. Rank 0
     /// ends with this: a server that just stops takes the last barrier's answer, or the word of an abort, with it. Drop
     /// rank 0's own client first.
     pub fn close(self, grace: Duration) -> Vec<u32> {

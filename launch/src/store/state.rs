@@ -136,9 +136,9 @@ impl State {
         (0..self.world_size).map(row).collect()
     }
 
-    /// Ranks that joined and have not ended.
+    /// Ranks that joined, have not ended and are heard: one behind a cut link never says goodbye.
     pub(super) fn there(&self) -> Vec<u32> {
-        self.holders.iter().filter(|(_, h)| h.ended.is_none()).map(|(rank, _)| *rank).collect()
+        self.holders.iter().filter(|(_, h)| h.state() == PeerState::Alive).map(|(rank, _)| *rank).collect()
     }
 
     pub(super) fn value(&self, key: &str) -> Option<&Vec<u8>> {

@@ -277,6 +277,17 @@ fn a_server_that_dies_is_lost_and_one_that_closes_waits_for_goodbyes() {
 }
 
 #[test]
+fn a_server_that_closes_does_not_wait_for_one_that_is_silent() {
+    let server = serve(1);
+    let mute = Timing { interval: LONG * 10, patience: SOON };
+    let address = [format!("127.0.0.1:{}", server.port())];
+    let _silent = StoreClient::connect(&address, &who(0, 1), mute, LONG).unwrap();
+    let began = Instant::now();
+    assert!(server.close(LONG).is_empty());
+    assert!(began.elapsed() < LONG / 4, "{:?}", began.elapsed());
+}
+
+#[test]
 fn a_process_that_dies_is_gone_and_not_said_to_have_left() {
     let server = serve(2);
     let watcher = join(&server, 0, 2);
