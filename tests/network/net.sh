@@ -7,6 +7,14 @@
 # Loss is by iptables: the queue `netem` is missing from many kernels.
 set -euo pipefail
 do=$1 file=$2 node=${3:-}
+# Nobody remembers that an address did not answer: what failed to resolve is "no route to host" for seconds.
+forget() {
+    local each
+    while read -r _ _ each _; do
+        [ "$each" = - ] || ip -n "$each" neigh flush dev eth0
+    done <"$file"
+    ip neigh flush dev "$(awk '$1 == "host" {print $4}' "$file")"
+}
 [ "$do" = up ] || read -r _ _ space link < <(grep "^${node:-host} " "$file")
 case $do in
 up)
@@ -28,7 +36,10 @@ up)
     done
     ;;
 cut) ip link set "$link" down ;;
-heal) ip link set "$link" up ;;
+heal)
+    ip link set "$link" up
+    forget
+    ;;
 loss)
     for way in "INPUT -i eth0" "OUTPUT -o eth0"; do
         # shellcheck disable=SC2086
@@ -40,6 +51,7 @@ clear)
     nsenter --net="/run/netns/$space" iptables -F
     ip netns exec "$space" tc qdisc del dev eth0 root 2>/dev/null || true
     ip link set "$link" up
+    forget
     ;;
 down)
     while read -r node _ space link; do
