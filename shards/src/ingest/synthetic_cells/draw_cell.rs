@@ -10,6 +10,9 @@ const STRIPES: f64 = 0.75;
 const STRIPE: f64 = 0.11;
 /// Width of the membrane, of the pitch.
 const MEMBRANE: f64 = 0.035;
+/// Green of a body, and what a stain adds.
+const GREEN: f64 = 25.0;
+const STAIN: f64 = 120.0;
 /// Radius of the nucleus, of the cell's.
 const NUCLEUS: f64 = 0.45;
 
@@ -21,6 +24,8 @@ pub(super) struct Shape {
     /// Long over short half axis.
     pub elongation: f64,
     pub angle: f64,
+    /// Whether the body takes the green stain.
+    pub stained: bool,
     /// 0..1.
     pub texture: f64,
     /// 0..1.
@@ -48,6 +53,7 @@ impl Canvas {
     pub(super) fn draw(&mut self, shape: &Shape) {
         let stretch = libm::sqrt(shape.elongation);
         let reach = shape.radius * stretch + 2.0;
+        let green = GREEN + if shape.stained { STAIN } else { 0.0 };
         let (sin, cos) = (libm::sin(shape.angle), libm::cos(shape.angle));
         let span = |centre: f64, size: u32| {
             let from = (centre - reach).floor().max(0.0) as u32;
@@ -66,7 +72,7 @@ impl Canvas {
                 let nucleus = edge(round - NUCLEUS * shape.radius);
                 let values = [
                     body * BODY * (1.0 - STRIPES * shape.texture * stripes),
-                    membrane * 190.0 + body * 25.0,
+                    membrane * 190.0 + body * green,
                     nucleus * (50.0 + 200.0 * shape.nucleus),
                 ];
                 let pixel = self.image.get_pixel_mut(x, y);

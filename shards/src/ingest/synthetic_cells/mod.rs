@@ -10,13 +10,14 @@
 //! - **Tissue type** of a square of 4 × 4 niches: one of [`N_TISSUE_TYPES`], which says how often each niche type occurs.
 //! - **Niche type** of a square of 4 × 4 cells: one of four. Type k holds the cell types k and k + 1 (mod 4) with
 //!   probability [`COMMON`] each and the other two rarely, so one cell tells little of its niche and sixteen tell it.
-//! - **Cell type** 2a + b, two factors: a is told by genes only (`TYPEA0_*`, `TYPEA1_*`), b by the picture only (round or
-//!   drawn out, 1 : [`ELONGATION`]). Neither genes nor picture alone can name the four types.
+//! - **Cell type** 2a + b, two factors: a is told by genes only (`TYPEA0_*`, `TYPEA1_*`), b by the picture only: its cells are
+//!   drawn out, 1 : [`ELONGATION`], and take a green stain, as of a protein that the panel does not hold. Neither genes nor
+//!   picture alone can name the four types.
 //! - **Shape**: radius, texture and nucleus of a cell are uniform on 0..1 each, whatever its type, and drive both picture and
 //!   genes: `RADIUS1..3`, `TEX1..3`, `NUC1..3` are expected [`SHAPE_COUNT`] · 2^([`SHAPE_LOADING`] · (u − ½)).
 //!
 //! The picture (RGB): red is the cell's body, an ellipse of the mean radius [`RADII`] · pitch with stripes as deep as its
-//! texture; green its membrane; blue the nucleus, as bright as its depth. Background and pixel noise are dim.
+//! texture; green its membrane, and the body where it is stained; blue the nucleus, as bright as its depth. Background and pixel noise are dim.
 //! Counts are Poisson about the expectation times a depth (log-normal, σ = [`DEPTH_SIGMA`]); noise genes fill the panel up.
 //!
 //! Truth is in `obs` as text: `cell_type`, `niche_type`, `tissue_type`, and `truth_radius` (pixels), `truth_texture`,
@@ -151,6 +152,7 @@ pub fn synthesize(spec: &CellsSpec, section: u32) -> CellsSection {
             radius: radius(truth, pitch),
             elongation: if truth.cell_type % 2 == 1 { ELONGATION } else { 1.0 },
             angle,
+            stained: truth.cell_type % 2 == 1,
             texture: truth.shape[1],
             nucleus: truth.shape[2],
             pitch,

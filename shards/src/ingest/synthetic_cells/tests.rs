@@ -81,6 +81,11 @@ fn genes_know_one_factor_of_the_cell_type_and_the_picture_the_other() {
     let types = label(&made.section, "cell_type");
     let told = low.iter().zip(&high).zip(&types).filter(|((l, h), t)| (h > l) == matches!(**t, "type_2" | "type_3"));
     assert!(told.count() as f64 > 0.99 * 400.0);
+    let stained = bright(&made, 1, 120);
+    let body: Vec<f64> = bright(&made, 1, 24);
+    let shares = stained.iter().zip(&body).map(|(stained, body)| stained / body);
+    let told = shares.zip(&types).filter(|(share, t)| (*share > 0.5) == matches!(**t, "type_1" | "type_3"));
+    assert!(told.count() as f64 > 0.9 * 400.0, "the stain is seen");
     for gene in 0..N_GENES as u32 {
         let mut counts = vec![0.0; made.section.n_obs()];
         for (i, count) in counts.iter_mut().enumerate() {
