@@ -36,6 +36,8 @@ pub struct CellsConfig {
     pub dissimilarity: f64,
     /// Hidden patches. Default 1.
     pub reconstruction: f64,
+    /// Hidden patches from z_cell alone, as MVC is for the counts. Default 0: it needs `vector_painter`.
+    pub picture: f64,
     /// Genes against picture, before fusion. Default .5.
     pub contrast: f64,
     /// Among which cells. Default `lane`.
@@ -64,6 +66,7 @@ impl Default for CellsConfig {
             mvc: 1.0,
             dissimilarity: 0.2,
             reconstruction: 1.0,
+            picture: 0.0,
             contrast: 0.5,
             contrast_scope: ContrastScope::Lane,
             thinning: 0.6,
@@ -73,8 +76,8 @@ impl Default for CellsConfig {
 }
 
 impl CellsConfig {
-    fn lambdas(&self) -> [f64; 5] {
-        [self.denoise, self.mvc, self.dissimilarity, self.reconstruction, self.contrast]
+    fn lambdas(&self) -> [f64; 6] {
+        [self.denoise, self.mvc, self.dissimilarity, self.reconstruction, self.picture, self.contrast]
     }
 
     /// What is wrong with it, each with its key.
@@ -92,7 +95,7 @@ impl CellsConfig {
 }
 
 /// Names of the terms.
-const TERMS: [&str; 5] = ["denoise", "mvc", "dissimilarity", "reconstruction", "contrast"];
+const TERMS: [&str; 6] = ["denoise", "mvc", "dissimilarity", "reconstruction", "picture", "contrast"];
 
 /// The task with what it knows of model and data.
 #[derive(Debug, Clone)]
@@ -217,7 +220,7 @@ impl Cells {
             DrawsAt::Step { first_slot, .. } if self.crosses_lanes() => f64::from(u8::from(first_slot == 0)),
             _ => b as f64,
         };
-        out.weights = vec![entries, entries, b as f64, hidden, contrast];
+        out.weights = vec![entries, entries, b as f64, hidden, hidden, contrast];
         out
     }
 
@@ -281,12 +284,17 @@ impl Cells {
         };
         let genes = cells.genes.as_ref().expect("cells have genes");
         let image = cells.image.as_ref().expect("cells have pictures");
-        let painting = model.paint_hidden(image, training);
+        let painting = model.paint_hidden(image, &cells.z_cell, training);
+        let of_vector = match painting.of_vector {
+            Some(prediction) => painted(prediction, painting.patches.clone()),
+            None => Tensor::zeros([b], device),
+        };
         vec![
             unlikely(model.expression(genes, listed(), training)),
             unlikely(model.expression_of_vector(cells.z_cell.clone(), genes, listed(), training)),
             dissimilarity(genes.extra()),
             painted(painting.prediction, painting.patches),
+            of_vector,
         ]
     }
 
@@ -321,7 +329,7 @@ impl Cells {
         let listed = |i: usize| batch.padding[i * batch.k..(i + 1) * batch.k].iter().filter(|p| !**p).count();
         let entries = |term: usize, record: usize| match TERMS[term] {
             "denoise" | "mvc" => listed(record),
-            "reconstruction" => hidden,
+            "reconstruction" | "picture" => hidden,
             _ => 1,
         };
         let mut sum = 0.0;

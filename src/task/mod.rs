@@ -97,6 +97,9 @@ impl TaskConfig {
         match (self, model) {
             (TaskConfig::Completion(_), ModelConfig::Spackle(_))
             | (TaskConfig::Generate(_), ModelConfig::Generator(_)) => None,
+            (TaskConfig::Cells(task), ModelConfig::Spatia(model)) if task.picture > 0.0 && !model.vector_painter => Some(
+                "task.picture paints from z_cell: set model.spatia.vector_painter = true, or task.picture = 0".to_owned(),
+            ),
             (TaskConfig::Cells(_), ModelConfig::Spatia(model)) => model.contrast_width.is_none().then(|| {
                 "model.spatia.contrast_width is missing: the task holds genes against pictures in a space of that width"
                     .to_owned()

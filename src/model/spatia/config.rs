@@ -30,6 +30,9 @@ pub struct SpatiaConfig {
     /// Whether niche and tissue have the learned token of their masked objective.
     #[serde(default)]
     pub masked_token: bool,
+    /// Whether the picture can be painted from z_cell alone.
+    #[serde(default)]
+    pub vector_painter: bool,
 }
 
 /// `[model.spatia.gene]`.
@@ -278,6 +281,7 @@ impl SpatiaConfig {
         };
         let classes = gene.families.iter().map(|f| if f.leaves == 0 { 0.0 } else { linear(d, f.leaves as f64) });
         let contrast = self.contrast_width.map_or(0.0, |c| linear(d, c as f64) + linear(e, c as f64) + 1.0);
+        let vector_painter = if self.vector_painter { linear(h, w) } else { 0.0 };
         let level = |level: LevelConfig| {
             let token = if self.masked_token { h } else { 0.0 };
             stack(self.h, level.blocks, level.heads) + norm(h) + linear(POSITION_FEATURES as f64, h) + h + token
@@ -292,6 +296,7 @@ impl SpatiaConfig {
             ("classes", classes.sum()),
             ("contrast", contrast),
             ("cell_out", linear(d + e, h) + norm(h)),
+            ("vector_painter", vector_painter),
             ("niche", level(self.niche) + linear(e, h)),
             ("tissue", level(self.tissue)),
             ("final_fusion", linear(3.0 * h, h) + norm(h)),

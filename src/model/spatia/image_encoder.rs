@@ -129,25 +129,51 @@ impl ImageDecoder {
         }
     }
 
-    /// Per-patch normalised predictions of the hidden patches, `[b, hidden, p·p·channels]`, in [`Kept::hidden`]'s order.
-    pub fn forward(&self, tokens: Tensor<3>, kept: &Kept, training: Option<&Training>) -> Tensor<3> {
-        let decoded = self.decode(tokens, kept, training);
-        self.head.forward(kept.select_hidden(decoded), training)
+    /// Per-patch normalised predictions of the hidden patches, `[b, hidden, p·p·channels]`, in [`Kept::hidden`]'s order:
+    /// from the seen patches' tokens, and from `vector`, `[b, w]`, in CLS's place with every patch hidden. One pass, since
+    /// gradients are told once.
+    pub fn forward(
+        &self,
+        tokens: Tensor<3>,
+        vector: Option<Tensor<2>>,
+        kept: &Kept,
+        training: Option<&Training>,
+    ) -> (Tensor<3>, Option<Tensor<3>>) {
+        let b = tokens.dims()[0];
+        let with_vector = vector.is_some();
+        let decoded = self.decode(tokens, vector, kept, training);
+        let hidden = |from: usize| kept.select_hidden(decoded.clone().narrow(0, from, b));
+        if !with_vector {
+            return (self.head.forward(hidden(0), training), None);
+        }
+        let painted = self.head.forward(Tensor::cat(vec![hidden(0), hidden(b)], 0), training);
+        (painted.clone().narrow(0, 0, b), Some(painted.narrow(0, b, b)))
     }
 
     /// Per-patch normalised predictions of all patches, `[b, n, p·p·channels]`.
     pub fn paint(&self, tokens: Tensor<3>, kept: &Kept) -> Tensor<3> {
-        self.head.forward(self.decode(tokens, kept, None), None)
+        self.head.forward(self.decode(tokens, None, kept, None), None)
     }
 
-    /// `[b, n, w]`: the decoder's tokens without CLS.
-    fn decode(&self, tokens: Tensor<3>, kept: &Kept, training: Option<&Training>) -> Tensor<3> {
+    /// `[b, n, w]`: the decoder's tokens without CLS; `[2b, n, w]` with `vector`, `[b, w]`, whose records come second.
+    fn decode(
+        &self,
+        tokens: Tensor<3>,
+        vector: Option<Tensor<2>>,
+        kept: &Kept,
+        training: Option<&Training>,
+    ) -> Tensor<3> {
         let (b, n, w) = (tokens.dims()[0], kept.n_patches(), self.grid.width);
         let seen = self.embed.forward(tokens, training); // [b, 1 + kept, w]
         let each = 1 + kept.per_record();
-        // Row 0 is the mask token, then record by record CLS and the seen patches.
-        let rows = Tensor::cat(vec![self.mask_token.val().reshape([1, w]), seen.reshape([b * each, w])], 0);
-        let mut places = vec![0i64; b * (1 + n)];
+        // Row 0 is the mask token, then record by record CLS and the seen patches, then the vectors.
+        let mut rows = vec![self.mask_token.val().reshape([1, w]), seen.reshape([b * each, w])];
+        let of_vectors = if vector.is_some() { b } else { 0 };
+        rows.extend(vector);
+        let mut places = vec![0i64; (b + of_vectors) * (1 + n)];
+        for i in 0..of_vectors {
+            places[(b + i) * (1 + n)] = (1 + b * each + i) as i64;
+        }
         for ((i, places), seen) in places.chunks_mut(1 + n).enumerate().zip(kept.of_records()) {
             let cls = 1 + i * each;
             places[0] = cls as i64;
@@ -155,7 +181,7 @@ impl ImageDecoder {
                 places[1 + patch as usize] = (cls + 1 + rank) as i64;
             }
         }
-        let tokens = select_rows(rows, places).reshape([b, 1 + n, w]);
+        let tokens = select_rows(Tensor::cat(rows, 0), places).reshape([b + of_vectors, 1 + n, w]);
         let mut at = vec![0.0; w]; // CLS stands at position 0
         at.extend_from_slice(&self.grid.table);
         let at = Tensor::from_data(TensorData::new(at, [1, 1 + n, w]), &tokens.device());

@@ -79,6 +79,8 @@ pub struct ImageTokens {
 pub struct Painted {
     /// `[b, hidden, p·p·channels]`: per-patch normalised.
     pub prediction: Tensor<3>,
+    /// The same from z_cell alone, when `vector_painter`.
+    pub of_vector: Option<Tensor<3>>,
     /// `[b, hidden, p·p·channels]`: raw.
     pub patches: Tensor<3>,
 }
@@ -104,6 +106,8 @@ pub struct Spatia {
     pub contrast: Option<Contrast>,
     /// Means of both sides to z_cell.
     pub cell_out: CellOut,
+    /// h → the image decoder's width: z_cell in CLS's place, when `vector_painter`.
+    pub vector_painter: Option<Linear>,
     /// Cells to z_niche.
     pub niche: Niche,
     /// Niches to z_tissue.
@@ -141,6 +145,9 @@ impl Spatia {
                 linear: Linear::new(&cell_out.child("linear"), d + e, h),
                 norm: LayerNorm::new(&cell_out.child("norm"), h),
             },
+            vector_painter: config
+                .vector_painter
+                .then(|| Linear::new(&scope.child("vector_painter"), h, config.image.decoder.width)),
             niche: Niche::new(&scope.child("niche"), config),
             tissue: Tissue::new(&scope.child("tissue"), config),
             final_fusion: FinalFusion::new(&scope.child("final_fusion"), h),
@@ -192,10 +199,12 @@ impl Spatia {
         norm_last(&self.cell_out.norm, z, training)
     }
 
-    /// Paints the hidden patches from the unfused tokens of the seen ones; no gene and no hidden value is read.
-    pub fn paint_hidden(&self, image: &ImageTokens, training: Option<&Training>) -> Painted {
-        let prediction = self.image_decoder.forward(image.unfused.clone(), &image.kept, training);
-        Painted { prediction, patches: image.kept.select_hidden(image.patches.clone()) }
+    /// Paints the hidden patches from the unfused tokens of the seen ones: no gene and no hidden value is read. And, when
+    /// `vector_painter`, from z_cell in CLS's place with every patch under the mask token.
+    pub fn paint_hidden(&self, image: &ImageTokens, z_cell: &Tensor<2>, training: Option<&Training>) -> Painted {
+        let vector = self.vector_painter.as_ref().map(|painter| painter.forward2(z_cell.clone(), training));
+        let (prediction, of_vector) = self.image_decoder.forward(image.unfused.clone(), vector, &image.kept, training);
+        Painted { prediction, of_vector, patches: image.kept.select_hidden(image.patches.clone()) }
     }
 
     /// The cells' expression from their gene tokens. `depth`: `[b]`, Σ of the counts that are predicted.

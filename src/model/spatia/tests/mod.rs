@@ -19,7 +19,7 @@ fn model(config: &SpatiaConfig) -> Spatia {
 
 /// Tiny with everything that is optional.
 fn full() -> SpatiaConfig {
-    let mut config = SpatiaConfig { contrast_width: Some(16), masked_token: true, ..SpatiaConfig::tiny() };
+    let mut config = SpatiaConfig { contrast_width: Some(16), masked_token: true, vector_painter: true, ..SpatiaConfig::tiny() };
     config.gene.families[1].leaves = 5;
     config
 }
@@ -103,6 +103,7 @@ fn base_is_made_of_the_parts_of_the_spec() {
         ("classes", 0),
         ("contrast", 0),
         ("cell_out", 524_800 + 1_024),
+        ("vector_painter", 0),
         ("niche", 12_609_536 + 1_024 + 393_728 + 33_280 + 512),
         ("tissue", 12_609_536 + 1_024 + 33_280 + 512),
         ("final_fusion", 786_944 + 1_024),
@@ -126,6 +127,7 @@ fn parts_are_declared_in_the_order_of_the_spec_and_have_stable_names() {
         "mvc.bilinear",
         "classes.families.1.weight",
         "contrast.log_scale",
+        "vector_painter.weight",
         "niche.context.masked",
         "tissue.context.query",
         "final_fusion.norm.bias",
@@ -163,7 +165,7 @@ fn padding_and_the_other_cells_of_a_batch_change_nothing() {
         let depth = tensor(vec![20.0; cells.len()], [cells.len()]);
         let expression = model.expression(genes, depth.clone(), None).mean;
         let of_vector = model.expression_of_vector(out.z_cell.clone(), genes, depth, None).mean;
-        let painted = model.paint_hidden(out.image.as_ref().unwrap(), None).prediction;
+        let painted = model.paint_hidden(out.image.as_ref().unwrap(), &out.z_cell, None).prediction;
         (values(out.z_cell), values(expression), values(of_vector), values(painted))
     };
     let together = read(&cells, 20, pictures(3, Some(Kept::draw(key, &streams, 16, 0.75))));
@@ -232,14 +234,15 @@ fn what_is_padded_reaches_no_output() {
 
 #[test]
 fn hidden_patches_reach_no_visible_output() {
-    let model = model(&SpatiaConfig::tiny());
+    let model = model(&full());
     let kept = Kept::draw(DrawKey::new(1, Purpose::PatchMask), &[[0, 0, 0]], 16, 0.75);
     let hidden = kept.hidden();
     let read = |image: ImageInput| {
         let out = model.forward(&CellInput { genes: Some(gene_input(&[cell(5, 2)], 5)), image: Some(image) }, None);
         let image = out.image.unwrap();
-        let painted = model.paint_hidden(&image, None);
-        let seen = [out.z_cell.reshape([32]), image.tokens.reshape([-1]), painted.prediction.reshape([-1])].map(values);
+        let painted = model.paint_hidden(&image, &out.z_cell, None);
+        let predictions = Tensor::cat(vec![painted.prediction, painted.of_vector.unwrap()], 0);
+        let seen = [out.z_cell.reshape([32]), image.tokens.reshape([-1]), predictions.reshape([-1])].map(values);
         (seen, values(painted.patches))
     };
     let (seen, targets) = read(pictures(1, Some(kept.clone())));
