@@ -14,7 +14,7 @@ pub mod findings;
 pub mod gene_map;
 pub mod generated_sheet;
 mod json;
-mod map;
+pub mod map;
 mod maps_parquet;
 mod page;
 pub mod scatter;
