@@ -29,6 +29,8 @@ mod full_disk;
 mod generate;
 /// The directions of the house.
 mod house;
+/// SPATIA's vectors judged by labels, and beside a file's cells where scanpy finds them.
+mod judged;
 /// Hidden values reach nothing.
 mod leak;
 /// SPATIA's stages one after the other: cells, niches, tissues.
