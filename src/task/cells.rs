@@ -266,19 +266,8 @@ impl Cells {
         training: Option<&Training>,
         device: &Device,
     ) -> Vec<Tensor<1>> {
-        let (b, k) = (batch.ids.len(), batch.k);
-        let counts = Tensor::<2>::from_data(TensorData::new(batch.counts.clone(), [b, k]), device);
-        let listed = || Tensor::<1>::from_data(TensorData::new(batch.listed.clone(), [b]), device);
-        let padding = batch.padding(device);
-        let unlikely = |expression: Expression| -> Tensor<1> {
-            let Expression { mean, dispersion, dropout_logit } = expression;
-            let entries = zinb(counts.clone(), mean, dispersion, dropout_logit);
-            let entries = match &padding {
-                Some(padding) => entries.mask_fill(padding.clone(), 0.0),
-                None => entries,
-            };
-            entries.sum_dim(1).squeeze_dim(1)
-        };
+        let listed = || batch.listed(device);
+        let unlikely = |expression: Expression| batch.unlikely(expression, device);
         let genes = cells.genes.as_ref().expect("cells have genes");
         let image = cells.image.as_ref().expect("cells have pictures");
         let painting = model.paint_hidden(image, training);
@@ -318,9 +307,8 @@ impl Cells {
         let mut terms = self.per_record(model, batch, &cells, None, device);
         terms.push(contrast(model, &cells, None));
         let hidden = batch.kept.n_patches() - batch.kept.per_record();
-        let listed = |i: usize| batch.padding[i * batch.k..(i + 1) * batch.k].iter().filter(|p| !**p).count();
         let entries = |term: usize, record: usize| match TERMS[term] {
-            "denoise" | "mvc" => listed(record),
+            "denoise" | "mvc" => batch.n_listed(record),
             "reconstruction" => hidden,
             _ => 1,
         };
@@ -347,6 +335,33 @@ impl Prepared {
         };
         let pixels = Tensor::from_data(TensorData::new(self.pixels.clone(), [b, channels, size, size]), device);
         CellInput { genes: Some(genes), image: Some(ImageInput { pixels, kept: Some(self.kept.clone()) }) }
+    }
+
+    /// `[b]`: −log p of each cell's counts as they were under `expression`, summed over its genes.
+    pub fn unlikely(&self, expression: Expression, device: &Device) -> Tensor<1> {
+        let counts = TensorData::new(self.counts.clone(), [self.ids.len(), self.k]);
+        let Expression { mean, dispersion, dropout_logit } = expression;
+        let entries = zinb(Tensor::<2>::from_data(counts, device), mean, dispersion, dropout_logit);
+        let entries = match self.padding(device) {
+            Some(padding) => entries.mask_fill(padding, 0.0),
+            None => entries,
+        };
+        entries.sum_dim(1).squeeze_dim(1)
+    }
+
+    /// `[b]`: Σ of the counts that are predicted.
+    pub fn listed(&self, device: &Device) -> Tensor<1> {
+        Tensor::from_data(TensorData::new(self.listed.clone(), [self.ids.len()]), device)
+    }
+
+    /// Genes of cell `i` that are read.
+    pub fn n_listed(&self, i: usize) -> usize {
+        self.padding[i * self.k..(i + 1) * self.k].iter().filter(|p| !**p).count()
+    }
+
+    /// Genes that are read, of all cells.
+    pub fn n_entries(&self) -> f64 {
+        (0..self.ids.len()).map(|i| self.n_listed(i)).sum::<usize>() as f64
     }
 
     fn padding(&self, device: &Device) -> Option<Tensor<2, Bool>> {
