@@ -1,4 +1,5 @@
 //! `syncytia embed`: a folder of vectors of every cell, niche or tissue of a shard folder, for the next stage or for a map.
+//! A cell's vector with its niche and tissue (`--level fused`) is `embed_fused`'s.
 //!
 //! Genes and pictures without masks, every split, whole row groups at a time in stored order.
 
@@ -14,12 +15,14 @@ use syncytia_shards::processed::Split;
 use syncytia_shards::reader::Shards;
 use syncytia_shards::tables::vectors::{Vectors, VectorsFacts, VectorsOf, VectorsWriter};
 
+use super::embed_fused;
 use super::exit::UsageError;
 use super::out;
 use super::trained::Trained;
 use crate::model::spatia::SpatiaConfig;
 use crate::model::{Model, ModelConfig};
 use crate::task::embedding::{self, BATCH, CellEncoder, Modality};
+use crate::task::fusion::UpTo;
 use crate::task::places::{PlaceRows, lacking, most_members};
 use crate::tensor::cpu;
 use crate::train::checkpoint::Which;
@@ -39,9 +42,10 @@ pub struct Args {
     /// Whose vectors.
     #[arg(long, value_enum, default_value_t = Level::Cell)]
     level: Level,
-    /// Vectors of the level below, for niches (those of cells) and tissues (those of niches).
+    /// Vectors of the level below, for niches (those of cells) and tissues (those of niches); for fused ones, in a folder each,
+    /// those of cells, niches and tissues as far as the model fuses them.
     #[arg(long, value_name = "DIR")]
-    vectors: Option<PathBuf>,
+    vectors: Vec<PathBuf>,
     /// Cells: what is read of them.
     #[arg(long, value_enum, default_value_t = ModalityArg::Both)]
     modality: ModalityArg,
@@ -59,6 +63,8 @@ enum Level {
     Cell,
     Niche,
     Tissue,
+    /// Cells with their niches and tissues.
+    Fused,
 }
 
 /// `--modality`.
@@ -72,7 +78,7 @@ enum ModalityArg {
 impl Level {
     fn of(self) -> VectorsOf {
         match self {
-            Level::Cell => VectorsOf::Obs,
+            Level::Cell | Level::Fused => VectorsOf::Obs,
             Level::Niche => VectorsOf::Niche,
             Level::Tissue => VectorsOf::Tissue,
         }
@@ -100,10 +106,14 @@ struct Embedding<'a> {
 /// Runs the command.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let (of, modality) = (args.level.of(), args.modality.of());
-    if of != VectorsOf::Obs && modality != Modality::Both {
+    if args.level != Level::Cell && modality != Modality::Both {
         return Err(UsageError("--modality is for --level cell: higher levels read vectors".into()).into());
     }
     let trained = Trained::open(&args.path, args.checkpoint.unwrap_or_default())?;
+    if args.level == Level::Fused {
+        let facts = embed_fused::run(&trained, &args.shards, &args.vectors, &args.out)?;
+        return said(args, &facts);
+    }
     let config = encoder_of(&trained, of)?;
     let shards = Shards::open(&args.shards)?;
     trained.check_shards(&shards)?;
@@ -122,11 +132,21 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             let cells = cells.map_err(TrainError::Data)?;
             whole(&args.out, of, config.h, &producer, &shards, |writer| with.cells(&cells, writer))?
         }
-        Some(below) => whole(&args.out, of, config.h, &producer, &shards, |writer| with.places(of, &below, writer))?,
+        Some(below) => whole(&args.out, of, config.h, &producer, &shards, |writer| {
+            writer.made_of(&below.facts);
+            with.places(of, &below, writer)
+        })?,
     };
+    said(args, &facts)
+}
+
+/// What was written.
+fn said(args: &Args, facts: &VectorsFacts) -> anyhow::Result<ExitCode> {
+    let of = args.level.of();
     if args.json {
+        let level = if args.level == Level::Fused { "fused" } else { of.level() };
         out::json(&serde_json::json!({
-            "out": args.out, "level": of.level(), "n": facts.n, "width": facts.width, "producer": facts.producer,
+            "out": args.out, "level": level, "n": facts.n, "width": facts.width, "producer": facts.producer,
             "digest": facts.digest(),
         }))?;
     } else {
@@ -143,14 +163,14 @@ fn encoder_of(trained: &Trained, of: VectorsOf) -> anyhow::Result<&SpatiaConfig>
         let name = trained.run.config.model.name();
         return Err(UsageError(format!("{dir} is a checkpoint of {name}, and `embed` is for those of spatia")).into());
     };
-    let rank = |of: VectorsOf| match of {
-        VectorsOf::Obs => 0,
-        VectorsOf::Niche => 1,
-        VectorsOf::Tissue => 2,
-    };
-    let task = &trained.run.config.task;
-    let unlearned = rank(of) > rank(task.table());
-    if unlearned || (rank(of) < rank(task.table()) && trained.run.parent.is_none()) {
+    let wanted = Some(match of {
+        VectorsOf::Obs => UpTo::Cell,
+        VectorsOf::Niche => UpTo::Niche,
+        VectorsOf::Tissue => UpTo::Tissue,
+    });
+    let (task, learned) = (&trained.run.config.task, trained.run.config.task.learned());
+    let unlearned = learned < wanted;
+    if unlearned || ((learned > wanted || task.fuses()) && trained.run.parent.is_none()) {
         let why = if unlearned { "has not come to them yet" } else { "began without `train --from`" };
         return Err(UsageError(format!(
             "{dir} has not learned {}: its task is \"{}\", which {why}",
@@ -164,8 +184,11 @@ fn encoder_of(trained: &Trained, of: VectorsOf) -> anyhow::Result<&SpatiaConfig>
 
 /// The vectors of the level below, of the kind that the checkpoint was trained on; none for cells.
 fn below(args: &Args, of: VectorsOf, trained: &Trained, shards: &Shards) -> anyhow::Result<Option<Vectors>> {
-    let (Some(members), dir) = (of.members(), args.vectors.as_deref()) else {
-        return match args.vectors {
+    if args.vectors.len() > 1 {
+        return Err(UsageError("--vectors is given once, but for --level fused: the level below is read".into()).into());
+    }
+    let (Some(members), dir) = (of.members(), args.vectors.first()) else {
+        return match args.vectors.first() {
             Some(_) => {
                 Err(UsageError("--vectors is for --level niche and tissue: cells are read as they are".into()).into())
             }
@@ -187,7 +210,7 @@ fn below(args: &Args, of: VectorsOf, trained: &Trained, shards: &Shards) -> anyh
         return refuse(format!("has vectors of {} values, the model reads {:?}", vectors.facts.width, width(trained)));
     }
     // What this level was trained on is known where it was trained last.
-    let learned_on = trained.run.vectors.as_ref().filter(|_| trained.run.config.task.table() == of);
+    let learned_on = trained.run.vectors.iter().find(|_| trained.run.config.task.table() == of);
     if let Some(learned_on) = learned_on.filter(|learned_on| learned_on.producer != vectors.facts.producer) {
         let theirs = &vectors.facts.producer;
         return refuse(format!(
@@ -206,7 +229,7 @@ fn width(trained: &Trained) -> Option<usize> {
 }
 
 /// Writes a whole folder of vectors, or leaves none.
-fn whole(
+pub(super) fn whole(
     dir: &Path,
     of: VectorsOf,
     width: usize,
@@ -230,7 +253,7 @@ fn whole(
 /// Between two lines of progress.
 const EVERY: Duration = Duration::from_secs(2);
 
-const SPLITS: [Split; 3] = [Split::Train, Split::Val, Split::Test];
+pub(super) const SPLITS: [Split; 3] = [Split::Train, Split::Val, Split::Test];
 
 impl Embedding<'_> {
     fn cells(&self, cells: &CellEncoder<'_>, writer: &mut VectorsWriter) -> anyhow::Result<()> {

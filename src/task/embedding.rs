@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use syncytia_shards::draw::{DrawKey, Purpose};
 use syncytia_shards::manifest::Manifest;
 use syncytia_shards::row_group::{Columns, RowGroup};
+use syncytia_shards::tables::vectors::Vectors;
 
 use super::DrawsAt;
 use super::cells;
@@ -138,4 +139,30 @@ pub fn places(model: &Model, from: &PlaceRows<'_>, most: usize, seed: u64, devic
     let gathered = Gathered::of(from, most, seed, &streams);
     let out = places::forward(model, from.places.of, &gathered.input(None, device), None);
     out.z.into_data().try_to_vec().expect("vectors are f32")
+}
+
+/// z of the three levels of some cells, flat `[b, h]`; one forward. `levels`: vectors of cells, niches and tissues, as far as
+/// they are fused; `ids`: of each cell its own, its niche's and its tissue's. A missing one contributes zeros.
+///
+/// # Errors
+/// In words: an id without a vector.
+pub fn fused(model: &Model, levels: &[Vectors], ids: &[[Option<u64>; 3]], device: &Device) -> Result<Vec<f32>, String> {
+    let Model::Spatia(model) = model else { unreachable!("levels are SPATIA's") };
+    let mut read = [None, None, None];
+    for ((at, vectors), of_level) in levels.iter().enumerate().zip(&mut read) {
+        let width = vectors.values.n_cols;
+        let mut values = Vec::with_capacity(ids.len() * width);
+        for ids in ids {
+            match ids[at] {
+                Some(id) => values.extend_from_slice(vectors.get(id).ok_or_else(|| {
+                    format!("the vectors of {} given have none of {id}: make them again", vectors.facts.of.plural())
+                })?),
+                None => values.resize(values.len() + width, 0.0),
+            }
+        }
+        *of_level = Some(Tensor::<2>::from_data(TensorData::new(values, [ids.len(), width]), device));
+    }
+    let [cells, niches, tissues] = read;
+    let z = model.fuse_levels(cells.expect("cells are always fused"), niches, tissues, None);
+    Ok(z.into_data().try_to_vec().expect("vectors are f32"))
 }

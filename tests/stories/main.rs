@@ -25,6 +25,8 @@ mod faults;
 /// A disk that is full for a while.
 #[cfg(target_os = "linux")]
 mod full_disk;
+/// A cell, its niche and its tissue as one vector.
+mod fusion;
 /// A generator beside a frozen encoder, and its pictures.
 mod generate;
 /// The directions of the house.

@@ -154,9 +154,8 @@ impl VectorsWriter {
     }
 
     /// They are made of the vectors with this digest.
-    pub fn made_of(mut self, members: &VectorsFacts) -> VectorsWriter {
+    pub fn made_of(&mut self, members: &VectorsFacts) {
         self.facts.members = Some(members.digest());
-        self
     }
 
     /// Adds vectors: `values` is `[ids.len(), width]`, row-major.
