@@ -86,6 +86,23 @@ impl<'a> CellEncoder<'a> {
         z.into_data().try_to_vec().expect("vectors are f32")
     }
 
+    /// Logits of every class family, flat `[rows, leaves]`; `None` for a family without classes, or where no genes are read.
+    pub fn class_logits(
+        &self,
+        group: &RowGroup,
+        rows: std::ops::Range<usize>,
+        device: &Device,
+    ) -> Vec<Option<Vec<f32>>> {
+        let Model::Spatia(model) = self.model else { unreachable!("cells are SPATIA's") };
+        let genes = self.modality.genes().then(|| self.genes(group, rows.clone(), device));
+        let image = self.modality.image().then(|| self.pictures(group, rows, device));
+        let Some(genes) = model.forward(&CellInput { genes, image }, None).genes else {
+            return vec![None; self.config.gene.families.len()];
+        };
+        let flat = |logits: Tensor<2>| logits.into_data().try_to_vec().expect("logits are f32");
+        model.class_logits(&genes, None).into_iter().map(|logits| logits.map(flat)).collect()
+    }
+
     /// All expressed genes of each cell, or as many of them as are read; at least one gene, so that there is a list.
     fn genes(&self, group: &RowGroup, rows: std::ops::Range<usize>, device: &Device) -> GeneInput {
         let counts = group.counts.as_ref().expect("counts were asked for");

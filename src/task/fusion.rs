@@ -121,7 +121,7 @@ impl Fusion {
     /// As [`Cells::new`].
     pub fn new(config: FusionConfig, model: &SpatiaConfig, manifest: &Manifest, seed: u64) -> Result<Fusion, String> {
         let FusionConfig { up_to, thinning, zeros_per_gene } = config;
-        let of_cells = CellsConfig { thinning, zeros_per_gene, ..CellsConfig::default() };
+        let of_cells = CellsConfig { thinning, zeros_per_gene, classes: 0.0, ..CellsConfig::default() };
         let cells = Cells::new(of_cells, model, manifest, seed)?;
         Ok(Fusion { up_to, cells, most: [model.niche.members, model.tissue.members], seed })
     }

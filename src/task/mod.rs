@@ -19,7 +19,7 @@ pub mod surroundings;
 use serde::{Deserialize, Serialize};
 use syncytia_shards::loader::Slot;
 use syncytia_shards::manifest::Manifest;
-use syncytia_shards::row_group::Columns;
+use syncytia_shards::row_group::{Columns, RowGroup};
 use syncytia_shards::tables::vectors::VectorsOf;
 
 use self::cells::Cells;
@@ -384,6 +384,17 @@ impl Task {
             Task::Fusion(task) => task.lambdas(),
             Task::Generate(task) => task.lambdas(),
         }
+    }
+
+    /// What of these records it cannot read, in words.
+    pub fn foreign(&self, group: &RowGroup) -> Option<String> {
+        let Task::Cells(task) = self else { return None };
+        let (family, label) = task.foreign_label(group)?;
+        Some(format!(
+            "the label {family} = `{label}` of section {} is none of the classes of model.spatia.gene.families: add it to \
+             classes, parents or unknown of the family",
+            group.section
+        ))
     }
 
     /// What it learns of a split's records before the first step (`assay`: what that assay leaves visible).

@@ -137,7 +137,9 @@ impl<'a> Ready<'a> {
                 Beside::of(&self.fresh)
             )));
         }
-        if let Some(what) = self.config.task.unlearned(&theirs.config.task).or_else(|| self.other_encoder(&theirs)) {
+        let config = &self.config;
+        let misfit = config.task.unlearned(&theirs.config.task).or_else(|| self.other_encoder(&theirs));
+        if let Some(what) = misfit.or_else(|| config.model.renamed(&theirs.config.model)) {
             return Err(refuse(what));
         }
         let (flat, ledger) =

@@ -11,6 +11,7 @@ use syncytia_shards::manifest::TableKind;
 use syncytia_shards::order::{RowRef, Window};
 use syncytia_shards::processed::Split;
 use syncytia_shards::reader::Shards;
+use syncytia_shards::row_group::Columns;
 use syncytia_shards::tables::places::Places;
 use syncytia_shards::tables::vectors::{Vectors, VectorsFacts, VectorsOf};
 
@@ -133,6 +134,7 @@ impl Source {
         match (task.table(), vectors) {
             (VectorsOf::Obs, vectors) => {
                 let sizes = shards.row_groups(split).iter().map(|g| g.n_own).collect();
+                every_label(shards, split, task)?;
                 let loader = Loader::new(Arc::clone(shards), split, task.columns(), config.data.window_bytes)?;
                 let level = |of, vectors: &Arc<Vectors>| -> Result<Level, TrainError> {
                     Ok(Level { places: whole(shards, of, split, vectors)?, vectors: Arc::clone(vectors) })
@@ -236,4 +238,18 @@ fn whole(shards: &Shards, of: VectorsOf, split: Split, vectors: &Vectors) -> Res
             split.as_str()
         ))),
     }
+}
+
+/// Refuses labels that the task has no number for: one pass over the labels alone.
+fn every_label(shards: &Shards, split: Split, task: &Task) -> Result<(), TrainError> {
+    let columns = Columns { labels: task.columns().labels, ..Columns::default() };
+    if columns.labels.is_empty() {
+        return Ok(());
+    }
+    for entry in shards.row_groups(split) {
+        if let Some(what) = task.foreign(&shards.read_row_group(entry, &columns)?) {
+            return Err(TrainError::Data(what));
+        }
+    }
+    Ok(())
 }

@@ -31,6 +31,8 @@ mod fusion;
 mod generate;
 /// The directions of the house.
 mod house;
+/// Class heads on labels of cells.
+mod labels;
 /// Hidden values reach nothing.
 mod leak;
 /// SPATIA's stages one after the other: cells, niches, tissues.

@@ -3,6 +3,7 @@
 //! [`Spatia::forward`] makes z_cell; the other methods make what the losses need of its output. The losses themselves are
 //! the task's. Knows no file, no rank and no rule of what is hidden: masks come with the input.
 
+pub mod classes;
 pub mod config;
 pub mod context;
 pub mod fusion;
