@@ -51,6 +51,8 @@ pub enum Purpose {
     ConditionDrop = 20,
     /// The token of each cell that others are merged into.
     TokenMerge = 21,
+    /// Starts of a clustering, and of a search for principal components: no step draws by it.
+    Clusters = 30,
 }
 
 /// Key of a Philox stream: the first 64 bits of BLAKE3(version ‖ seed ‖ purpose), all little-endian.

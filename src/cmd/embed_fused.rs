@@ -41,8 +41,7 @@ pub fn run(trained: &Trained, shards: &Path, dirs: &[PathBuf], out: &Path) -> an
     trained.check_shards(&shards)?;
     let levels = levels(trained, &task.up_to.fuses(), dirs, model.h, &shards)?;
     let network = trained.model()?;
-    let producer = format!("{} fused", trained.checkpoint.manifest.digest());
-    whole(out, VectorsOf::Obs, model.h, &producer, &shards, |writer| {
+    whole(out, VectorsOf::Obs, model.h, &producer(trained), &shards, |writer| {
         writer.made_of(&levels[levels.len() - 1].facts);
         for split in SPLITS {
             let tissue_of = if levels.len() > 2 { tissues(&shards, split)? } else { BTreeMap::new() };
@@ -56,6 +55,11 @@ pub fn run(trained: &Trained, shards: &Path, dirs: &[PathBuf], out: &Path) -> an
         }
         Ok(())
     })
+}
+
+/// What a folder of this checkpoint's fused vectors says of who made it.
+pub fn producer(trained: &Trained) -> String {
+    format!("{} fused", trained.checkpoint.manifest.digest())
 }
 
 /// The vectors of these levels, from below.

@@ -5,7 +5,14 @@
 
 pub mod baselines;
 pub mod block;
+pub mod classification;
+pub mod clustering;
 pub mod completion;
 pub mod correction;
+pub mod embedding;
+pub mod kmeans;
+pub mod linear_map;
 pub mod metrics;
+pub mod pca;
+pub mod retrieval;
 pub mod sweep;

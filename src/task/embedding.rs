@@ -72,6 +72,26 @@ impl<'a> CellEncoder<'a> {
         Ok(Self { model, config, genes: manifest.panel.genes.len(), seed, modality })
     }
 
+    /// For cells that are in no shards, of the panel's `genes` genes and with pictures of these channels.
+    ///
+    /// # Errors
+    /// In words: channels that the model cannot read.
+    pub fn of_panel(
+        model: &'a Model,
+        config: &'a SpatiaConfig,
+        genes: usize,
+        channels: &[String],
+        seed: u64,
+        modality: Modality,
+    ) -> Result<Self, String> {
+        let (found, wanted) = (channels.len(), config.image.channels);
+        if modality.image() && found != 1 && found != wanted {
+            let names = channels.join(", ");
+            return Err(format!("the pictures have {found} channels ({names}), the model reads {wanted}"));
+        }
+        Ok(Self { model, config, genes, seed, modality })
+    }
+
     /// What it reads of records.
     pub fn columns(&self) -> Columns {
         Columns { counts: self.modality.genes(), images: self.modality.image(), ..Columns::default() }
@@ -101,6 +121,15 @@ impl<'a> CellEncoder<'a> {
         };
         let flat = |logits: Tensor<2>| logits.into_data().try_to_vec().expect("logits are f32");
         model.class_logits(&genes, None).into_iter().map(|logits| logits.map(flat)).collect()
+    }
+
+    /// Gene and picture vectors in the contrast's space, flat `[rows, width]` each; `None` without a contrast or a side.
+    pub fn contrast(&self, group: &RowGroup, rows: std::ops::Range<usize>, device: &Device) -> Option<[Vec<f32>; 2]> {
+        let Model::Spatia(model) = self.model else { unreachable!("cells are SPATIA's") };
+        let genes = self.modality.genes().then(|| self.genes(group, rows.clone(), device));
+        let image = self.modality.image().then(|| self.pictures(group, rows, device));
+        let (genes, image) = model.contrast_vectors(&model.forward(&CellInput { genes, image }, None), None)?;
+        Some([genes, image].map(|side| side.into_data().try_to_vec().expect("vectors are f32")))
     }
 
     /// All expressed genes of each cell, or as many of them as are read; at least one gene, so that there is a list.
@@ -164,9 +193,7 @@ pub fn places(model: &Model, from: &PlaceRows<'_>, most: usize, seed: u64, devic
 /// # Errors
 /// In words: an id without a vector.
 pub fn fused(model: &Model, levels: &[Vectors], ids: &[[Option<u64>; 3]], device: &Device) -> Result<Vec<f32>, String> {
-    let Model::Spatia(model) = model else { unreachable!("levels are SPATIA's") };
-    let mut read = [None, None, None];
-    for ((at, vectors), of_level) in levels.iter().enumerate().zip(&mut read) {
+    let read = |(at, vectors): (usize, &Vectors)| -> Result<Vec<f32>, String> {
         let width = vectors.values.n_cols;
         let mut values = Vec::with_capacity(ids.len() * width);
         for ids in ids {
@@ -177,9 +204,20 @@ pub fn fused(model: &Model, levels: &[Vectors], ids: &[[Option<u64>; 3]], device
                 None => values.resize(values.len() + width, 0.0),
             }
         }
-        *of_level = Some(Tensor::<2>::from_data(TensorData::new(values, [ids.len(), width]), device));
-    }
-    let [cells, niches, tissues] = read;
-    let z = model.fuse_levels(cells.expect("cells are always fused"), niches, tissues, None);
-    Ok(z.into_data().try_to_vec().expect("vectors are f32"))
+        Ok(values)
+    };
+    let read: Vec<Vec<f32>> = levels.iter().enumerate().map(read).collect::<Result<_, _>>()?;
+    Ok(fused_values(model, &read, ids.len(), device))
+}
+
+/// The same of vectors at hand, flat `[b, h]` of each level; zeros for a missing one.
+pub fn fused_values(model: &Model, levels: &[Vec<f32>], b: usize, device: &Device) -> Vec<f32> {
+    let Model::Spatia(model) = model else { unreachable!("levels are SPATIA's") };
+    let level = |at: usize| {
+        let values = levels.get(at)?.clone();
+        let h = values.len() / b;
+        Some(Tensor::<2>::from_data(TensorData::new(values, [b, h]), device))
+    };
+    let z = model.fuse_levels(level(0).expect("cells are always fused"), level(1), level(2), None);
+    z.into_data().try_to_vec().expect("vectors are f32")
 }

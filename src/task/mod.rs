@@ -127,6 +127,14 @@ impl TaskConfig {
         matches!(self, TaskConfig::Fusion(_))
     }
 
+    /// The table of the highest of SPATIA's levels that it has learned, or of its records.
+    pub fn highest(&self) -> VectorsOf {
+        match self {
+            TaskConfig::Fusion(config) => *config.up_to.fuses().last().expect("cells are always fused"),
+            _ => self.table(),
+        }
+    }
+
     /// What keeps it from beginning with the weights of `parent`, in words: a level that it uses frozen and that the parent
     /// has not learned.
     pub fn unlearned(&self, parent: &TaskConfig) -> Option<String> {

@@ -225,3 +225,42 @@ fn fusion_stops_at_the_level_that_is_asked_for_and_at_what_its_parent_has_learne
     no(embed(&chain.path("fusion"), &both), 3, &["--level fused reads vectors of tissues", "--level tissue"]);
     no(embed(&path("niche"), &three), 2, &["too many --vectors", "records, niches"]);
 }
+
+#[test]
+fn a_fused_vector_is_judged_beside_the_cells_own_and_written_beside_a_files_cells() {
+    let chain = Chain::get();
+    let dir = tempfile::tempdir().unwrap();
+    let copy = dir.path().join("run"); // its report lies in it
+    let run = copy.to_str().unwrap();
+    std::fs::create_dir_all(copy.join("checkpoints")).unwrap();
+    let from = Path::new(&chain.path("fusion")).join("checkpoints/step-00000006");
+    let to = copy.join("checkpoints/step-00000006");
+    std::fs::create_dir_all(to.join("train_state")).unwrap();
+    for folder in ["", "train_state"] {
+        for entry in std::fs::read_dir(from.join(folder)).unwrap().map(Result::unwrap) {
+            if entry.path().is_file() {
+                std::fs::copy(entry.path(), to.join(folder).join(entry.file_name())).unwrap();
+            }
+        }
+    }
+    let cells = chain.path("cells");
+    let last = ["evaluate", run, "--shards", &cells, "--checkpoint", "last"];
+    let embed = ["embed", run, "--shards", &cells, "--checkpoint", "last", "--level", "fused", "--out"];
+    let of_last = dir.path().join("of-last").to_str().unwrap().to_owned();
+    let three = chain.vectors(&["of-cells", "of-niches", "of-tissues"]);
+    let args: Vec<&str> = embed.into_iter().chain([of_last.as_str()]).chain(three.iter().map(String::as_str)).collect();
+    done(&args);
+    let said = done(&[&last[..], &["--vectors", &of_last, "--json"]].concat());
+    let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let text = said.to_string();
+    assert!(text.contains("fused") && text.contains("pca_both"), "{text}");
+    refused(&last, 3, &["judged by its fused vectors", "--level fused"]);
+    refused(&[&last[..], &["--vectors", &chain.path("of-cells")]].concat(), 3, &["was made by", "--level fused"]);
+
+    let (input, output) = (Path::new(&chain.path("cohort")).join("synthetic-3-000.h5ad"), dir.path().join("out.h5ad"));
+    let (input, output) = (input.to_str().unwrap(), output.to_str().unwrap());
+    let said = done(&["embed", run, "--checkpoint", "last", "--input", input, "--output", output]);
+    for name in ["X_spatia\"", "X_spatia_niche", "X_spatia_tissue", "X_spatia_fused"] {
+        assert!(said.contains(name), "{said}");
+    }
+}

@@ -29,6 +29,7 @@ const FUSION: &str = "configs/spatia/tiny-fusion.toml";
 pub struct Chain(tempfile::TempDir);
 
 impl Chain {
+    /// The one chain of this process.
     pub fn get() -> &'static Chain {
         static CHAIN: OnceLock<Chain> = OnceLock::new();
         CHAIN.get_or_init(|| {
@@ -49,6 +50,7 @@ impl Chain {
         })
     }
 
+    /// A folder of it: `cohort`, `cells`, `run`, `of-cells`, `niches`, `of-niches`, `tissues`, `of-tissues`, `fusion`, `of-all`.
     pub fn path(&self, name: &str) -> String {
         self.0.path().join(name).to_str().unwrap().to_owned()
     }
