@@ -60,7 +60,7 @@ impl Shards {
     /// Every column there is.
     pub fn all_columns(&self) -> Columns {
         let layers = self.manifest.layers.clone();
-        Columns { counts: true, names: true, layers, covariates: true, images: self.shape.images }
+        Columns { counts: true, names: true, labels: Vec::new(), layers, covariates: true, images: self.shape.images }
     }
 
     /// Decodes one row group.

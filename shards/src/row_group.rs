@@ -25,8 +25,10 @@ use crate::section::{Csr, ObsLabels};
 pub struct Columns {
     /// Counts of all panel genes.
     pub counts: bool,
-    /// Names of observations and their labels.
+    /// Names of observations and all of their labels.
     pub names: bool,
+    /// These labels.
+    pub labels: Vec<String>,
     /// Layers.
     pub layers: Vec<String>,
     /// Covariates.
@@ -60,7 +62,7 @@ pub struct RowGroup {
     pub measured: Matrix<bool>,
     /// Rows of this row group, nearest first, `[n_own, n_neighbours]`; [`NO_ROW`] is padding.
     pub neighbours: Matrix<i32>,
-    /// Labels `[n_rows]`; empty unless asked for.
+    /// The labels asked for, `[n_rows]` each.
     pub labels: Vec<ObsLabels>,
     /// Niche of each row; empty where there are none.
     pub niches: Vec<Option<u64>>,
@@ -214,9 +216,10 @@ impl Source<'_> {
         if columns.counts {
             names.extend(["gene_idx", "count"].map(str::to_owned));
         }
+        let labelled = if columns.names { &shape.labels } else { &columns.labels };
+        names.extend(labelled.iter().map(|l| label_column(l)));
         if columns.names {
             names.push("obs_id".to_owned());
-            names.extend(shape.labels.iter().map(|l| label_column(l)));
         }
         let covariates = columns.covariates && shape.n_covariates > 0;
         if covariates {
@@ -254,10 +257,10 @@ impl Source<'_> {
         let (mut obs_ids, mut labels) = (Vec::new(), Vec::new());
         if columns.names {
             obs_ids = self.strings(&batch, "obs_id")?.into_iter().map(Option::unwrap_or_default).collect();
-            for name in &shape.labels {
-                let values = self.strings(&batch, &label_column(name))?;
-                labels.push(ObsLabels { name: name.clone(), values });
-            }
+        }
+        for name in labelled {
+            let values = self.strings(&batch, &label_column(name))?;
+            labels.push(ObsLabels { name: name.clone(), values });
         }
         Ok(RowGroup {
             section: self.entry.section,

@@ -24,9 +24,9 @@ pub struct Args {
     /// Shard folder the run would read.
     #[arg(long)]
     shards: Option<PathBuf>,
-    /// Vectors the run would read, as for `train`.
+    /// Vectors the run would read, as for `train`; repeatable.
     #[arg(long, value_name = "DIR")]
-    vectors: Option<PathBuf>,
+    vectors: Vec<PathBuf>,
     /// Run folder the run would write; the current folder's file system without it.
     #[arg(long)]
     run: Option<PathBuf>,
@@ -214,7 +214,7 @@ fn start(
     }
     let (run, vectors) = (args.run.clone(), args.vectors.clone());
     table.look::<()>(area, configured::UNANSWERED, move || {
-        (configured::start(&config, &shards, vectors.as_deref(), run.as_deref().filter(|run| Path::is_dir(run))), None)
+        (configured::start(&config, &shards, &vectors, run.as_deref().filter(|run| Path::is_dir(run))), None)
     })?;
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! `syncytia embed`: a folder of vectors of every cell, niche or tissue of a shard folder, for the next stage or for a map;
-//! or a file of cells with their vectors where scanpy finds them (`embed_input`).
+//! or a file of cells with their vectors where scanpy finds them (`embed_input`). A cell's vector with its niche and tissue
+//! (`--level fused`) is `embed_fused`'s.
 //!
 //! Genes and pictures without masks, every split, whole row groups at a time in stored order.
 
@@ -15,6 +16,7 @@ use syncytia_shards::processed::Split;
 use syncytia_shards::reader::Shards;
 use syncytia_shards::tables::vectors::{Vectors, VectorsFacts, VectorsOf, VectorsWriter};
 
+use super::embed_fused;
 use super::embed_input;
 use super::exit::UsageError;
 use super::out;
@@ -22,6 +24,7 @@ use super::trained::Trained;
 use crate::model::spatia::SpatiaConfig;
 use crate::model::{Model, ModelConfig};
 use crate::task::embedding::{self, BATCH, CellEncoder, Modality};
+use crate::task::fusion::UpTo;
 use crate::task::places::{PlaceRows, lacking, most_members};
 use crate::tensor::cpu;
 use crate::train::checkpoint::Which;
@@ -41,8 +44,8 @@ pub struct Args {
     /// Cells: an `.h5ad` file or a folder of an instrument.
     #[arg(long, requires = "output")]
     input: Option<PathBuf>,
-    /// Of a file of cells: the `.h5ad` to write, with obsm["X_spatia"] and, where the run has learned them, X_spatia_niche
-    /// and X_spatia_tissue.
+    /// Of a file of cells: the `.h5ad` to write, with obsm["X_spatia"] and, where the run has learned them, X_spatia_niche,
+    /// X_spatia_tissue and X_spatia_fused.
     #[arg(long, requires = "input")]
     output: Option<PathBuf>,
     /// Of a file of cells: largest share of the model's genes that it may lack.
@@ -51,9 +54,10 @@ pub struct Args {
     /// Of shards: whose vectors.
     #[arg(long, value_enum, default_value_t = Level::Cell, requires = "shards")]
     level: Level,
-    /// Vectors of the level below, for niches (those of cells) and tissues (those of niches).
+    /// Vectors of the level below, for niches (those of cells) and tissues (those of niches); for fused ones, in a folder each,
+    /// those of cells, niches and tissues as far as the model fuses them.
     #[arg(long, value_name = "DIR", requires = "shards")]
-    vectors: Option<PathBuf>,
+    vectors: Vec<PathBuf>,
     /// Cells: what is read of them.
     #[arg(long, value_enum, default_value_t = ModalityArg::Both)]
     modality: ModalityArg,
@@ -71,6 +75,8 @@ enum Level {
     Cell,
     Niche,
     Tissue,
+    /// Cells with their niches and tissues.
+    Fused,
 }
 
 /// `--modality`.
@@ -84,7 +90,7 @@ enum ModalityArg {
 impl Level {
     fn of(self) -> VectorsOf {
         match self {
-            Level::Cell => VectorsOf::Obs,
+            Level::Cell | Level::Fused => VectorsOf::Obs,
             Level::Niche => VectorsOf::Niche,
             Level::Tissue => VectorsOf::Tissue,
         }
@@ -120,14 +126,18 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         (Some(shards), Some(out), ..) => (shards, out),
         _ => return Err(UsageError("give --shards and --out, or --input and --output".to_owned()).into()),
     };
-    if of != VectorsOf::Obs && modality != Modality::Both {
+    if args.level != Level::Cell && modality != Modality::Both {
         return Err(UsageError("--modality is for --level cell: higher levels read vectors".into()).into());
     }
     let trained = Trained::open(&args.path, args.checkpoint.unwrap_or_default())?;
+    if args.level == Level::Fused {
+        let facts = embed_fused::run(&trained, shards, &args.vectors, out)?;
+        return said(args, out, &facts);
+    }
     let config = encoder_of(&trained, of)?;
     let shards = Shards::open(shards)?;
     trained.check_shards(&shards)?;
-    let below = vectors_below(args.vectors.as_deref(), of, &trained, &shards)?;
+    let below = vectors_below(one(&args.vectors)?, of, &trained, &shards)?;
     let with = Embedding { model: trained.model()?, config, seed: trained.run.config.train.seed, shards: &shards };
     let digest = trained.checkpoint.manifest.digest();
     let producer = match modality {
@@ -142,11 +152,30 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             let cells = cells.map_err(TrainError::Data)?;
             whole(out, of, config.h, &producer, &shards, |writer| with.cells(&cells, writer))?
         }
-        Some(below) => whole(out, of, config.h, &producer, &shards, |writer| with.places(of, &below, writer))?,
+        Some(below) => whole(out, of, config.h, &producer, &shards, |writer| {
+            writer.made_of(&below.facts);
+            with.places(of, &below, writer)
+        })?,
     };
+    said(args, out, &facts)
+}
+
+/// The one folder of the level below, if it is given.
+fn one(dirs: &[PathBuf]) -> Result<Option<&Path>, UsageError> {
+    match dirs {
+        [] => Ok(None),
+        [dir] => Ok(Some(dir)),
+        _ => Err(UsageError("--vectors is given once, but for --level fused: the level below is read".into())),
+    }
+}
+
+/// What was written.
+fn said(args: &Args, out: &Path, facts: &VectorsFacts) -> anyhow::Result<ExitCode> {
+    let of = args.level.of();
     if args.json {
+        let level = if args.level == Level::Fused { "fused" } else { of.level() };
         out::json(&serde_json::json!({
-            "out": out, "level": of.level(), "n": facts.n, "width": facts.width, "producer": facts.producer,
+            "out": out, "level": level, "n": facts.n, "width": facts.width, "producer": facts.producer,
             "digest": facts.digest(),
         }))?;
     } else {
@@ -163,14 +192,14 @@ pub(super) fn encoder_of(trained: &Trained, of: VectorsOf) -> anyhow::Result<&Sp
         let name = trained.run.config.model.name();
         return Err(UsageError(format!("{dir} is a checkpoint of {name}, and `embed` is for those of spatia")).into());
     };
-    let rank = |of: VectorsOf| match of {
-        VectorsOf::Obs => 0,
-        VectorsOf::Niche => 1,
-        VectorsOf::Tissue => 2,
-    };
-    let task = &trained.run.config.task;
-    let unlearned = rank(of) > rank(task.table());
-    if unlearned || (rank(of) < rank(task.table()) && trained.run.parent.is_none()) {
+    let wanted = Some(match of {
+        VectorsOf::Obs => UpTo::Cell,
+        VectorsOf::Niche => UpTo::Niche,
+        VectorsOf::Tissue => UpTo::Tissue,
+    });
+    let (task, learned) = (&trained.run.config.task, trained.run.config.task.learned());
+    let unlearned = learned < wanted;
+    if unlearned || ((learned > wanted || task.fuses()) && trained.run.parent.is_none()) {
         let why = if unlearned { "has not come to them yet" } else { "began without `train --from`" };
         return Err(UsageError(format!(
             "{dir} has not learned {}: its task is \"{}\", which {why}",
@@ -212,7 +241,7 @@ pub(super) fn vectors_below(
         return refuse(format!("has vectors of {} values, the model reads {:?}", vectors.facts.width, width(trained)));
     }
     // What this level was trained on is known where it was trained last.
-    let learned_on = trained.run.vectors.as_ref().filter(|_| trained.run.config.task.table() == of);
+    let learned_on = trained.run.vectors.iter().find(|_| trained.run.config.task.table() == of);
     if let Some(learned_on) = learned_on.filter(|learned_on| learned_on.producer != vectors.facts.producer) {
         let theirs = &vectors.facts.producer;
         return refuse(format!(
@@ -231,7 +260,7 @@ fn width(trained: &Trained) -> Option<usize> {
 }
 
 /// Writes a whole folder of vectors, or leaves none.
-fn whole(
+pub(super) fn whole(
     dir: &Path,
     of: VectorsOf,
     width: usize,
@@ -255,7 +284,7 @@ fn whole(
 /// Between two lines of progress.
 const EVERY: Duration = Duration::from_secs(2);
 
-const SPLITS: [Split; 3] = [Split::Train, Split::Val, Split::Test];
+pub(super) const SPLITS: [Split; 3] = [Split::Train, Split::Val, Split::Test];
 
 impl Embedding<'_> {
     fn cells(&self, cells: &CellEncoder<'_>, writer: &mut VectorsWriter) -> anyhow::Result<()> {

@@ -69,12 +69,15 @@ pub fn run(
     let encoder = CellEncoder::of_panel(&model, config, run.panel.genes.len(), &channels, seed, modality);
     let z = cells.vectors(&rows, &encoder.map_err(TrainError::Data)?, config.h)?;
     let mut found = vec![("X_spatia", by_row(&section, config.h, |row| z.get(u64::from(row))))];
-    let level = run.config.task.table();
+    let level = run.config.task.highest();
     if level != VectorsOf::Obs {
         let passed = applied::rows_that_pass(&counts, &shard_config.filter);
         let members: Vec<u32> = rows.iter().copied().filter(|row| passed.binary_search(row).is_ok()).collect();
         let higher = Higher { model: &model, config, seed, shard_config: &shard_config };
         found.extend(higher.levels(&section, &counts, members, &z, level)?);
+    }
+    if run.config.task.fuses() {
+        found.push(("X_spatia_fused", fused(&model, &found)));
     }
     let n_without = |of: &Matrix<f64>| (0..of.n_rows()).filter(|&i| of.row(i)[0].is_nan()).count();
     let said: Vec<(&str, usize)> = found.iter().map(|(name, of)| (*name, n_without(of))).collect();
@@ -241,6 +244,23 @@ impl Higher<'_> {
         let values = Matrix { n_cols: self.config.h, values: values.concat() };
         Vectors::in_memory(of, places.ids.clone(), values)
     }
+}
+
+/// The vector of every cell that has one with its niche and tissue, of the levels that were `found`.
+fn fused(model: &Model, found: &[(&str, Matrix<f64>)]) -> Matrix<f64> {
+    let mut fused = found[0].1.clone();
+    let rows: Vec<usize> = (0..fused.n_rows()).filter(|&row| !fused.row(row)[0].is_nan()).collect();
+    for rows in rows.chunks(BATCH) {
+        let present = |&v: &f64| if v.is_nan() { 0.0 } else { v as f32 };
+        let level = |of: &Matrix<f64>| rows.iter().flat_map(|&row| of.row(row).iter().map(present)).collect();
+        let levels: Vec<Vec<f32>> = found.iter().map(|(_, of)| level(of)).collect();
+        let z = embedding::fused_values(model, &levels, rows.len(), &cpu());
+        for (&row, z) in rows.iter().zip(z.chunks(fused.n_cols)) {
+            let to = &mut fused.values[row * fused.n_cols..][..z.len()];
+            to.iter_mut().zip(z).for_each(|(to, &v)| *to = f64::from(v));
+        }
+    }
+    fused
 }
 
 /// `[n_obs, width]`: NaN in rows without a vector.

@@ -3,6 +3,7 @@
 mod demo;
 mod doctor;
 mod embed;
+mod embed_fused;
 mod embed_input;
 mod evaluate;
 mod exit;

@@ -26,9 +26,9 @@ pub struct Args {
     /// Shard folder.
     #[arg(long)]
     shards: PathBuf,
-    /// Vectors that the task learns from, as for `train`.
+    /// Vectors that the task learns from, as for `train`; repeatable.
     #[arg(long, value_name = "DIR")]
-    vectors: Option<PathBuf>,
+    vectors: Vec<PathBuf>,
     /// Run folder; the scripts and logs lie there too.
     #[arg(long)]
     run: PathBuf,
@@ -232,10 +232,9 @@ fn jobs(args: &Args, config: &TrainConfig, train: &Request, folder: &RunFolder) 
     }
     let mut arguments = vec![absolute(&args.config)?.display().to_string(), shards.clone(), run.clone()];
     arguments.extend(args.set.iter().flat_map(|set| ["--set".to_owned(), set.clone()]));
-    for (option, path) in [("--vectors", &args.vectors), ("--from", &args.from)] {
-        if let Some(path) = path {
-            arguments.extend([option.to_owned(), absolute(path)?.display().to_string()]);
-        }
+    let vectors = args.vectors.iter().map(|path| ("--vectors", path));
+    for (option, path) in vectors.chain(args.from.iter().map(|path| ("--from", path))) {
+        arguments.extend([option.to_owned(), absolute(path)?.display().to_string()]);
     }
     jobs.push(job(folder, "train", "afterok", train.clone(), variables, arguments)?);
 

@@ -57,9 +57,10 @@ pub struct Args {
     /// that exists goes on and ignores it.
     #[arg(long, value_name = "RUN_OR_CHECKPOINT")]
     from: Option<PathBuf>,
-    /// Vectors that the task learns from (niches: of cells, tissues: of niches), as `embed` writes them.
+    /// Vectors that the task learns from (niches: of cells; tissues: of niches; fusion: of both, in two), as `embed` writes
+    /// them; repeatable.
     #[arg(long, value_name = "DIR")]
-    vectors: Option<PathBuf>,
+    vectors: Vec<PathBuf>,
     /// With --from: the least share of the data's genes that it must know.
     #[arg(long, value_name = "SHARE", default_value_t = 0.5, requires = "from", value_parser = share)]
     min_genes: f64,
@@ -96,8 +97,8 @@ pub struct StartFrom {
     pub parent: Option<PathBuf>,
     /// The least share of the data's genes that the parent must know.
     pub min_genes: f64,
-    /// Folder of the vectors that the task learns from.
-    pub vectors: Option<PathBuf>,
+    /// Folders of the vectors that the task learns from.
+    pub vectors: Vec<PathBuf>,
 }
 
 /// Whether to go on from the newest checkpoint.
@@ -173,7 +174,7 @@ pub fn train(config: &TrainConfig, shards: &Path, run: &Path, start: &StartFrom)
     let mut group = join::join(world, config, &folder)?;
     let prepared = Shards::open(shards).map(Arc::new);
     let shards = group.together("opening the shards", prepared.map_err(anyhow::Error::from), exit::number)?;
-    let ready = Ready::with_vectors(config, &shards, start.vectors.as_deref()).map_err(anyhow::Error::from);
+    let ready = Ready::with_vectors(config, &shards, &start.vectors).map_err(anyhow::Error::from);
     let mut ready = group.together("preparing the run", ready, exit::number)?;
     let machine = Machine::this(&group.world);
     group.alike(&alike(&ready, &shards, &machine, start))?;
@@ -188,9 +189,8 @@ pub fn train(config: &TrainConfig, shards: &Path, run: &Path, start: &StartFrom)
             Some(ledger)
         }
         (None, None) => {
-            let began_with_another =
-                if folder.from_ledger().exists() { Err(lost_its_beginning(&folder)) } else { Ok(()) };
-            group.together("looking for the checkpoint it began with", began_with_another, exit::number)?;
+            let anew = begins_anew(config, &folder);
+            group.together("looking for the checkpoint it begins with", anew, exit::number)?;
             None
         }
         _ => None,
@@ -255,14 +255,27 @@ fn begin_from(ready: &mut Ready<'_>, parent: &Path, min_genes: f64) -> anyhow::R
     Ok((ledger, parent.digest))
 }
 
-/// A life that ended before its first save, of a run that began with another's weights.
-fn lost_its_beginning(folder: &RunFolder) -> anyhow::Error {
-    UsageError(format!(
-        "{} began with another checkpoint ({}) and has none of its own yet: give --from again, or another --run",
-        folder.root().display(),
-        folder.from_ledger().display()
+/// Refuses to begin with weights as initialised where that was not meant: a life that ended before its first save, of a run
+/// that began with another's weights; parts that would stay as nobody trained them.
+fn begins_anew(config: &TrainConfig, folder: &RunFolder) -> anyhow::Result<()> {
+    if folder.from_ledger().exists() {
+        return Err(UsageError(format!(
+            "{} began with another checkpoint ({}) and has none of its own yet: give --from again, or another --run",
+            folder.root().display(),
+            folder.from_ledger().display()
+        ))
+        .into());
+    }
+    let train = &config.train;
+    if train.freeze.is_empty() || train.freeze_untrained {
+        return Ok(());
+    }
+    Err(UsageError(format!(
+        "train.freeze = {:?}: these parts were never trained and would stay as they were initialised: give --from \
+         RUN_OR_CHECKPOINT that has them, or --set train.freeze_untrained=true if that is meant",
+        train.freeze
     ))
-    .into()
+    .into())
 }
 
 /// What became of the parent's genes, said and written beside the run.

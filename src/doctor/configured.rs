@@ -1,7 +1,7 @@
 //! The configured run, as far as it goes without starting: the config, the shards, what it will take of memory and disk,
 //! whose the run folder is and what it would go on from. The only file here that knows models and training. Writes nothing.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -198,7 +198,7 @@ pub fn holder(run: &Path, job: Option<Job>, now: SystemTime) -> Finding {
 }
 
 /// Whether the shards fit the run and what a start would go on from: as `train` decides it, up to its first write.
-pub fn start(config: &TrainConfig, shards: &Arc<Shards>, vectors: Option<&Path>, run: Option<&Path>) -> Vec<Finding> {
+pub fn start(config: &TrainConfig, shards: &Arc<Shards>, vectors: &[PathBuf], run: Option<&Path>) -> Vec<Finding> {
     let ready = match Ready::with_vectors(config, shards, vectors) {
         Ok(ready) => ready,
         Err(error) => {

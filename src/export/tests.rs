@@ -28,7 +28,7 @@ fn contents(name: &str, genes: usize) -> CheckpointContents {
         exponents: vec![None; parts.all.len()],
         best: Some(Best { global_step: 0, value: 0.25 }),
         validation_due: false,
-        vectors: None,
+        vectors: Vec::new(),
         data_hash: "0123".to_owned(),
         shape,
         genes: (0..genes).map(|g| format!("ENSMUSG{g:011}")).collect(),

@@ -108,6 +108,25 @@ impl ModelConfig {
         }
     }
 
+    /// What keeps weights of a `parent` from being those of this model, though their sizes agree, in words: other names for the
+    /// outputs of a class head.
+    pub fn renamed(&self, parent: &ModelConfig) -> Option<String> {
+        let (ModelConfig::Spatia(ours), ModelConfig::Spatia(theirs)) = (self, parent) else { return None };
+        ours.gene.families.iter().enumerate().find_map(|(i, ours)| {
+            let theirs = theirs.gene.families.get(i).filter(|theirs| !theirs.classes.is_empty())?;
+            let differs = (&ours.name, &ours.classes) != (&theirs.name, &theirs.classes);
+            (differs && !ours.classes.is_empty()).then(|| {
+                format!(
+                    "its classes of {} are {}, here those of {} are {}: give model.spatia.gene.families the same, in that order",
+                    theirs.name,
+                    theirs.classes.join(", "),
+                    ours.name,
+                    ours.classes.join(", ")
+                )
+            })
+        })
+    }
+
     /// The genes of a panel that the model has, in its order.
     pub fn genes<'a>(&self, panel: &'a Panel) -> Vec<&'a PanelGene> {
         match self {

@@ -5,17 +5,19 @@ use serde::{Deserialize, Serialize};
 use syncytia_shards::draw::{DrawKey, Purpose};
 use syncytia_shards::loader::Slot;
 use syncytia_shards::manifest::Manifest;
-use syncytia_shards::row_group::Columns;
+use syncytia_shards::row_group::{Columns, RowGroup};
 
 use super::losses::cosine::dissimilarity;
+use super::losses::hierarchical::{hierarchical, n_entries};
 use super::losses::info_nce::{OverStep, along, info_nce, over_step};
 use super::losses::negative_binomial::zinb;
 use super::losses::reconstruction::painted;
 use super::losses::thinning::thinned;
 use super::{Across, AcrossLane, DrawsAt, Terms, positive_or_zero};
 use crate::model::layers::Training;
+use crate::model::spatia::classes::{ClassFamily, UNKNOWN};
 use crate::model::spatia::config::ImageConfig;
-use crate::model::spatia::gene_encoder::GeneInput;
+use crate::model::spatia::gene_encoder::{GeneInput, GeneTokens};
 use crate::model::spatia::gene_list::gene_list;
 use crate::model::spatia::heads::Expression;
 use crate::model::spatia::image_encoder::ImageInput;
@@ -42,6 +44,8 @@ pub struct CellsConfig {
     pub contrast: f64,
     /// Among which cells. Default `lane`.
     pub contrast_scope: ContrastScope,
+    /// Class families of labelled cells, each from its token; without classes in the model there is no such term. Default .4.
+    pub classes: f64,
     /// d: how much is thinned away. Default .6.
     pub thinning: f64,
     /// Genes without a count that are read, for each with one. Default 1.
@@ -69,6 +73,7 @@ impl Default for CellsConfig {
             picture: 0.0,
             contrast: 0.5,
             contrast_scope: ContrastScope::Lane,
+            classes: 0.4,
             thinning: 0.6,
             zeros_per_gene: 1.0,
         }
@@ -76,15 +81,23 @@ impl Default for CellsConfig {
 }
 
 impl CellsConfig {
-    fn lambdas(&self) -> [f64; 6] {
-        [self.denoise, self.mvc, self.dissimilarity, self.reconstruction, self.picture, self.contrast]
+    fn lambdas(&self) -> [f64; 7] {
+        [
+            self.denoise,
+            self.mvc,
+            self.dissimilarity,
+            self.reconstruction,
+            self.picture,
+            self.classes,
+            self.contrast,
+        ]
     }
 
     /// What is wrong with it, each with its key.
     pub fn problems(&self) -> Vec<String> {
         let named = TERMS.iter().zip(self.lambdas()).chain([(&"zeros_per_gene", self.zeros_per_gene)]);
         let mut problems: Vec<String> = named.filter_map(|(name, value)| positive_or_zero(name, value)).collect();
-        if self.lambdas().iter().all(|&l| l == 0.0) {
+        if self.lambdas().iter().enumerate().all(|(k, &l)| l == 0.0 || TERMS[k] == CLASSES) {
             problems.push("task: every weight is 0, so nothing is learned".to_owned());
         }
         if !(0.0..=1.0).contains(&self.thinning) {
@@ -94,8 +107,12 @@ impl CellsConfig {
     }
 }
 
-/// Names of the terms.
-const TERMS: [&str; 6] = ["denoise", "mvc", "dissimilarity", "reconstruction", "picture", "contrast"];
+/// Names of the terms; one over all lanes is the last.
+const TERMS: [&str; 7] = ["denoise", "mvc", "dissimilarity", "reconstruction", PICTURE, CLASSES, "contrast"];
+/// The term that is there where it has a weight.
+const PICTURE: &str = "picture";
+/// The term that needs labels.
+const CLASSES: &str = "classes";
 
 /// The task with what it knows of model and data.
 #[derive(Debug, Clone)]
@@ -104,6 +121,9 @@ pub struct Cells {
     genes: usize,
     context: usize,
     image: ImageConfig,
+    /// Families with classes, by their place among all, where their term has a weight.
+    families: Vec<(usize, ClassFamily)>,
+    terms: Vec<&'static str>,
     seed: u64,
 }
 
@@ -132,6 +152,8 @@ pub struct Prepared {
     pub kept: Kept,
     /// Side and channels of the pictures.
     picture: [usize; 2],
+    /// `[b]` of every family with classes: its number in [`ClassFamily::number`]'s order.
+    pub labels: Vec<Vec<i32>>,
     /// W_k.
     pub weights: Vec<f64>,
 }
@@ -140,26 +162,54 @@ impl Cells {
     /// For this model on these shards.
     ///
     /// # Errors
-    /// In words: no pictures; channels that the model cannot read.
+    /// In words: no pictures; channels that the model cannot read; no labels of a family that has classes.
     pub fn new(config: CellsConfig, model: &SpatiaConfig, manifest: &Manifest, seed: u64) -> Result<Cells, String> {
         pictures_fit(model, manifest)?;
         let (genes, context) = (manifest.panel.genes.len(), model.gene.context);
-        Ok(Cells { config, genes, context, image: model.image.clone(), seed })
+        let has_term = |family: &ClassFamily| config.classes > 0.0 && family.n_leaves() > 0;
+        let families = model.gene.families.iter().cloned().enumerate().filter(|(_, family)| has_term(family));
+        let families: Vec<(usize, ClassFamily)> = families.collect();
+        if let Some((_, family)) = families.iter().find(|(_, family)| !manifest.labels.contains(&family.name)) {
+            return Err(format!(
+                "the shards have no labels `{}`, of which model.spatia.gene.families has classes (they have {}): leave its \
+                 classes out, or set task.classes to 0",
+                family.name,
+                if manifest.labels.is_empty() { "none".to_owned() } else { manifest.labels.join(", ") }
+            ));
+        }
+        let there = |term: &&str| match *term {
+            PICTURE => config.picture > 0.0,
+            CLASSES => !families.is_empty(),
+            _ => true,
+        };
+        let terms = TERMS.into_iter().filter(there).collect();
+        Ok(Cells { config, genes, context, image: model.image.clone(), families, terms, seed })
     }
 
     /// What it reads of records.
     pub fn columns(&self) -> Columns {
-        Columns { counts: true, images: true, ..Columns::default() }
+        let labels = self.families.iter().map(|(_, family)| family.name.clone()).collect();
+        Columns { counts: true, images: true, labels, ..Columns::default() }
+    }
+
+    /// A family and a label of these records that is not in its table.
+    pub fn foreign_label<'a>(&'a self, group: &'a RowGroup) -> Option<(&'a str, &'a str)> {
+        self.families.iter().find_map(|(_, family)| {
+            let labels = group.labels.iter().find(|labels| labels.name == family.name)?;
+            let foreign = |label: &&Option<String>| family.number(label.as_deref()).is_none();
+            Some((family.name.as_str(), labels.values.iter().find(foreign)?.as_deref()?))
+        })
     }
 
     /// Names of the loss terms, in order.
-    pub fn terms(&self) -> &'static [&'static str] {
-        &TERMS
+    pub fn terms(&self) -> &[&'static str] {
+        &self.terms
     }
 
     /// λ_k of the loss terms, in order.
     pub fn lambdas(&self) -> Vec<f64> {
-        self.config.lambdas().to_vec()
+        let named = TERMS.iter().zip(self.config.lambdas());
+        named.filter(|(name, _)| self.terms().contains(name)).map(|(_, lambda)| lambda).collect()
     }
 
     /// Whether lanes learn from each other's cells.
@@ -190,6 +240,7 @@ impl Cells {
             pixels: Vec::with_capacity(b * self.image.channels * size * size),
             kept: Kept::draw(key(Purpose::PatchMask), &streams, self.image.n_patches(), self.image.mask_ratio),
             picture: [self.image.channels, size],
+            labels: self.families.iter().map(|(_, family)| labels(family, slots)).collect(),
             weights: Vec::new(),
             ids,
         };
@@ -220,8 +271,40 @@ impl Cells {
             DrawsAt::Step { first_slot, .. } if self.crosses_lanes() => f64::from(u8::from(first_slot == 0)),
             _ => b as f64,
         };
-        out.weights = vec![entries, entries, b as f64, hidden, hidden, contrast];
+        out.weights = vec![entries, entries, b as f64, hidden];
+        if self.config.picture > 0.0 {
+            out.weights.push(hidden);
+        }
+        if !self.families.is_empty() {
+            out.weights.push(self.n_class_entries(&out));
+        }
+        out.weights.push(contrast);
         out
+    }
+
+    /// What the mean of the classes is over: unknown cells count.
+    fn n_class_entries(&self, batch: &Prepared) -> f64 {
+        let of = |((_, family), labels): (&(usize, ClassFamily), &Vec<i32>)| n_entries(labels, family.n_leaves());
+        self.families.iter().zip(&batch.labels).map(of).sum::<usize>() as f64
+    }
+
+    /// `[b]`: the classes' loss of each cell, over its families.
+    fn misnamed(
+        &self,
+        model: &Spatia,
+        batch: &Prepared,
+        genes: &GeneTokens,
+        training: Option<&Training>,
+    ) -> Option<Tensor<1>> {
+        if self.families.is_empty() {
+            return None;
+        }
+        let logits = model.class_logits(genes, training);
+        let of = |((at, family), labels): (&(usize, ClassFamily), &Vec<i32>)| {
+            let logits = logits[*at].clone().expect("a family with classes has a head");
+            hierarchical(logits, labels, &family.leaves_of_parents())
+        };
+        self.families.iter().zip(&batch.labels).map(of).reduce(|sum, of| sum + of)
     }
 
     /// The genes of a cell that are read, with their counts: a random subset of those with one, and some without.
@@ -269,33 +352,21 @@ impl Cells {
         training: Option<&Training>,
         device: &Device,
     ) -> Vec<Tensor<1>> {
-        let (b, k) = (batch.ids.len(), batch.k);
-        let counts = Tensor::<2>::from_data(TensorData::new(batch.counts.clone(), [b, k]), device);
-        let listed = || Tensor::<1>::from_data(TensorData::new(batch.listed.clone(), [b]), device);
-        let padding = batch.padding(device);
-        let unlikely = |expression: Expression| -> Tensor<1> {
-            let Expression { mean, dispersion, dropout_logit } = expression;
-            let entries = zinb(counts.clone(), mean, dispersion, dropout_logit);
-            let entries = match &padding {
-                Some(padding) => entries.mask_fill(padding.clone(), 0.0),
-                None => entries,
-            };
-            entries.sum_dim(1).squeeze_dim(1)
-        };
+        let listed = || batch.listed(device);
+        let unlikely = |expression: Expression| batch.unlikely(expression, device);
         let genes = cells.genes.as_ref().expect("cells have genes");
         let image = cells.image.as_ref().expect("cells have pictures");
-        let painting = model.paint_hidden(image, &cells.z_cell, training);
-        let of_vector = match painting.of_vector {
-            Some(prediction) => painted(prediction, painting.patches.clone()),
-            None => Tensor::zeros([b], device),
-        };
-        vec![
+        let of_vector = (self.config.picture > 0.0).then_some(&cells.z_cell);
+        let painting = model.paint_hidden(image, of_vector, training);
+        let mut terms = vec![
             unlikely(model.expression(genes, listed(), training)),
             unlikely(model.expression_of_vector(cells.z_cell.clone(), genes, listed(), training)),
             dissimilarity(genes.extra()),
-            painted(painting.prediction, painting.patches),
-            of_vector,
-        ]
+            painted(painting.prediction, painting.patches.clone()),
+        ];
+        terms.extend(painting.of_vector.map(|prediction| painted(prediction, painting.patches)));
+        terms.extend(self.misnamed(model, batch, genes, training));
+        terms
     }
 
     /// What the contrast over the step gathers of a lane, `[b, 2 w]`.
@@ -326,16 +397,17 @@ impl Cells {
         let mut terms = self.per_record(model, batch, &cells, None, device);
         terms.push(contrast(model, &cells, None));
         let hidden = batch.kept.n_patches() - batch.kept.per_record();
-        let listed = |i: usize| batch.padding[i * batch.k..(i + 1) * batch.k].iter().filter(|p| !**p).count();
-        let entries = |term: usize, record: usize| match TERMS[term] {
-            "denoise" | "mvc" => listed(record),
-            "reconstruction" | "picture" => hidden,
-            _ => 1,
+        let classes = self.n_class_entries(batch) / batch.ids.len().max(1) as f64;
+        let entries = |term: usize, record: usize| match self.terms()[term] {
+            "denoise" | "mvc" => batch.n_listed(record).max(1) as f64,
+            "reconstruction" | PICTURE => hidden.max(1) as f64,
+            CLASSES => classes,
+            _ => 1.0,
         };
         let mut sum = 0.0;
-        for (k, (term, lambda)) in terms.into_iter().zip(self.config.lambdas()).enumerate() {
+        for (k, (term, lambda)) in terms.into_iter().zip(self.lambdas()).enumerate() {
             let values: Vec<f32> = term.into_data().try_to_vec().expect("losses are f32");
-            let of = |(i, &value): (usize, &f32)| lambda * f64::from(value) / entries(k, i).max(1) as f64;
+            let of = |(i, &value): (usize, &f32)| lambda * f64::from(value) / entries(k, i);
             sum += values.iter().enumerate().map(of).sum::<f64>();
         }
         (sum, batch.ids.len() as f64)
@@ -357,10 +429,47 @@ impl Prepared {
         CellInput { genes: Some(genes), image: Some(ImageInput { pixels, kept: Some(self.kept.clone()) }) }
     }
 
+    /// `[b]`: −log p of each cell's counts as they were under `expression`, summed over its genes.
+    pub fn unlikely(&self, expression: Expression, device: &Device) -> Tensor<1> {
+        let counts = TensorData::new(self.counts.clone(), [self.ids.len(), self.k]);
+        let Expression { mean, dispersion, dropout_logit } = expression;
+        let entries = zinb(Tensor::<2>::from_data(counts, device), mean, dispersion, dropout_logit);
+        let entries = match self.padding(device) {
+            Some(padding) => entries.mask_fill(padding, 0.0),
+            None => entries,
+        };
+        entries.sum_dim(1).squeeze_dim(1)
+    }
+
+    /// `[b]`: Σ of the counts that are predicted.
+    pub fn listed(&self, device: &Device) -> Tensor<1> {
+        Tensor::from_data(TensorData::new(self.listed.clone(), [self.ids.len()]), device)
+    }
+
+    /// Genes of cell `i` that are read.
+    pub fn n_listed(&self, i: usize) -> usize {
+        self.padding[i * self.k..(i + 1) * self.k].iter().filter(|p| !**p).count()
+    }
+
+    /// Genes that are read, of all cells.
+    pub fn n_entries(&self) -> f64 {
+        (0..self.ids.len()).map(|i| self.n_listed(i)).sum::<usize>() as f64
+    }
+
     fn padding(&self, device: &Device) -> Option<Tensor<2, Bool>> {
         let data = || TensorData::new(self.padding.clone(), [self.ids.len(), self.k]);
         self.padding.contains(&true).then(|| Tensor::from_data(data(), device))
     }
+}
+
+/// A family's label of each record; those not in its table were looked for.
+fn labels(family: &ClassFamily, slots: &[Slot]) -> Vec<i32> {
+    let of = |slot: &Slot| {
+        let labels = slot.group.labels.iter().find(|labels| labels.name == family.name);
+        let label = labels.and_then(|labels| labels.values[slot.row].as_deref());
+        family.number(label).unwrap_or(UNKNOWN)
+    };
+    slots.iter().map(of).collect()
 }
 
 /// Whether the pictures of these shards can be read.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use syncytia_shards::draw::{DrawKey, Purpose};
 use syncytia_shards::manifest::Manifest;
 use syncytia_shards::row_group::{Columns, RowGroup};
+use syncytia_shards::tables::vectors::Vectors;
 
 use super::DrawsAt;
 use super::cells;
@@ -105,6 +106,23 @@ impl<'a> CellEncoder<'a> {
         z.into_data().try_to_vec().expect("vectors are f32")
     }
 
+    /// Logits of every class family, flat `[rows, leaves]`; `None` for a family without classes, or where no genes are read.
+    pub fn class_logits(
+        &self,
+        group: &RowGroup,
+        rows: std::ops::Range<usize>,
+        device: &Device,
+    ) -> Vec<Option<Vec<f32>>> {
+        let Model::Spatia(model) = self.model else { unreachable!("cells are SPATIA's") };
+        let genes = self.modality.genes().then(|| self.genes(group, rows.clone(), device));
+        let image = self.modality.image().then(|| self.pictures(group, rows, device));
+        let Some(genes) = model.forward(&CellInput { genes, image }, None).genes else {
+            return vec![None; self.config.gene.families.len()];
+        };
+        let flat = |logits: Tensor<2>| logits.into_data().try_to_vec().expect("logits are f32");
+        model.class_logits(&genes, None).into_iter().map(|logits| logits.map(flat)).collect()
+    }
+
     /// Gene and picture vectors in the contrast's space, flat `[rows, width]` each; `None` without a contrast or a side.
     pub fn contrast(&self, group: &RowGroup, rows: std::ops::Range<usize>, device: &Device) -> Option<[Vec<f32>; 2]> {
         let Model::Spatia(model) = self.model else { unreachable!("cells are SPATIA's") };
@@ -167,4 +185,39 @@ pub fn places(model: &Model, from: &PlaceRows<'_>, most: usize, seed: u64, devic
     let gathered = Gathered::of(from, most, seed, &streams);
     let out = places::forward(model, from.places.of, &gathered.input(None, device), None);
     out.z.into_data().try_to_vec().expect("vectors are f32")
+}
+
+/// z of the three levels of some cells, flat `[b, h]`; one forward. `levels`: vectors of cells, niches and tissues, as far as
+/// they are fused; `ids`: of each cell its own, its niche's and its tissue's. A missing one contributes zeros.
+///
+/// # Errors
+/// In words: an id without a vector.
+pub fn fused(model: &Model, levels: &[Vectors], ids: &[[Option<u64>; 3]], device: &Device) -> Result<Vec<f32>, String> {
+    let read = |(at, vectors): (usize, &Vectors)| -> Result<Vec<f32>, String> {
+        let width = vectors.values.n_cols;
+        let mut values = Vec::with_capacity(ids.len() * width);
+        for ids in ids {
+            match ids[at] {
+                Some(id) => values.extend_from_slice(vectors.get(id).ok_or_else(|| {
+                    format!("the vectors of {} given have none of {id}: make them again", vectors.facts.of.plural())
+                })?),
+                None => values.resize(values.len() + width, 0.0),
+            }
+        }
+        Ok(values)
+    };
+    let read: Vec<Vec<f32>> = levels.iter().enumerate().map(read).collect::<Result<_, _>>()?;
+    Ok(fused_values(model, &read, ids.len(), device))
+}
+
+/// The same of vectors at hand, flat `[b, h]` of each level; zeros for a missing one.
+pub fn fused_values(model: &Model, levels: &[Vec<f32>], b: usize, device: &Device) -> Vec<f32> {
+    let Model::Spatia(model) = model else { unreachable!("levels are SPATIA's") };
+    let level = |at: usize| {
+        let values = levels.get(at)?.clone();
+        let h = values.len() / b;
+        Some(Tensor::<2>::from_data(TensorData::new(values, [b, h]), device))
+    };
+    let z = model.fuse_levels(level(0).expect("cells are always fused"), level(1), level(2), None);
+    z.into_data().try_to_vec().expect("vectors are f32")
 }

@@ -6,6 +6,7 @@
 pub mod cells;
 pub mod completion;
 pub mod embedding;
+pub mod fusion;
 pub mod generate;
 pub mod inference;
 pub mod losses;
@@ -13,18 +14,21 @@ pub mod members;
 pub mod painting;
 pub mod perturbation;
 pub mod places;
+pub mod surroundings;
 
 use serde::{Deserialize, Serialize};
 use syncytia_shards::loader::Slot;
 use syncytia_shards::manifest::Manifest;
-use syncytia_shards::row_group::Columns;
+use syncytia_shards::row_group::{Columns, RowGroup};
 use syncytia_shards::tables::vectors::VectorsOf;
 
 use self::cells::Cells;
 use self::completion::{Completion, GeneMeans};
+use self::fusion::{Fusion, UpTo};
 use self::generate::Generate;
 use self::members::Members;
 use self::places::PlaceRows;
+use self::surroundings::Surroundings;
 use crate::model::layers::Training;
 use crate::model::{Model, ModelConfig};
 use crate::tensor::{Device, Tensor};
@@ -41,6 +45,8 @@ pub enum TaskConfig {
     Niches(members::MembersConfig),
     /// SPATIA's third stage, on vectors of niches.
     Tissues(members::MembersConfig),
+    /// SPATIA's last step, on cells and on vectors of those and of niches.
+    Fusion(fusion::FusionConfig),
     /// Pictures from genes.
     Generate(generate::GenerateConfig),
 }
@@ -52,6 +58,7 @@ impl TaskConfig {
             TaskConfig::Completion(config) => config.problems(),
             TaskConfig::Cells(config) => config.problems(),
             TaskConfig::Niches(config) | TaskConfig::Tissues(config) => config.problems(),
+            TaskConfig::Fusion(config) => config.problems(),
             TaskConfig::Generate(_) => Vec::new(),
         }
     }
@@ -79,6 +86,7 @@ impl TaskConfig {
             TaskConfig::Cells(_) => "cells",
             TaskConfig::Niches(_) => "niches",
             TaskConfig::Tissues(_) => "tissues",
+            TaskConfig::Fusion(_) => "fusion",
             TaskConfig::Generate(_) => "generate",
         }
     }
@@ -86,10 +94,58 @@ impl TaskConfig {
     /// Which table its records are of.
     pub fn table(&self) -> VectorsOf {
         match self {
-            TaskConfig::Completion(_) | TaskConfig::Cells(_) | TaskConfig::Generate(_) => VectorsOf::Obs,
+            TaskConfig::Completion(_) | TaskConfig::Cells(_) | TaskConfig::Fusion(_) | TaskConfig::Generate(_) => {
+                VectorsOf::Obs
+            }
             TaskConfig::Niches(_) => VectorsOf::Niche,
             TaskConfig::Tissues(_) => VectorsOf::Tissue,
         }
+    }
+
+    /// Whose vectors it reads, from below.
+    pub fn reads(&self) -> Vec<VectorsOf> {
+        match self {
+            TaskConfig::Fusion(config) => config.up_to.reads(),
+            _ => self.table().members().into_iter().collect(),
+        }
+    }
+
+    /// The highest of SPATIA's levels that a checkpoint of this task has learned, if its stages were begun one with the
+    /// other.
+    pub fn learned(&self) -> Option<UpTo> {
+        match self {
+            TaskConfig::Cells(_) => Some(UpTo::Cell),
+            TaskConfig::Niches(_) => Some(UpTo::Niche),
+            TaskConfig::Tissues(_) => Some(UpTo::Tissue),
+            TaskConfig::Fusion(config) => Some(config.up_to),
+            TaskConfig::Completion(_) | TaskConfig::Generate(_) => None,
+        }
+    }
+
+    /// Whether it learns one vector of several levels.
+    pub fn fuses(&self) -> bool {
+        matches!(self, TaskConfig::Fusion(_))
+    }
+
+    /// The table of the highest of SPATIA's levels that it has learned, or of its records.
+    pub fn highest(&self) -> VectorsOf {
+        match self {
+            TaskConfig::Fusion(config) => *config.up_to.fuses().last().expect("cells are always fused"),
+            _ => self.table(),
+        }
+    }
+
+    /// What keeps it from beginning with the weights of `parent`, in words: a level that it uses frozen and that the parent
+    /// has not learned.
+    pub fn unlearned(&self, parent: &TaskConfig) -> Option<String> {
+        let TaskConfig::Fusion(config) = self else { return None };
+        let (up_to, kind) = (config.up_to.as_str(), parent.kind());
+        (parent.learned() < Some(config.up_to)).then(|| {
+            format!(
+                "its task is \"{kind}\", so it has not learned all that task.up_to = \"{up_to}\" fuses: begin with a \
+                 checkpoint of the stage of that level, or lower task.up_to"
+            )
+        })
     }
 
     /// What keeps it from this model, in words.
@@ -110,6 +166,7 @@ impl TaskConfig {
                         .to_owned()
                 })
             }
+            (TaskConfig::Fusion(_), ModelConfig::Spatia(_)) => None,
             (task, _) => Some(task.of_another_model()),
         }
     }
@@ -212,6 +269,8 @@ impl Across {
 pub enum Records<'a> {
     /// Spots or cells.
     Obs(Vec<Slot>),
+    /// Cells where they stand.
+    Surrounded(Vec<Slot>, &'a Surroundings),
     /// Niches or tissues.
     Places(PlaceRows<'a>),
 }
@@ -225,6 +284,8 @@ pub enum Task {
     Cells(Cells),
     /// SPATIA's second and third stage.
     Members(Members),
+    /// SPATIA's last step.
+    Fusion(Fusion),
     /// Pictures from genes.
     Generate(Generate),
 }
@@ -238,6 +299,8 @@ pub enum Prepared {
     Cells(cells::Prepared),
     /// For SPATIA's second and third stage.
     Members(members::Prepared),
+    /// For SPATIA's last step.
+    Fusion(fusion::Prepared),
     /// For pictures from genes.
     Generate(generate::Prepared),
 }
@@ -249,6 +312,7 @@ impl Prepared {
             Prepared::Completion(batch) => &batch.weights,
             Prepared::Cells(batch) => &batch.weights,
             Prepared::Members(batch) => &batch.weights,
+            Prepared::Fusion(batch) => &batch.weights,
             Prepared::Generate(batch) => &batch.weights,
         }
     }
@@ -259,6 +323,7 @@ impl Prepared {
             Prepared::Completion(batch) => &batch.ids,
             Prepared::Cells(batch) => &batch.ids,
             Prepared::Members(batch) => &batch.seen.ids,
+            Prepared::Fusion(batch) => &batch.cells.ids,
             Prepared::Generate(batch) => &batch.ids,
         }
     }
@@ -281,6 +346,9 @@ impl Task {
             (TaskConfig::Niches(config) | TaskConfig::Tissues(config), ModelConfig::Spatia(model)) => {
                 Ok(Task::Members(Members::new(*config, of, model, seed)))
             }
+            (TaskConfig::Fusion(config), ModelConfig::Spatia(model)) => {
+                Fusion::new(*config, model, manifest, seed).map(Task::Fusion)
+            }
             (TaskConfig::Generate(config), ModelConfig::Generator(model)) => {
                 Generate::new(*config, model, manifest, seed).map(Task::Generate)
             }
@@ -291,7 +359,7 @@ impl Task {
     /// Which table its records are of.
     pub fn table(&self) -> VectorsOf {
         match self {
-            Task::Completion(_) | Task::Cells(_) | Task::Generate(_) => VectorsOf::Obs,
+            Task::Completion(_) | Task::Cells(_) | Task::Fusion(_) | Task::Generate(_) => VectorsOf::Obs,
             Task::Members(task) => task.of(),
         }
     }
@@ -302,16 +370,18 @@ impl Task {
             Task::Members(_) => Columns::default(),
             Task::Completion(task) => task.columns(),
             Task::Cells(task) => task.columns(),
+            Task::Fusion(task) => task.columns(),
             Task::Generate(task) => task.columns(),
         }
     }
 
     /// Names of the loss terms, in order.
-    pub fn terms(&self) -> &'static [&'static str] {
+    pub fn terms(&self) -> &[&'static str] {
         match self {
             Task::Completion(task) => task.terms(),
             Task::Cells(task) => task.terms(),
             Task::Members(task) => task.terms(),
+            Task::Fusion(task) => task.terms(),
             Task::Generate(task) => task.terms(),
         }
     }
@@ -322,8 +392,20 @@ impl Task {
             Task::Completion(task) => task.lambdas(),
             Task::Cells(task) => task.lambdas(),
             Task::Members(task) => task.lambdas(),
+            Task::Fusion(task) => task.lambdas(),
             Task::Generate(task) => task.lambdas(),
         }
+    }
+
+    /// What of these records it cannot read, in words.
+    pub fn foreign(&self, group: &RowGroup) -> Option<String> {
+        let Task::Cells(task) = self else { return None };
+        let (family, label) = task.foreign_label(group)?;
+        Some(format!(
+            "the label {family} = `{label}` of section {} is none of the classes of model.spatia.gene.families: add it to \
+             classes, parents or unknown of the family",
+            group.section
+        ))
     }
 
     /// What it learns of a split's records before the first step (`assay`: what that assay leaves visible).
@@ -340,6 +422,10 @@ impl Task {
             (Task::Completion(task), Records::Obs(slots)) => Prepared::Completion(task.prepare(slots, at, means)),
             (Task::Cells(task), Records::Obs(slots)) => Prepared::Cells(task.prepare(slots, at)),
             (Task::Members(task), Records::Places(rows)) => Prepared::Members(task.prepare(rows, at)),
+            (Task::Fusion(task), Records::Surrounded(slots, around)) => {
+                Prepared::Fusion(task.prepare(slots, Some(around), at))
+            }
+            (Task::Fusion(task), Records::Obs(slots)) => Prepared::Fusion(task.prepare(slots, None, at)),
             (Task::Generate(task), Records::Obs(slots)) => Prepared::Generate(task.prepare(slots, at)),
             _ => unreachable!("{MIXED}"),
         }
@@ -388,6 +474,9 @@ impl Task {
                 task.loss(model, batch, training, across, device)
             }
             (Task::Members(task), model, Prepared::Members(batch)) => task.loss(model, batch, training, device),
+            (Task::Fusion(task), Model::Spatia(model), Prepared::Fusion(batch)) => {
+                task.loss(model, batch, training, device)
+            }
             (Task::Generate(task), Model::Generator(model), Prepared::Generate(batch)) => {
                 task.loss(model, batch, training, device)
             }
@@ -403,6 +492,7 @@ impl Task {
             }
             (Task::Cells(task), Model::Spatia(model), Prepared::Cells(batch)) => task.validate(model, batch, device),
             (Task::Members(task), model, Prepared::Members(batch)) => task.validate(model, batch, device),
+            (Task::Fusion(task), Model::Spatia(model), Prepared::Fusion(batch)) => task.validate(model, batch, device),
             (Task::Generate(task), Model::Generator(model), Prepared::Generate(batch)) => {
                 task.validate(model, batch, device)
             }

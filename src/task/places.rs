@@ -41,39 +41,37 @@ pub struct Gathered {
 }
 
 impl Gathered {
-    /// At most `most` members of each: the cells of a niche that are nearest, a random subset of the niches of a tissue
-    /// (`MemberSubset`, element = place in the stored list). `streams`: of each place.
+    /// The members of each place that are read ([`members_read`]). `streams`: of each place.
     ///
     /// # Panics
     /// If a member has no vector: [`lacking`] was to be asked.
     pub fn of(from: &PlaceRows<'_>, most: usize, seed: u64, streams: &[[u32; 3]]) -> Gathered {
         let key = DrawKey::new(seed, Purpose::MemberSubset);
-        let chosen = |(&row, &stream): (&usize, &[u32; 3])| -> Vec<usize> {
-            let all = from.places.members(row).0.len();
-            match from.places.of {
-                VectorsOf::Tissue if all > most => {
-                    let everyone: Vec<u32> = (0..all as u32).collect();
-                    gene_list(key, stream, &everyone, all, 0, most).into_iter().map(|at| at as usize).collect()
-                }
-                _ => (0..all.min(most)).collect(),
-            }
-        };
-        let chosen: Vec<Vec<usize>> = from.rows.iter().zip(streams).map(chosen).collect();
-        let width = from.vectors.values.n_cols;
-        let n = chosen.iter().map(Vec::len).max().unwrap_or(0).max(1);
+        let rows = from.rows.iter().zip(streams);
+        let members: Vec<Vec<Member>> =
+            rows.map(|(&row, &stream)| members_read(from.places, row, most, key, stream)).collect();
+        Self::of_members(from.rows.iter().map(|&row| from.places.ids[row]).collect(), &members, from.vectors)
+    }
+
+    /// These members of the places `ids`.
+    ///
+    /// # Panics
+    /// If a member has no vector: [`lacking`] was to be asked.
+    pub fn of_members(ids: Vec<u64>, members: &[Vec<Member>], vectors: &Vectors) -> Gathered {
+        let width = vectors.values.n_cols;
+        let n = members.iter().map(Vec::len).max().unwrap_or(0).max(1);
         let mut out = Gathered {
-            ids: from.rows.iter().map(|&row| from.places.ids[row]).collect(),
             n,
             width,
-            lengths: chosen.iter().map(Vec::len).collect(),
-            vectors: Vec::with_capacity(chosen.len() * n * width),
-            offsets_um: Vec::with_capacity(chosen.len() * n * 2),
+            lengths: members.iter().map(Vec::len).collect(),
+            vectors: Vec::with_capacity(ids.len() * n * width),
+            offsets_um: Vec::with_capacity(ids.len() * n * 2),
+            ids,
         };
-        for (i, (&row, chosen)) in from.rows.iter().zip(&chosen).enumerate() {
-            let (ids, offsets) = from.places.members(row);
-            for &at in chosen {
-                out.vectors.extend_from_slice(from.vectors.get(ids[at]).expect("every member was looked for"));
-                out.offsets_um.extend(offsets[at]);
+        for (i, members) in members.iter().enumerate() {
+            for member in members {
+                out.vectors.extend_from_slice(vectors.get(member.id).expect("every member was looked for"));
+                out.offsets_um.extend(member.offset_um);
             }
             out.vectors.resize((i + 1) * n * width, 0.0);
             out.offsets_um.resize((i + 1) * n * 2, 0.0);
@@ -104,6 +102,28 @@ impl Gathered {
             hidden: hidden.map(|hidden| mask(hidden.to_vec())),
         }
     }
+}
+
+/// A member of a place.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Member {
+    /// Record or niche.
+    pub id: u64,
+    /// µm from the place's centre.
+    pub offset_um: [f32; 2],
+}
+
+/// At most `most` members of the place in `row`: the cells of a niche that are nearest, a random subset of the niches of a
+/// tissue (`MemberSubset`, element = place in the stored list).
+pub fn members_read(places: &Places, row: usize, most: usize, key: DrawKey, stream: [u32; 3]) -> Vec<Member> {
+    let (ids, offsets) = places.members(row);
+    let member = |at: usize| Member { id: ids[at], offset_um: offsets[at] };
+    if places.of == VectorsOf::Tissue && ids.len() > most {
+        let everyone: Vec<u32> = (0..ids.len() as u32).collect();
+        let some = gene_list(key, stream, &everyone, ids.len(), 0, most);
+        return some.into_iter().map(|at| member(at as usize)).collect();
+    }
+    (0..ids.len().min(most)).map(member).collect()
 }
 
 /// A place and a member of it that has no vector, if there is any.

@@ -60,6 +60,9 @@ pub struct LoopConfig {
     /// Parts that stay as they are, by the first words of their parameters' names.
     #[serde(default)]
     pub freeze: Vec<String>,
+    /// Parts may be frozen as they were initialised: without it a new run that freezes some needs `--from`.
+    #[serde(default)]
+    pub freeze_untrained: bool,
     /// How gradients are summed.
     #[serde(default)]
     pub reduction: Reduction,

@@ -36,10 +36,10 @@ pub struct ValData {
 }
 
 impl TrainData {
-    /// Opens the training split; decodes it when it is one window. `vectors`: what the task learns from, if not from counts.
+    /// Opens the training split; decodes it when it is one window. `vectors`: those that the task reads.
     pub fn open(
         shards: &Arc<Shards>,
-        vectors: Option<&Arc<Vectors>>,
+        vectors: &[Arc<Vectors>],
         config: &TrainConfig,
         task: &Task,
     ) -> Result<Self, TrainError> {
@@ -106,7 +106,7 @@ impl ValData {
     /// Opens the validation split, if the shards have one.
     pub fn open(
         shards: &Arc<Shards>,
-        vectors: Option<&Arc<Vectors>>,
+        vectors: &[Arc<Vectors>],
         config: &TrainConfig,
         task: &Task,
     ) -> Result<Option<Self>, TrainError> {

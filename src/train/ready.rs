@@ -1,7 +1,7 @@
 //! A run before its first step: data opened, model built, a resume compared. Nothing is written, so a refusal leaves
 //! everything as it was.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use syncytia_shards::draw::STEP_VERSION;
@@ -18,7 +18,7 @@ use super::source::{self, VectorsIdentity};
 use super::state::{self, Parent, RunState};
 use super::step::StepState;
 use crate::model::Model;
-use crate::task::Task;
+use crate::task::{Task, TaskConfig};
 use crate::tensor::{Device, cpu};
 
 /// A checkpoint to go on from.
@@ -68,17 +68,17 @@ impl<'a> Ready<'a> {
     /// # Errors
     /// A config that cannot work; shards without the layer, a train split or a whole global batch.
     pub fn new(config: &'a TrainConfig, shards: &Arc<Shards>) -> Result<Self, TrainError> {
-        Self::with_vectors(config, shards, None)
+        Self::with_vectors(config, shards, &[])
     }
 
-    /// The same for a task that learns from the vectors in the folder `vectors`.
+    /// The same for a task that learns from the vectors in the folders `vectors`.
     ///
     /// # Errors
     /// As [`Ready::new`]; [`source::vectors`].
     pub fn with_vectors(
         config: &'a TrainConfig,
         shards: &Arc<Shards>,
-        vectors: Option<&Path>,
+        vectors: &[PathBuf],
     ) -> Result<Self, TrainError> {
         config.check()?;
         let manifest = shards.manifest();
@@ -87,8 +87,8 @@ impl<'a> Ready<'a> {
             return Err(TrainError::Data("the shards have no train split".into()));
         }
         let vectors = source::vectors(vectors, config, shards)?;
-        let train = TrainData::open(shards, vectors.as_ref(), config, &task)?;
-        let val = ValData::open(shards, vectors.as_ref(), config, &task)?;
+        let train = TrainData::open(shards, &vectors, config, &task)?;
+        let val = ValData::open(shards, &vectors, config, &task)?;
         let shape = config.model.shape(manifest);
         let device = cpu().autodiff();
         let model = config.model.build(shape, config.train.seed, &device);
@@ -103,7 +103,7 @@ impl<'a> Ready<'a> {
             best: None,
             validation_due: false,
             data_hash: manifest.data_hash(),
-            vectors: vectors.as_deref().map(VectorsIdentity::of),
+            vectors: vectors.iter().map(|vectors| VectorsIdentity::of(vectors)).collect(),
             shape,
             genes: genes.iter().map(|g| g.id.clone()).collect(),
             symbols: genes.iter().map(|g| g.symbol.clone()).collect(),
@@ -116,15 +116,16 @@ impl<'a> Ready<'a> {
         Ok(Ready { config, task, train, val, model, parts, device, fresh })
     }
 
-    /// Which vectors it learns from, if from vectors.
-    pub fn vectors(&self) -> Option<&VectorsIdentity> {
-        self.fresh.vectors.as_ref()
+    /// Which vectors it learns from, from below.
+    pub fn vectors(&self) -> &[VectorsIdentity] {
+        &self.fresh.vectors
     }
 
     /// The run begins with the weights of another's checkpoint. Gives what became of its genes.
     ///
     /// # Errors
-    /// [`TrainError::From`]: another kind of model or other sizes; fewer than `min_genes` of the genes are known.
+    /// [`TrainError::From`]: another kind of model or other sizes; fewer than `min_genes` of the genes are known; a level that
+    /// is used frozen and was not learned, or was learned on vectors of another encoder than those given.
     pub fn begin_from(&mut self, parent: &Resumed, min_genes: f64) -> Result<Ledger, TrainError> {
         let refuse = |what: String| TrainError::From { checkpoint: parent.name.clone(), what };
         let theirs = state::run_state(&parent.contents).map_err(refuse)?;
@@ -136,11 +137,27 @@ impl<'a> Ready<'a> {
                 Beside::of(&self.fresh)
             )));
         }
+        let config = &self.config;
+        let misfit = config.task.unlearned(&theirs.config.task).or_else(|| self.other_encoder(&theirs));
+        if let Some(what) = misfit.or_else(|| config.model.renamed(&theirs.config.model)) {
+            return Err(refuse(what));
+        }
         let (flat, ledger) =
             adopt(&parent.contents.model, &theirs.genes, &self.model, &self.fresh.genes, min_genes).map_err(refuse)?;
         self.model = self.model.clone().from_flat(&flat, &self.device);
         self.fresh.parent = Some(Parent { digest: parent.digest.clone(), genes: ledger.counts() });
         Ok(ledger)
+    }
+
+    /// Where final fusion is given vectors that its parent's levels were not learned on, in words.
+    fn other_encoder(&self, theirs: &RunState) -> Option<String> {
+        let TaskConfig::Fusion(_) = &self.config.task else { return None };
+        let of_theirs = |ours: &&VectorsIdentity| {
+            theirs.vectors.iter().any(|theirs| theirs.of == ours.of && theirs.producer != ours.producer)
+        };
+        let ours = self.fresh.vectors.iter().find(of_theirs)?;
+        let (what, by, learned) = (ours.of.plural(), &ours.producer, VectorsIdentity::in_words(&theirs.vectors));
+        Some(format!("the vectors of {what} given were made by {by}, it learned from {learned}: give those"))
     }
 
     /// The state before the first step, or that of a checkpoint of `run` once nothing differs that would alter the trajectory.
@@ -163,7 +180,7 @@ impl<'a> Ready<'a> {
             changes.push(format!("shards: data hash {} → {}", saved.data_hash, self.fresh.data_hash));
         }
         if saved.vectors != self.fresh.vectors {
-            let said = |of: &RunState| VectorsIdentity::in_words(of.vectors.as_ref());
+            let said = |of: &RunState| VectorsIdentity::in_words(&of.vectors);
             changes.push(format!("vectors: {} → {}", said(&saved), said(&self.fresh)));
         }
         if !changes.is_empty() {

@@ -1,7 +1,7 @@
 //! Where a split's records come from: row groups of `obs`, read on demand, or niches and tissues with the vectors of their
-//! members, held in memory.
+//! members, held in memory; or cells, and where they stand.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -11,20 +11,24 @@ use syncytia_shards::manifest::TableKind;
 use syncytia_shards::order::{RowRef, Window};
 use syncytia_shards::processed::Split;
 use syncytia_shards::reader::Shards;
+use syncytia_shards::row_group::Columns;
 use syncytia_shards::tables::places::Places;
-use syncytia_shards::tables::vectors::{Vectors, VectorsOf};
+use syncytia_shards::tables::vectors::{Vectors, VectorsFacts, VectorsOf};
 
 use super::config::TrainConfig;
 use super::error::TrainError;
 use crate::model::ModelConfig;
 use crate::task::completion::GeneMeans;
 use crate::task::places::{PlaceRows, lacking};
+use crate::task::surroundings::{Level, Surroundings};
 use crate::task::{Records, Task};
 
 /// Which vectors a run reads: part of what a step is a function of, like the identity of the shards.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VectorsIdentity {
+    /// What they are of.
+    pub of: VectorsOf,
     /// Hash of the checkpoint that made them.
     pub producer: String,
     /// Digest of the folder: what they are of, their width, their values.
@@ -34,49 +38,67 @@ pub struct VectorsIdentity {
 impl VectorsIdentity {
     /// Of a folder of vectors.
     pub fn of(vectors: &Vectors) -> Self {
-        Self { producer: vectors.facts.producer.clone(), digest: vectors.facts.digest() }
+        Self { of: vectors.facts.of, producer: vectors.facts.producer.clone(), digest: vectors.facts.digest() }
     }
 
     /// For a message.
-    pub fn in_words(this: Option<&Self>) -> String {
-        this.map_or("none".to_owned(), |this| format!("{} (made by {})", this.digest, this.producer))
+    pub fn in_words(all: &[Self]) -> String {
+        let one = |this: &Self| format!("{} (of {}, made by {})", this.digest, this.of.plural(), this.producer);
+        if all.is_empty() { "none".to_owned() } else { all.iter().map(one).collect::<Vec<_>>().join(", ") }
     }
 }
 
-/// The vectors that the task reads, from the folder that was given; none for a task on records.
+/// The vectors that the task reads, in its order, from the folders that were given in any; none for a task on records.
 ///
 /// # Errors
-/// [`TrainError::Config`] where a folder is given and not read; [`TrainError::Data`] without one, or of another width than
-/// the model's; as [`Vectors::read`].
-pub fn vectors(dir: Option<&Path>, config: &TrainConfig, shards: &Shards) -> Result<Option<Arc<Vectors>>, TrainError> {
-    let (kind, of) = (config.task.kind(), config.task.table());
-    let Some(members) = of.members() else {
-        return match dir {
-            Some(_) => Err(TrainError::Config(vec![format!("--vectors: task.kind = \"{kind}\" reads no vectors")])),
-            None => Ok(None),
-        };
-    };
-    if shards.manifest().table(TableKind::Niche).is_none() {
+/// [`TrainError::Config`] where a folder is given and not read; [`TrainError::Data`] where one is missing, of another width
+/// than the model's, or made of others than those given; as [`Vectors::read`].
+pub fn vectors(dirs: &[PathBuf], config: &TrainConfig, shards: &Shards) -> Result<Vec<Arc<Vectors>>, TrainError> {
+    let kind = config.task.kind();
+    let refuse =
+        |what: String| Err(TrainError::Config(vec![format!("--vectors: task.kind = \"{kind}\" reads {what}")]));
+    let reads = config.task.reads();
+    if reads.is_empty() && !dirs.is_empty() {
+        return refuse("no vectors".to_owned());
+    }
+    if !reads.is_empty() && shards.manifest().table(TableKind::Niche).is_none() {
         return Err(StoreError::NoNiches.into());
     }
-    let make =
-        format!("make them with `syncytia embed CHECKPOINT --shards SHARDS --level {} --out V`", members.level());
-    let what = format!("task.kind = \"{kind}\" learns from vectors of {}", members.plural());
-    let Some(dir) = dir else {
-        return Err(TrainError::Data(format!("{what} and none are given: {make} and add --vectors V")));
-    };
-    let vectors = Vectors::read(dir, members, &shards.manifest().data_hash())?;
-    if let ModelConfig::Spatia(model) = &config.model
-        && vectors.facts.width as usize != model.h
-    {
-        return Err(TrainError::Data(format!(
-            "{} has vectors of {} values and model.spatia.h = {}: {make} by a model of that width, or give [model] its sizes",
-            dir.display(),
-            vectors.facts.width,
-            model.h
-        )));
+    let mut given = Vec::new();
+    for dir in dirs {
+        given.push((dir, VectorsFacts::read(dir)?.of));
     }
-    Ok(Some(Arc::new(vectors)))
+    let mut read: Vec<Arc<Vectors>> = Vec::new();
+    for of in reads {
+        let at = given.iter().position(|&(_, theirs)| theirs == of).or((!given.is_empty()).then_some(0));
+        let make = format!("make them with `syncytia embed CHECKPOINT --shards SHARDS --level {} --out V`", of.level());
+        let Some(at) = at else {
+            let what = format!("task.kind = \"{kind}\" learns from vectors of {}", of.plural());
+            return Err(TrainError::Data(format!("{what} and none are given: {make} and add --vectors V")));
+        };
+        let (dir, _) = given.remove(at);
+        let vectors = Vectors::read(dir, of, &shards.manifest().data_hash())?;
+        if let ModelConfig::Spatia(model) = &config.model
+            && vectors.facts.width as usize != model.h
+        {
+            return Err(TrainError::Data(format!(
+                "{} has vectors of {} values and model.spatia.h = {}: {make} by a model of that width, or give [model] its sizes",
+                dir.display(),
+                vectors.facts.width,
+                model.h
+            )));
+        }
+        let below = read.last().map(|below| below.facts.digest());
+        if below.is_some() && vectors.facts.members != below {
+            let what = format!("{} was made of other vectors than those given beside it: {make}", dir.display());
+            return Err(TrainError::Data(what));
+        }
+        read.push(Arc::new(vectors));
+    }
+    match given.first() {
+        Some((dir, of)) => refuse(format!("no further vectors of {}: leave {} out", of.plural(), dir.display())),
+        None => Ok(read),
+    }
 }
 
 /// A split's records.
@@ -88,6 +110,8 @@ pub enum Source {
         loader: Loader,
         /// Own records of each row group.
         sizes: Vec<u32>,
+        /// Where they stand, if the task reads that.
+        surroundings: Option<Surroundings>,
     },
     /// Niches or tissues.
     Places {
@@ -102,30 +126,32 @@ impl Source {
     /// Opens a split for a task; decodes it when it is one window.
     pub fn open(
         shards: &Arc<Shards>,
-        vectors: Option<&Arc<Vectors>>,
+        vectors: &[Arc<Vectors>],
         split: Split,
         config: &TrainConfig,
         task: &Task,
     ) -> Result<Source, TrainError> {
         match (task.table(), vectors) {
-            (VectorsOf::Obs, _) => {
+            (VectorsOf::Obs, vectors) => {
                 let sizes = shards.row_groups(split).iter().map(|g| g.n_own).collect();
+                every_label(shards, split, task)?;
                 let loader = Loader::new(Arc::clone(shards), split, task.columns(), config.data.window_bytes)?;
-                Ok(Source::Obs { loader, sizes })
+                let level = |of, vectors: &Arc<Vectors>| -> Result<Level, TrainError> {
+                    Ok(Level { places: whole(shards, of, split, vectors)?, vectors: Arc::clone(vectors) })
+                };
+                let surroundings = match vectors {
+                    [] => None,
+                    [cells, niches @ ..] => {
+                        let tissues = niches.first().map(|niches| level(VectorsOf::Tissue, niches)).transpose()?;
+                        Some(Surroundings::new(level(VectorsOf::Niche, cells)?, tissues))
+                    }
+                };
+                Ok(Source::Obs { loader, sizes, surroundings })
             }
-            (of, Some(vectors)) => {
-                let places = shards.places(of, split)?;
-                if let Some((place, member)) = lacking(&places, vectors) {
-                    return Err(TrainError::Data(format!(
-                        "the vectors have none of {member}, a member of {place} of the {} of split {}: make them again with \
-                         `syncytia embed`",
-                        of.plural(),
-                        split.as_str()
-                    )));
-                }
-                Ok(Source::Places { places, vectors: Arc::clone(vectors) })
+            (of, [vectors]) => {
+                Ok(Source::Places { places: whole(shards, of, split, vectors)?, vectors: Arc::clone(vectors) })
             }
-            (of, None) => Err(TrainError::Data(format!("the {} are learned from vectors: add --vectors", of.plural()))),
+            (of, _) => Err(TrainError::Data(format!("the {} are learned from vectors: add --vectors", of.plural()))),
         }
     }
 
@@ -165,7 +191,13 @@ impl Source {
     /// The records at these places, in that order.
     pub fn records(&self, rows: &[RowRef]) -> Result<Records<'_>, TrainError> {
         Ok(match self {
-            Source::Obs { loader, .. } => Records::Obs(loader.batch(rows.iter().map(|r| (r.row_group, r.row)))?),
+            Source::Obs { loader, surroundings, .. } => {
+                let slots = loader.batch(rows.iter().map(|r| (r.row_group, r.row)))?;
+                match surroundings {
+                    Some(around) => Records::Surrounded(slots, around),
+                    None => Records::Obs(slots),
+                }
+            }
             Source::Places { places, vectors } => {
                 Records::Places(PlaceRows { places, vectors, rows: rows.iter().map(|r| r.row as usize).collect() })
             }
@@ -174,7 +206,7 @@ impl Source {
 
     /// What the task learns of a split before the first step: one pass, a row group at a time, in stored order.
     pub fn means(&self, task: &Task, assay: Option<u32>) -> Result<GeneMeans, TrainError> {
-        let Source::Obs { loader, sizes } = self else { return Ok(GeneMeans::default()) };
+        let Source::Obs { loader, sizes, .. } = self else { return Ok(GeneMeans::default()) };
         let mut failed = None;
         let slots = (0..sizes.len() as u32).map_while(|k| match loader.row_group(k) {
             Ok(group) => Some(group),
@@ -192,4 +224,32 @@ impl Source {
             None => Ok(means),
         }
     }
+}
+
+/// The niches or tissues of a split, all of whose members have a vector.
+fn whole(shards: &Shards, of: VectorsOf, split: Split, vectors: &Vectors) -> Result<Places, TrainError> {
+    let places = shards.places(of, split)?;
+    match lacking(&places, vectors) {
+        None => Ok(places),
+        Some((place, member)) => Err(TrainError::Data(format!(
+            "the vectors have none of {member}, a member of {place} of the {} of split {}: make them again with \
+             `syncytia embed`",
+            of.plural(),
+            split.as_str()
+        ))),
+    }
+}
+
+/// Refuses labels that the task has no number for: one pass over the labels alone.
+fn every_label(shards: &Shards, split: Split, task: &Task) -> Result<(), TrainError> {
+    let columns = Columns { labels: task.columns().labels, ..Columns::default() };
+    if columns.labels.is_empty() {
+        return Ok(());
+    }
+    for entry in shards.row_groups(split) {
+        if let Some(what) = task.foreign(&shards.read_row_group(entry, &columns)?) {
+            return Err(TrainError::Data(what));
+        }
+    }
+    Ok(())
 }

@@ -36,9 +36,9 @@ pub struct RunState {
     pub validation_due: bool,
     /// Identity of the shards.
     pub data_hash: String,
-    /// Identity of the vectors it learns from, if from vectors.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub vectors: Option<VectorsIdentity>,
+    /// Identity of the vectors it learns from, from below.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub vectors: Vec<VectorsIdentity>,
     /// Genes and rows of a neighbourhood.
     pub shape: DataShape,
     /// Gene ids of the layer, in order.

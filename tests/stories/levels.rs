@@ -1,4 +1,5 @@
-//! SPATIA's stages one after the other through the program: cells, their vectors, niches on them, their vectors, tissues.
+//! SPATIA's stages one after the other through the program: cells, their vectors, niches on them, their vectors, tissues, and
+//! the three as one vector of the cell.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,9 +7,9 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use syncytia::model::{Model, ModelConfig};
+use syncytia::task::DrawsAt;
 use syncytia::task::members::{Members, MembersConfig};
 use syncytia::task::places::{Gathered, PlaceRows};
-use syncytia::task::{DrawsAt, TaskConfig};
 use syncytia::tensor::cpu;
 use syncytia::train::checkpoint::{CheckpointContents, NamedTensor, newest_valid};
 use syncytia::train::config::TrainConfig;
@@ -22,8 +23,9 @@ use crate::command::{done, refused};
 const CELLS: &str = "configs/spatia/tiny.toml";
 const NICHES: &str = "configs/spatia/tiny-niche.toml";
 const TISSUES: &str = "configs/spatia/tiny-tissue.toml";
+const FUSION: &str = "configs/spatia/tiny-fusion.toml";
 
-/// Three stages of a few steps on 1,600 drawn cells, made once: small tissues, so that there are enough for 8 lanes.
+/// All stages of a few steps on 1,600 drawn cells, made once: small tissues, so that there are enough for 8 lanes.
 pub struct Chain(tempfile::TempDir);
 
 impl Chain {
@@ -34,39 +36,54 @@ impl Chain {
             let chain = Chain(tempfile::tempdir().unwrap());
             let path = |name: &str| chain.path(name);
             done(&["synth", "--cells", "1600", "--crop-px", "32", "--seed", "3", "--out", &path("cohort")]);
-            chain.shard("cells", "process.niches=\"grid\"");
+            chain.shard("cells", &["process.niches=\"grid\""]);
             ran(&train(CELLS, &path("cells"), &path("run"), 2, &["--set", "train.micro_batch=4"]));
             done(&["embed", &path("run"), "--shards", &path("cells"), "--out", &path("of-cells")]);
-            let from = |parent: &str, vectors: &str| {
-                ["--from", &path(parent), "--vectors", &path(vectors)].map(str::to_owned).to_vec()
-            };
-            ran(&train(NICHES, &path("cells"), &path("niches"), 2, &from("run", "of-cells")));
-            chain.embed("niches", "niche", "of-cells", "of-niches");
-            ran(&train(TISSUES, &path("cells"), &path("tissues"), 2, &from("niches", "of-niches")));
-            chain.embed("tissues", "tissue", "of-niches", "of-tissues");
+            let [niches, tissues, fusion] = &ON_VECTORS;
+            chain.learn(niches);
+            chain.embed("niches", "niche", &["of-cells"], "of-niches");
+            chain.learn(tissues);
+            chain.embed("tissues", "tissue", &["of-niches"], "of-tissues");
+            chain.learn(fusion);
+            chain.embed("fusion", "fused", &["of-cells", "of-niches", "of-tissues"], "of-all");
             chain
         })
     }
 
-    /// A folder of it: `cohort`, `cells`, `run`, `of-cells`, `niches`, `of-niches`, `tissues`, `of-tissues`.
+    /// A folder of it: `cohort`, `cells`, `run`, `of-cells`, `niches`, `of-niches`, `tissues`, `of-tissues`, `fusion`, `of-all`.
     pub fn path(&self, name: &str) -> String {
         self.0.path().join(name).to_str().unwrap().to_owned()
     }
 
-    fn shard(&self, out: &str, set: &str) {
-        let sets = ["process.crop_px=32", "process.tissue_um=108.8", "data.row_group_records=128", set];
+    pub fn shard(&self, out: &str, sets: &[&str]) {
+        let sets =
+            [&["process.crop_px=32", "process.tissue_um=108.8", "data.row_group_records=128"][..], sets].concat();
         let shard = ["shard", &self.path("cohort"), "--config", "configs/spatia/shard.toml", "--out", &self.path(out)];
-        done(&[&shard[..], &sets.map(|set| ["--set", set]).concat()].concat());
+        done(&[&shard[..], &sets.iter().flat_map(|set| ["--set", *set]).collect::<Vec<_>>()].concat());
     }
 
-    fn embed(&self, run: &str, level: &str, vectors: &str, out: &str) {
-        let [run, cells, vectors, out] = [run, "cells", vectors, out].map(|name| self.path(name));
-        done(&["embed", &run, "--shards", &cells, "--level", level, "--vectors", &vectors, "--out", &out]);
+    fn learn(&self, stage: &Stage) {
+        ran(&train(stage.config, &self.path("cells"), &self.path(stage.run), 2, &self.given(stage)));
+    }
+
+    /// `--from` and `--vectors` of a stage.
+    fn given(&self, stage: &Stage) -> Vec<String> {
+        [vec!["--from".to_owned(), self.path(stage.parent)], self.vectors(stage.vectors)].concat()
+    }
+
+    pub fn vectors(&self, names: &[&str]) -> Vec<String> {
+        names.iter().flat_map(|name| ["--vectors".to_owned(), self.path(name)]).collect()
+    }
+
+    fn embed(&self, run: &str, level: &str, vectors: &[&str], out: &str) {
+        let [run, cells, out] = [run, "cells", out].map(|name| self.path(name));
+        let args = ["embed", &run, "--shards", &cells, "--level", level, "--out", &out].map(str::to_owned);
+        ran(&[args.to_vec(), self.vectors(vectors)].concat());
     }
 }
 
 /// `train` of 6 steps.
-fn train<'a>(config: &str, shards: &str, run: &str, ranks: usize, more: &[impl AsRef<str> + 'a]) -> Vec<String> {
+pub fn train<'a>(config: &str, shards: &str, run: &str, ranks: usize, more: &[impl AsRef<str> + 'a]) -> Vec<String> {
     let ranks = ranks.to_string();
     let mut args = vec!["train", config, "--shards", shards, "--run", run, "--ranks", &ranks];
     for set in ["train.max_steps=6", "train.validate_every=3", "checkpoint.every=2", "checkpoint.keep=9"] {
@@ -76,12 +93,12 @@ fn train<'a>(config: &str, shards: &str, run: &str, ranks: usize, more: &[impl A
     args.into_iter().map(str::to_owned).collect()
 }
 
-fn ran(args: &[String]) {
+pub fn ran(args: &[String]) {
     done(&args.iter().map(String::as_str).collect::<Vec<_>>());
 }
 
 /// The newest checkpoint, without what may differ.
-fn last(run: &str) -> CheckpointContents {
+pub fn last(run: &str) -> CheckpointContents {
     let mut contents = newest_valid(&RunFolder::at(Path::new(run))).unwrap().checkpoint.unwrap().contents;
     contents.state.as_object_mut().unwrap().remove("config");
     contents
@@ -91,9 +108,27 @@ fn named(tensors: &[NamedTensor]) -> BTreeMap<&str, &NamedTensor> {
     tensors.iter().map(|t| (t.name.as_str(), t)).collect()
 }
 
-/// (config, run, its parent, its vectors) of the stages on vectors.
-const ON_VECTORS: [(&str, &str, &str, &str); 2] =
-    [(NICHES, "niches", "run", "of-cells"), (TISSUES, "tissues", "niches", "of-niches")];
+/// A stage on vectors.
+struct Stage {
+    config: &'static str,
+    run: &'static str,
+    parent: &'static str,
+    vectors: &'static [&'static str],
+    /// Beginnings of the tensors that it learns.
+    learns: &'static [&'static str],
+}
+
+const ON_VECTORS: [Stage; 3] = [
+    Stage { config: NICHES, run: "niches", parent: "run", vectors: &["of-cells"], learns: &["model.niche.context."] },
+    Stage { config: TISSUES, run: "tissues", parent: "niches", vectors: &["of-niches"], learns: &["model.tissue."] },
+    Stage {
+        config: FUSION,
+        run: "fusion",
+        parent: "tissues",
+        vectors: &["of-niches", "of-cells"], // in any order
+        learns: &["model.final_fusion.", "model.mvc."],
+    },
+];
 
 #[test]
 fn every_level_has_a_vector_of_every_place_in_every_split() {
@@ -103,6 +138,8 @@ fn every_level_has_a_vector_of_every_place_in_every_split() {
         |name: &str, of| Vectors::read(Path::new(&chain.path(name)), of, &shards.manifest().data_hash()).unwrap();
     let cells = read("of-cells", VectorsOf::Obs);
     assert_eq!((cells.ids.len(), cells.values.n_cols), (1600, 32));
+    let all = read("of-all", VectorsOf::Obs);
+    assert!(all.ids == cells.ids && all.values != cells.values, "one of every cell");
     for (name, of) in [("of-niches", VectorsOf::Niche), ("of-tissues", VectorsOf::Tissue)] {
         let vectors = read(name, of);
         let places = [Split::Train, Split::Val, Split::Test].map(|split| shards.places(of, split).unwrap());
@@ -123,9 +160,10 @@ fn every_stage_has_the_same_bits_on_any_number_of_ranks_and_through_a_stop() {
     let scope = ["--set", "train.micro_batch=4", "--set", "task.contrast_scope=\"step\""];
     ran(&train(CELLS, &cells, &run("one".into()), 8, &scope));
     assert!(last(&run("one".into())) == last(&chain.path("run")), "stage 1 on 8 ranks");
-    for (config, name, parent, vectors) in ON_VECTORS {
+    for stage in &ON_VECTORS {
+        let (config, name) = (stage.config, stage.run);
         let straight = last(&chain.path(name));
-        let given = ["--from", &chain.path(parent), "--vectors", &chain.path(vectors)].map(str::to_owned);
+        let given = chain.given(stage);
         for ranks in [1, 4, 8] {
             let run = run(format!("{name}-{ranks}"));
             ran(&train(config, &cells, &run, ranks, &given));
@@ -143,18 +181,18 @@ fn every_stage_has_the_same_bits_on_any_number_of_ranks_and_through_a_stop() {
 #[test]
 fn a_stage_learns_its_own_level_and_leaves_all_others_as_they_were() {
     let chain = Chain::get();
-    for (_, name, parent, _) in ON_VECTORS {
+    for Stage { run: name, parent, learns, .. } in &ON_VECTORS {
         let (ours, theirs) = (last(&chain.path(name)), last(&chain.path(parent)));
-        let level = if name == "niches" { "model.niche.context." } else { "model.tissue." };
+        let learns = |tensor: &str| learns.iter().any(|level| tensor.starts_with(level));
         let (parents, moments) = (named(&theirs.model), named(&ours.train_state["adam_m"]));
         let mut moved = 0; // those that were not there, the tokens of hidden members, count as moved where they train
         for (tensor, values) in named(&ours.model) {
-            assert_eq!(moments.contains_key(tensor), tensor.starts_with(level), "{tensor} has optimizer state");
+            assert_eq!(moments.contains_key(tensor), learns(tensor), "{tensor} has optimizer state");
             match parents.get(tensor) {
-                Some(before) if !tensor.starts_with(level) => {
+                Some(before) if !learns(tensor) => {
                     assert_eq!(before.values, values.values, "{tensor} of {name} is frozen");
                 }
-                None if !tensor.starts_with(level) => {}
+                None if !learns(tensor) => {}
                 before => moved += usize::from(before.is_none_or(|before| before.values != values.values)),
             }
         }
@@ -189,10 +227,10 @@ fn vectors_do_not_depend_on_threads_and_one_modality_alone_is_another_producer()
 fn hidden_members_reach_no_output() {
     let chain = Chain::get();
     let shards = Shards::open(Path::new(&chain.path("cells"))).unwrap();
-    for (config, _, _, name) in ON_VECTORS {
+    for Stage { config, vectors, .. } in &ON_VECTORS[..2] {
         let config: TrainConfig = syncytia::config::load(Path::new(config), &[]).unwrap();
         let (ModelConfig::Spatia(sizes), of) = (&config.model, config.task.table()) else { unreachable!() };
-        let dir = chain.path(name);
+        let dir = chain.path(vectors[0]);
         let mut vectors =
             Vectors::read(Path::new(&dir), of.members().unwrap(), &shards.manifest().data_hash()).unwrap();
         let places = shards.places(of, Split::Train).unwrap();
@@ -270,8 +308,8 @@ fn the_nearest_cells_of_a_niche_are_read_and_a_random_subset_of_a_tissues_niches
 #[test]
 fn what_does_not_fit_is_refused_and_nothing_is_half_written() {
     let chain = Chain::get();
-    chain.shard("other", "data.row_group_records=64");
-    chain.shard("without", "process.niches=\"none\"");
+    chain.shard("other", &["data.row_group_records=64"]);
+    chain.shard("without", &["process.niches=\"none\""]);
     let dir = tempfile::tempdir().unwrap();
     let (run, out) = (dir.path().join("run"), dir.path().join("out"));
     let (run, out) = (run.to_str().unwrap(), out.to_str().unwrap());
@@ -291,6 +329,8 @@ fn what_does_not_fit_is_refused_and_nothing_is_half_written() {
     let token = ["--vectors", &vectors, "--set", "model.spatia.masked_token=false"];
     no(niches("cells", &token), 2, &["model.spatia.masked_token"]);
     no(train(CELLS, &cells, run, 2, &["--vectors", &vectors]), 2, &["--vectors", "reads no vectors"]);
+    let both = ["--vectors", &vectors, "--vectors", &chain.path("of-niches")];
+    no(niches("cells", &both), 2, &["reads no further vectors of niches"]);
     let many = ["--vectors", &vectors, "--set", "train.micro_batch=100"];
     no(niches("cells", &many), 3, &["split `train`", "lower train.lanes"]);
 
@@ -338,16 +378,19 @@ fn the_shipped_stages_have_one_size_and_freeze_all_but_their_level() {
             _ => unreachable!(),
         };
         let first = load(size.to_owned());
-        for (stage, level) in [("niche", "niche"), ("tissue", "tissue")] {
+        for (stage, learns) in
+            [("niche", &["niche"][..]), ("tissue", &["tissue"]), ("fusion", &["final_fusion", "mvc"])]
+        {
             let config = load(format!("{size}-{stage}"));
             assert_eq!(config.problems(), Vec::<String>::new());
-            assert!(matches!(config.task, TaskConfig::Niches(_) | TaskConfig::Tissues(_)));
+            let kinds = (stage, config.task.kind());
+            assert!(kinds == ("niche", "niches") || kinds == ("tissue", "tissues") || kinds == ("fusion", "fusion"));
             let mut same = sizes(&config);
             assert!(same.masked_token);
             same.masked_token = false;
             assert_eq!(same, sizes(&first), "{size}-{stage}.toml has the sizes of {size}.toml");
             let mut parts: Vec<&str> = sizes(&config).parts(10).iter().map(|(part, _)| *part).collect();
-            parts.retain(|part| *part != "classes" && *part != level);
+            parts.retain(|part| *part != "classes" && !learns.contains(part));
             let frozen = |part: &&str| config.train.freeze.iter().any(|frozen| frozen == part);
             assert!(parts.iter().all(frozen), "{size}-{stage}.toml: {:?}", config.train.freeze);
         }

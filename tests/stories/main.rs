@@ -25,12 +25,16 @@ mod faults;
 /// A disk that is full for a while.
 #[cfg(target_os = "linux")]
 mod full_disk;
+/// A cell, its niche and its tissue as one vector.
+mod fusion;
 /// A generator beside a frozen encoder, and its pictures.
 mod generate;
 /// The directions of the house.
 mod house;
 /// SPATIA's vectors judged by labels, and beside a file's cells where scanpy finds them.
 mod judged;
+/// Class heads on labels of cells.
+mod labels;
 /// Hidden values reach nothing.
 mod leak;
 /// SPATIA's stages one after the other: cells, niches, tissues.

@@ -32,7 +32,7 @@ pub fn cells() -> Arc<Shards> {
 }
 
 /// `configs/spatia/tiny.toml`, short, with changes.
-fn tiny(change: impl FnOnce(&mut TrainConfig)) -> TrainConfig {
+pub fn tiny(change: impl FnOnce(&mut TrainConfig)) -> TrainConfig {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/spatia/tiny.toml");
     let mut config: TrainConfig = toml::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
     config.train.max_steps = 6;

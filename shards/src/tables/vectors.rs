@@ -55,6 +55,9 @@ pub struct VectorsFacts {
     pub width: u32,
     /// Hash of the checkpoint that made them.
     pub producer: String,
+    /// Digest of the folder of their members' vectors, if they were made of vectors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub members: Option<String>,
     /// `Manifest::data_hash` of the shards they were made of.
     pub data_hash: String,
     /// Number of vectors.
@@ -74,6 +77,28 @@ pub struct VectorsPart {
 }
 
 impl VectorsFacts {
+    /// What the folder `dir` says about itself.
+    ///
+    /// # Errors
+    /// [`StoreError::NotVectors`]; a format of a later version; the system's errors.
+    pub fn read(dir: &Path) -> Result<VectorsFacts, StoreError> {
+        let path = dir.join(VECTORS_FILE);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                return Err(StoreError::NotVectors { path: dir.into() });
+            }
+            Err(e) => return Err(FileError::at("read", &path)(e).into()),
+        };
+        let facts: VectorsFacts =
+            serde_json::from_slice(&bytes).map_err(|source| StoreError::Manifest { path: path.clone(), source })?;
+        if facts.version != VECTORS_VERSION {
+            let (found, supported) = (facts.version, VECTORS_VERSION);
+            return Err(StoreError::NewerSchema { path, found, supported });
+        }
+        Ok(facts)
+    }
+
     /// Which vectors they are: a digest of everything said here, the hashes of the files included.
     pub fn digest(&self) -> String {
         let json = serde_json::to_vec(self).expect("strings and numbers always serialise");
@@ -120,11 +145,17 @@ impl VectorsWriter {
             of,
             width: width as u32,
             producer: producer.to_owned(),
+            members: None,
             data_hash: data_hash.to_owned(),
             n: 0,
             parts: Vec::new(),
         };
         Ok(VectorsWriter { dir: dir.into(), facts, ids: Vec::new(), values: Vec::new() })
+    }
+
+    /// They are made of the vectors with this digest.
+    pub fn made_of(&mut self, members: &VectorsFacts) {
+        self.facts.members = Some(members.digest());
     }
 
     /// Adds vectors: `values` is `[ids.len(), width]`, row-major.
@@ -195,6 +226,7 @@ impl Vectors {
             of,
             width: values.n_cols as u32,
             producer: String::new(),
+            members: None,
             data_hash: String::new(),
             n: ids.len() as u64,
             parts: Vec::new(),
@@ -208,20 +240,7 @@ impl Vectors {
     /// # Errors
     /// [`StoreError::NotVectors`], [`StoreError::OtherVectors`]; damage; the system's errors.
     pub fn read(dir: &Path, of: VectorsOf, data_hash: &str) -> Result<Vectors, StoreError> {
-        let path = dir.join(VECTORS_FILE);
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                return Err(StoreError::NotVectors { path: dir.into() });
-            }
-            Err(e) => return Err(FileError::at("read", &path)(e).into()),
-        };
-        let facts: VectorsFacts =
-            serde_json::from_slice(&bytes).map_err(|source| StoreError::Manifest { path: path.clone(), source })?;
-        if facts.version != VECTORS_VERSION {
-            let (found, supported) = (facts.version, VECTORS_VERSION);
-            return Err(StoreError::NewerSchema { path, found, supported });
-        }
+        let facts = VectorsFacts::read(dir)?;
         let mut differs = None;
         if facts.of != of {
             differs = Some(format!("vectors of {}, those of {} are wanted", facts.of.plural(), of.plural()));

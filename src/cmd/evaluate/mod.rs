@@ -39,7 +39,7 @@ pub struct Args {
     /// Of spatia: the label column that judges clusters; `cell_type`, `niche_type`, `tissue_type` and the like if not given.
     #[arg(long, value_name = "COLUMN")]
     label: Option<String>,
-    /// Of niches and tissues: the folder of vectors of the level below.
+    /// Of niches and tissues: the folder of vectors of the level below; of a fusion: that of its fused vectors.
     #[arg(long, value_name = "DIR")]
     vectors: Option<PathBuf>,
     /// Print report.json instead of the table.
@@ -64,7 +64,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         _ if args.sweep => {
             return Err(UsageError(format!("--sweep is for spackle: a run of \"{kind}\" hides nothing")).into());
         }
-        TaskConfig::Cells(_) | TaskConfig::Niches(_) | TaskConfig::Tissues(_) => embedding::evaluate(args, &trained)?,
+        TaskConfig::Cells(_) | TaskConfig::Niches(_) | TaskConfig::Tissues(_) | TaskConfig::Fusion(_) => {
+            embedding::evaluate(args, &trained)?
+        }
         TaskConfig::Generate(_) => generation::evaluate(args, &trained)?,
     };
     evaluated.show(args.json)?;

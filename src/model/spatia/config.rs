@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::classes::ClassFamily;
 use crate::model::layers::EncoderConfig;
 
 /// `[model.spatia]`.
@@ -47,23 +48,9 @@ pub struct GeneConfig {
     pub heads: usize,
     /// Most genes of one cell that are read.
     pub context: usize,
-    /// Class families; each has an extra token, and a head if it has leaves. Default: tissue, cell_type, without heads.
+    /// Class families; each has an extra token, and a head if it has classes. Default: tissue, cell_type, without heads.
     #[serde(default = "default_families")]
     pub families: Vec<ClassFamily>,
-}
-
-/// One class family: `[[model.spatia.gene.families]]`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ClassFamily {
-    /// `cell_type`, `tissue`, `disease`, …
-    pub name: String,
-    /// Classes at the bottom of the hierarchy; 0 for none: no head.
-    #[serde(default)]
-    pub leaves: usize,
-    /// Leaves of each parent; parent j has label `leaves + j`.
-    #[serde(default)]
-    pub parents: Vec<Vec<u32>>,
 }
 
 /// `[model.spatia.image]`.
@@ -168,7 +155,7 @@ fn default_alpha() -> f64 {
 }
 
 pub(super) fn default_families() -> Vec<ClassFamily> {
-    ["tissue", "cell_type"].map(|name| ClassFamily { name: name.into(), leaves: 0, parents: Vec::new() }).into()
+    ["tissue", "cell_type"].map(ClassFamily::named).into()
 }
 
 /// Sine–cosine features of an offset (`spatia.md` §5).
@@ -228,9 +215,7 @@ impl SpatiaConfig {
         for (i, family) in gene.families.iter().enumerate() {
             let again = gene.families[..i].iter().any(|f| f.name == family.name);
             must(!again, format!("gene.families: `{}` is there twice", family.name));
-            let leaves = family.leaves as u32;
-            let known = family.parents.iter().all(|p| !p.is_empty() && p.iter().all(|&leaf| leaf < leaves));
-            must(known, format!("gene.families `{}`: a parent needs leaves, numbered below {leaves}", family.name));
+            family.problems().into_iter().for_each(|problem| must(false, problem));
         }
         must(
             image.patch > 0 && image.size > 0 && image.size.is_multiple_of(image.patch),
@@ -279,7 +264,8 @@ impl SpatiaConfig {
             FusionKind::ImageQueries => by_image,
             FusionKind::None => 0.0,
         };
-        let classes = gene.families.iter().map(|f| if f.leaves == 0 { 0.0 } else { linear(d, f.leaves as f64) });
+        let classes =
+            gene.families.iter().map(|f| if f.classes.is_empty() { 0.0 } else { linear(d, f.n_leaves() as f64) });
         let contrast = self.contrast_width.map_or(0.0, |c| linear(d, c as f64) + linear(e, c as f64) + 1.0);
         let vector_painter = if self.vector_painter { linear(h, w) } else { 0.0 };
         let level = |level: LevelConfig| {

@@ -1,7 +1,8 @@
 //! What is read from gene tokens and from vectors: expression as a zero-inflated negative binomial, classes, and the
 //! space of the contrast (`spatia.md` §4).
 
-use super::config::{ClassFamily, SpatiaConfig};
+use super::classes::ClassFamily;
+use super::config::SpatiaConfig;
 use super::norm_last;
 use crate::model::init::{Init, Scope};
 use crate::model::layers::{LayerNorm, Linear, Training, before};
@@ -142,9 +143,9 @@ impl ClassHeads {
     /// For the config's families.
     pub fn new(scope: &Scope, families: &[ClassFamily], d: usize) -> Self {
         let head = |i: usize, family: &ClassFamily| {
-            Linear::new(&scope.child("families").child(&i.to_string()), d, family.leaves)
+            Linear::new(&scope.child("families").child(&i.to_string()), d, family.n_leaves())
         };
-        Self { families: families.iter().enumerate().map(|(i, f)| (f.leaves > 0).then(|| head(i, f))).collect() }
+        Self { families: families.iter().enumerate().map(|(i, f)| (f.n_leaves() > 0).then(|| head(i, f))).collect() }
     }
 
     /// Logits of the leaves of every family, `[b, leaves]`, of `tokens`: the families' extra tokens, `[b, families, d]`.

@@ -3,6 +3,7 @@
 //! [`Spatia::forward`] makes z_cell; the other methods make what the losses need of its output. The losses themselves are
 //! the task's. Knows no file, no rank and no rule of what is hidden: masks come with the input.
 
+pub mod classes;
 pub mod config;
 pub mod context;
 pub mod fusion;
@@ -79,7 +80,7 @@ pub struct ImageTokens {
 pub struct Painted {
     /// `[b, hidden, p·p·channels]`: per-patch normalised.
     pub prediction: Tensor<3>,
-    /// The same from z_cell alone, when `vector_painter`.
+    /// The same from z_cell alone, where it was given.
     pub of_vector: Option<Tensor<3>>,
     /// `[b, hidden, p·p·channels]`: raw.
     pub patches: Tensor<3>,
@@ -199,10 +200,16 @@ impl Spatia {
         norm_last(&self.cell_out.norm, z, training)
     }
 
-    /// Paints the hidden patches from the unfused tokens of the seen ones: no gene and no hidden value is read. And, when
-    /// `vector_painter`, from z_cell in CLS's place with every patch under the mask token.
-    pub fn paint_hidden(&self, image: &ImageTokens, z_cell: &Tensor<2>, training: Option<&Training>) -> Painted {
-        let vector = self.vector_painter.as_ref().map(|painter| painter.forward2(z_cell.clone(), training));
+    /// Paints the hidden patches from the unfused tokens of the seen ones: no gene and no hidden value is read. And, given
+    /// z_cell to a model with `vector_painter`, from it in CLS's place with every patch under the mask token.
+    pub fn paint_hidden(
+        &self,
+        image: &ImageTokens,
+        z_cell: Option<&Tensor<2>>,
+        training: Option<&Training>,
+    ) -> Painted {
+        let painter = self.vector_painter.as_ref();
+        let vector = z_cell.zip(painter).map(|(z, painter)| painter.forward2(z.clone(), training));
         let (prediction, of_vector) = self.image_decoder.forward(image.unfused.clone(), vector, &image.kept, training);
         Painted { prediction, of_vector, patches: image.kept.select_hidden(image.patches.clone()) }
     }

@@ -3,9 +3,6 @@
 use super::softplus;
 use crate::tensor::{Bool, Tensor, TensorData};
 
-/// Label of a cell of which nothing is known.
-pub const UNKNOWN: i32 = -1;
-
 /// The number of entries the mean is over: unknown cells count, and a column of parents if any label is one.
 pub fn n_entries(labels: &[i32], leaves: usize) -> usize {
     let has_parent = labels.iter().any(|&label| label >= leaves as i32);
@@ -58,6 +55,7 @@ const NEVER: f32 = -1e30;
 mod tests {
     use super::*;
     use crate::model::layers::reference::{tensor, values};
+    use crate::model::spatia::classes::UNKNOWN;
 
     #[test]
     fn the_loss_equals_its_vectors() {

@@ -1,4 +1,4 @@
-//! Cells: z_cell, each side alone, the network before it learned, and principal components of what it reads.
+//! Cells: z_cell, or z of the three levels beside it, each side alone, the network before it learned, and principal components of what it reads.
 
 use std::time::{Duration, Instant};
 
@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use syncytia_shards::processed::{Matrix, Split};
 use syncytia_shards::reader::Shards;
 use syncytia_shards::row_group::{Columns, RowGroup};
+use syncytia_shards::tables::vectors::Vectors;
 
 use super::{COMPONENTS, Gathered, JUDGED, Labels, Retrieved, TRAIN, UsageError, evenly};
 use crate::cmd::trained::Trained;
@@ -39,6 +40,7 @@ struct Cells {
     sections: Vec<u32>,
     xy: Vec<[f64; 2]>,
     at: Vec<(usize, usize)>,
+    ids: Vec<u64>,
 }
 
 /// The networks and what each reads.
@@ -50,8 +52,15 @@ struct Encoders<'a> {
     n_genes: usize,
 }
 
-/// Reads cells of the split, and of the training split for labels to carry over.
-pub fn gather(trained: &Trained, shards: &Shards, split: Split, column: Option<&str>) -> anyhow::Result<Gathered> {
+/// Reads cells of the split, and of the training split for labels to carry over. `fused`: vectors of cells with their niches
+/// and tissues, of a run that learned them.
+pub fn gather(
+    trained: &Trained,
+    shards: &Shards,
+    split: Split,
+    column: Option<&str>,
+    fused: Option<&Vectors>,
+) -> anyhow::Result<Gathered> {
     let ModelConfig::Spatia(config) = &trained.run.config.model else {
         let name = trained.run.config.model.name();
         return Err(UsageError(format!("a run of cells whose model is {name} cannot be judged")).into());
@@ -95,8 +104,15 @@ pub fn gather(trained: &Trained, shards: &Shards, split: Split, column: Option<&
     });
     let n_judged = judged.labels.len() as u64;
     let retrieval = encoders.retrieval(&judged, &components);
+    let mut methods = Vec::new();
+    if let Some(fused) = fused {
+        let of = |cells: &Cells| by_id(fused, &cells.ids);
+        let what = "z of the cell, its niche and its tissue".to_owned();
+        methods.push(Method { name: "fused".to_owned(), what, judged: of(&judged)?, train: of(&train)? });
+    }
+    methods.extend(encoders.methods(judged.vectors, train.vectors, h, components));
     Ok(Gathered {
-        methods: encoders.methods(judged.vectors, train.vectors, h, components),
+        methods,
         labels,
         sections: judged.sections,
         xy: judged.xy,
@@ -193,6 +209,7 @@ impl Encoders<'_> {
             cells.sections.push(group.section);
             cells.xy.push(group.xy[row]);
             cells.at.push((at, row));
+            cells.ids.push(group.record_ids[row]);
         }
     }
 
@@ -263,6 +280,15 @@ impl Encoders<'_> {
         }
         all
     }
+}
+
+/// The vectors of these records.
+fn by_id(vectors: &Vectors, ids: &[u64]) -> Result<Matrix<f32>, TrainError> {
+    let of = |&id: &u64| {
+        vectors.get(id).ok_or_else(|| TrainError::Data(format!("the fused vectors have none of {id}: make them again")))
+    };
+    let rows: Vec<&[f32]> = ids.iter().map(of).collect::<Result<_, _>>()?;
+    Ok(Matrix { n_cols: vectors.values.n_cols, values: rows.concat() })
 }
 
 /// ln(1 + count per 10⁴) of all genes.

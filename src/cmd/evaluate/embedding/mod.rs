@@ -10,7 +10,7 @@ mod tables;
 
 use syncytia_shards::processed::Split;
 use syncytia_shards::reader::Shards;
-use syncytia_shards::tables::vectors::VectorsOf;
+use syncytia_shards::tables::vectors::{Vectors, VectorsOf};
 
 use super::{Args, Evaluated, UsageError, metrics_beside, report_folder, shards_of_run, usual_split};
 use crate::cmd::trained::Trained;
@@ -41,11 +41,12 @@ pub fn evaluate(args: &Args, trained: &Trained) -> anyhow::Result<Evaluated> {
     let column = labels::column(&shards, of, args.label.as_deref())?;
     let gathered = match of {
         VectorsOf::Obs => {
-            if args.vectors.is_some() {
+            let fused = fused(args, trained, &shards)?;
+            if args.vectors.is_some() && fused.is_none() {
                 let what = "--vectors is for runs of niches and tissues: cells are read as they are";
                 return Err(UsageError(what.to_owned()).into());
             }
-            cells::gather(trained, &shards, split, column.as_deref())?
+            cells::gather(trained, &shards, split, column.as_deref(), fused.as_ref())?
         }
         _ => {
             let vectors = args.vectors.as_deref();
@@ -57,6 +58,24 @@ pub fn evaluate(args: &Args, trained: &Trained) -> anyhow::Result<Evaluated> {
     let judged = judge(gathered)?;
     let findings = page::findings(trained, &shards, split, of, &judged, &metrics_beside(&args.path))?;
     Evaluated::of(&findings, &report_folder(&args.path, &trained.checkpoint.dir, split, &shards))
+}
+
+/// Of a fusion: the vectors that `embed --level fused` made with this checkpoint.
+fn fused(args: &Args, trained: &Trained, shards: &Shards) -> anyhow::Result<Option<Vectors>> {
+    if !trained.run.config.task.fuses() {
+        return Ok(None);
+    }
+    let again = "make them with `syncytia embed RUN --level fused --out V` and add --vectors V";
+    let Some(dir) = &args.vectors else {
+        return Err(TrainError::Data(format!("a fusion is judged by its fused vectors: {again}")).into());
+    };
+    let vectors = Vectors::read(dir, VectorsOf::Obs, &shards.manifest().data_hash())?;
+    let ours = crate::cmd::embed_fused::producer(trained);
+    if vectors.facts.producer != ours {
+        let (dir, theirs) = (dir.display(), &vectors.facts.producer);
+        return Err(TrainError::Data(format!("{dir} was made by {theirs}, not by {ours}: {again}")).into());
+    }
+    Ok(Some(vectors))
 }
 
 /// What is judged, and by what.

@@ -173,8 +173,9 @@ fn provenance(
     if let Some(labels) = &gathered.labels {
         facts.insert("label".to_owned(), labels.column.clone());
     }
-    if let Some(vectors) = &run.vectors {
-        facts.insert("vectors".to_owned(), vectors.producer.clone());
+    if !run.vectors.is_empty() {
+        let producers: Vec<&str> = run.vectors.iter().map(|vectors| vectors.producer.as_str()).collect();
+        facts.insert("vectors".to_owned(), producers.join(", "));
     }
     if let Some(best) = run.best {
         facts.insert("best_validation".to_owned(), format!("{} at step {}", best.value, best.global_step));

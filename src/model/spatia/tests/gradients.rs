@@ -37,7 +37,7 @@ fn everything(model: &Spatia, training: Option<&Training>) -> Tensor<1> {
     terms.push(squared(model.class_logits(genes, training)[1].clone().unwrap()));
     let (a, b) = model.contrast_vectors(&out, training).unwrap();
     terms.push((a * b).mean() * model.contrast.as_ref().unwrap().scale());
-    let painted = model.paint_hidden(out.image.as_ref().unwrap(), &out.z_cell, training);
+    let painted = model.paint_hidden(out.image.as_ref().unwrap(), Some(&out.z_cell), training);
     for prediction in [painted.prediction, painted.of_vector.unwrap()] {
         let error = prediction - painted.patches.clone();
         terms.push((error.clone() * error).mean());

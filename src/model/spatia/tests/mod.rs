@@ -19,8 +19,13 @@ fn model(config: &SpatiaConfig) -> Spatia {
 
 /// Tiny with everything that is optional.
 fn full() -> SpatiaConfig {
-    let mut config = SpatiaConfig { contrast_width: Some(16), masked_token: true, vector_painter: true, ..SpatiaConfig::tiny() };
-    config.gene.families[1].leaves = 5;
+    let mut config = SpatiaConfig {
+        contrast_width: Some(16),
+        masked_token: true,
+        vector_painter: true,
+        ..SpatiaConfig::tiny()
+    };
+    config.gene.families[1].classes = ["a", "b", "c", "d", "e"].map(str::to_owned).into();
     config
 }
 
@@ -165,7 +170,7 @@ fn padding_and_the_other_cells_of_a_batch_change_nothing() {
         let depth = tensor(vec![20.0; cells.len()], [cells.len()]);
         let expression = model.expression(genes, depth.clone(), None).mean;
         let of_vector = model.expression_of_vector(out.z_cell.clone(), genes, depth, None).mean;
-        let painted = model.paint_hidden(out.image.as_ref().unwrap(), &out.z_cell, None).prediction;
+        let painted = model.paint_hidden(out.image.as_ref().unwrap(), Some(&out.z_cell), None).prediction;
         (values(out.z_cell), values(expression), values(of_vector), values(painted))
     };
     let together = read(&cells, 20, pictures(3, Some(Kept::draw(key, &streams, 16, 0.75))));
@@ -240,7 +245,7 @@ fn hidden_patches_reach_no_visible_output() {
     let read = |image: ImageInput| {
         let out = model.forward(&CellInput { genes: Some(gene_input(&[cell(5, 2)], 5)), image: Some(image) }, None);
         let image = out.image.unwrap();
-        let painted = model.paint_hidden(&image, &out.z_cell, None);
+        let painted = model.paint_hidden(&image, Some(&out.z_cell), None);
         let predictions = Tensor::cat(vec![painted.prediction, painted.of_vector.unwrap()], 0);
         let seen = [out.z_cell.reshape([32]), image.tokens.reshape([-1]), predictions.reshape([-1])].map(values);
         (seen, values(painted.patches))
