@@ -229,7 +229,7 @@ pub(super) fn vectors_below(
     let (level, what) = (members.level(), members.plural());
     let again = format!("make them with `syncytia embed … --level {level}` of these shards");
     let Some(dir) = dir else {
-        let what = format!("{} are read as vectors of their {what}: {again} and add --vectors DIR", of.plural());
+        let what = format!("the network of {} reads vectors of {what}: {again} and add --vectors DIR", of.plural());
         return Err(TrainError::Data(what).into());
     };
     if shards.manifest().table(syncytia_shards::manifest::TableKind::Niche).is_none() {

@@ -1,5 +1,7 @@
 //! Cells: z_cell, or z of the three levels beside it, each side alone, the network before it learned, and principal components of what it reads.
 
+use std::time::{Duration, Instant};
+
 use rayon::prelude::*;
 use syncytia_shards::processed::{Matrix, Split};
 use syncytia_shards::reader::Shards;
@@ -21,6 +23,9 @@ use crate::train::error::TrainError;
 const PIXELS: u32 = 32;
 /// Counts of a cell are brought to this sum before the logarithm, as scanpy's users do.
 const TARGET_SUM: f64 = 1e4;
+
+/// Between two lines of progress.
+const EVERY: Duration = Duration::from_secs(2);
 
 /// What is read of a set of cells, one row each.
 #[derive(Default)]
@@ -65,8 +70,9 @@ pub fn gather(
     let untrained = trained.run.config.model.build(trained.run.shape, seed, &cpu());
     let encoders = encoders(&model, &untrained, config, shards, seed)?;
     let judged = encoders.read(shards, split, &evenly(shards, split, JUDGED), column)?;
-    let for_labels = column.is_some() && split != Split::Train && !shards.row_groups(Split::Train).is_empty();
-    let train = match for_labels || encoders.images {
+    // Training cells carry labels over and fit the ridge between components; judged ones must not.
+    let teaches = split != Split::Train && (column.is_some() || encoders.images);
+    let train = match teaches {
         true => encoders.read(shards, Split::Train, &evenly(shards, Split::Train, TRAIN), column)?,
         false => encoders.nothing(),
     };
@@ -159,10 +165,14 @@ impl Encoders<'_> {
 
     fn read(&self, shards: &Shards, split: Split, groups: &[usize], label: Option<&str>) -> anyhow::Result<Cells> {
         let columns = Columns { counts: true, names: label.is_some(), images: self.images, ..Columns::default() };
-        let mut cells = self.nothing();
-        for &at in groups {
+        let (mut cells, mut said) = (self.nothing(), Instant::now());
+        for (nth, &at) in groups.iter().enumerate() {
             let group = shards.read_row_group(&shards.row_groups(split)[at], &columns)?;
             self.push(&mut cells, &group, at, label);
+            if said.elapsed() > EVERY {
+                eprintln!("{} cells of {}, row group {} of {}", cells.at.len(), split.as_str(), nth + 1, groups.len());
+                said = Instant::now();
+            }
         }
         eprintln!("read {} cells of {}", cells.at.len(), split.as_str());
         Ok(cells)
