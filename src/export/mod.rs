@@ -76,8 +76,9 @@ impl ExportError {
 pub fn export(checkpoint: &Checkpoint, out: &Path, layout: Layout) -> Result<(), ExportError> {
     let of_state = |what| ExportError::State { checkpoint: checkpoint.dir.clone(), what };
     let run = state::run_state(&checkpoint.contents).map_err(of_state)?;
-    let in_panel = run.panel.n_selected();
-    if run.shape.genes != in_panel || run.panel.selected.iter().any(|&g| g as usize >= run.panel.genes.len()) {
+    let stray = run.panel.selected.iter().any(|&g| g as usize >= run.panel.genes.len());
+    let in_panel = if stray { run.panel.n_selected() } else { run.config.model.genes(&run.panel).len() };
+    if stray || run.shape.genes != in_panel {
         return Err(of_state(format!("its panel selects {in_panel} genes and the model has {}", run.shape.genes)));
     }
     let tensors = layout.tensors(checkpoint)?;
@@ -147,7 +148,7 @@ fn config(run: &RunState, layout: Layout) -> Value {
 fn panel(run: &RunState) -> String {
     let mut text = String::from("index\tgene_id\tsymbol\tlength\texp_frac\tglob_exp_frac\tmoran\n");
     let number = |value: Option<f64>| value.map_or_else(String::new, |v| v.to_string());
-    for (index, gene) in run.panel.selected_genes().enumerate() {
+    for (index, gene) in run.config.model.genes(&run.panel).into_iter().enumerate() {
         let (id, symbol) = (cell(&gene.id), cell(&gene.symbol));
         let (length, moran) = (number(gene.length), number(gene.moran));
         text.push_str(&format!(

@@ -93,11 +93,29 @@ impl CellsConfig {
         ]
     }
 
+    /// What keeps it from this model, in words.
+    pub(super) fn misfit(&self, model: &SpatiaConfig) -> Option<String> {
+        if model.contrast_width.is_none() {
+            let what = "the task holds genes against pictures in a space of that width";
+            return Some(format!("model.spatia.contrast_width is missing: {what}"));
+        }
+        if self.picture > 0.0 && !model.vector_painter {
+            let what = "set model.spatia.vector_painter = true, or task.picture = 0";
+            return Some(format!("task.picture paints from z_cell, which the model cannot: {what}"));
+        }
+        let others = TERMS.iter().zip(self.lambdas()).filter(|(name, _)| **name != CLASSES);
+        let needs_classes = others.map(|(_, lambda)| lambda).all(|lambda| lambda == 0.0);
+        (needs_classes && model.gene.families.iter().all(|family| family.n_leaves() == 0)).then(|| {
+            "task: every weight but that of classes is 0 and model.spatia.gene.families has none, so nothing is learned"
+                .to_owned()
+        })
+    }
+
     /// What is wrong with it, each with its key.
     pub fn problems(&self) -> Vec<String> {
         let named = TERMS.iter().zip(self.lambdas()).chain([(&"zeros_per_gene", self.zeros_per_gene)]);
         let mut problems: Vec<String> = named.filter_map(|(name, value)| positive_or_zero(name, value)).collect();
-        if self.lambdas().iter().enumerate().all(|(k, &l)| l == 0.0 || TERMS[k] == CLASSES) {
+        if self.lambdas().iter().all(|&l| l == 0.0) {
             problems.push("task: every weight is 0, so nothing is learned".to_owned());
         }
         if !(0.0..=1.0).contains(&self.thinning) {

@@ -153,13 +153,7 @@ impl TaskConfig {
         match (self, model) {
             (TaskConfig::Completion(_), ModelConfig::Spackle(_))
             | (TaskConfig::Generate(_), ModelConfig::Generator(_)) => None,
-            (TaskConfig::Cells(task), ModelConfig::Spatia(model)) if task.picture > 0.0 && !model.vector_painter => Some(
-                "task.picture paints from z_cell: set model.spatia.vector_painter = true, or task.picture = 0".to_owned(),
-            ),
-            (TaskConfig::Cells(_), ModelConfig::Spatia(model)) => model.contrast_width.is_none().then(|| {
-                "model.spatia.contrast_width is missing: the task holds genes against pictures in a space of that width"
-                    .to_owned()
-            }),
+            (TaskConfig::Cells(config), ModelConfig::Spatia(model)) => config.misfit(model),
             (TaskConfig::Niches(_) | TaskConfig::Tissues(_), ModelConfig::Spatia(model)) => {
                 (!model.masked_token).then(|| {
                     "model.spatia.masked_token is missing: the task hides members of a place under that token; set it to true"
@@ -300,7 +294,7 @@ pub enum Prepared {
     /// For SPATIA's second and third stage.
     Members(members::Prepared),
     /// For SPATIA's last step.
-    Fusion(fusion::Prepared),
+    Fusion(Box<fusion::Prepared>),
     /// For pictures from genes.
     Generate(generate::Prepared),
 }
@@ -423,9 +417,9 @@ impl Task {
             (Task::Cells(task), Records::Obs(slots)) => Prepared::Cells(task.prepare(slots, at)),
             (Task::Members(task), Records::Places(rows)) => Prepared::Members(task.prepare(rows, at)),
             (Task::Fusion(task), Records::Surrounded(slots, around)) => {
-                Prepared::Fusion(task.prepare(slots, Some(around), at))
+                Prepared::Fusion(Box::new(task.prepare(slots, Some(around), at)))
             }
-            (Task::Fusion(task), Records::Obs(slots)) => Prepared::Fusion(task.prepare(slots, None, at)),
+            (Task::Fusion(task), Records::Obs(slots)) => Prepared::Fusion(Box::new(task.prepare(slots, None, at))),
             (Task::Generate(task), Records::Obs(slots)) => Prepared::Generate(task.prepare(slots, at)),
             _ => unreachable!("{MIXED}"),
         }

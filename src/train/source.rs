@@ -111,7 +111,7 @@ pub enum Source {
         /// Own records of each row group.
         sizes: Vec<u32>,
         /// Where they stand, if the task reads that.
-        surroundings: Option<Surroundings>,
+        surroundings: Option<Box<Surroundings>>,
     },
     /// Niches or tissues.
     Places {
@@ -143,7 +143,7 @@ impl Source {
                     [] => None,
                     [cells, niches @ ..] => {
                         let tissues = niches.first().map(|niches| level(VectorsOf::Tissue, niches)).transpose()?;
-                        Some(Surroundings::new(level(VectorsOf::Niche, cells)?, tissues))
+                        Some(Box::new(Surroundings::new(level(VectorsOf::Niche, cells)?, tissues)))
                     }
                 };
                 Ok(Source::Obs { loader, sizes, surroundings })
