@@ -25,7 +25,7 @@ use crate::train::error::TrainError;
 use crate::train::group::Alike;
 use crate::train::join;
 use crate::train::lock::{RunLock, Timing};
-use crate::train::ready::{Ready, Resumed};
+use crate::train::ready::{self, Ready, Resumed};
 use crate::train::run_folder::RunFolder;
 use crate::train::source::VectorsIdentity;
 use crate::train::trainer::{self, End, Observer, Run};
@@ -284,7 +284,7 @@ fn take(folder: &RunFolder, job: Option<Job>, resume: ResumeIf) -> anyhow::Resul
 }
 
 fn checkpoint_to_go_on_from(folder: &RunFolder, resume: ResumeIf) -> anyhow::Result<Option<Resumed>> {
-    let (newest, damaged) = trainer::newest(folder)?;
+    let (newest, damaged) = ready::newest(folder)?;
     for damage in damaged {
         eprintln!("warning: {damage}; the previous checkpoint is used");
     }

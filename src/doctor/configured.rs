@@ -19,9 +19,8 @@ use crate::train::checkpoint::CheckpointError;
 use crate::train::config::TrainConfig;
 use crate::train::error::TrainError;
 use crate::train::lock::{self, LockError, Timing};
-use crate::train::ready::{Beginning, Ready, Resumed};
+use crate::train::ready::{self, Beginning, Ready, Resumed};
 use crate::train::run_folder::RunFolder;
-use crate::train::trainer;
 
 /// The program itself, the allocator's reserve, decoders: what a run takes before its first record.
 const BASE: f64 = (128u64 << 20) as f64;
@@ -210,7 +209,7 @@ pub fn start(config: &TrainConfig, shards: &Arc<Shards>, vectors: Option<&Path>,
     let mut findings = vec![Finding::ok("shards fit the run", format!("{steps} steps per epoch"))];
     let Some(run) = run else { return findings };
     let folder = RunFolder::at(run);
-    let (newest, damaged) = match trainer::newest(&folder) {
+    let (newest, damaged) = match ready::newest(&folder) {
         Ok(found) => found,
         Err(error) => {
             let advice = "a run that cannot read its newest checkpoint is not begun anew";

@@ -6,12 +6,11 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::checkpoint;
 use super::data::TrainData;
 use super::error::TrainError;
 use super::group;
 use super::lock::RunLock;
-use super::ready::{Beginning, Ready, Resumed};
+use super::ready::{Beginning, Ready};
 use super::replicas;
 use super::run_folder::RunFolder;
 use super::saver::{Place, Saver};
@@ -391,16 +390,4 @@ impl Rank<'_> {
 
 fn observe(shared: &Shared<'_>, f: impl FnOnce(&mut (dyn Observer + '_))) {
     f(&mut *shared.run.observer.lock().unwrap_or_else(PoisonError::into_inner));
-}
-
-/// The newest valid checkpoint of a run folder, and in words the damaged ones passed over.
-pub fn newest(folder: &RunFolder) -> Result<(Option<Resumed>, Vec<String>), TrainError> {
-    let found = checkpoint::newest_valid(folder)?;
-    let damaged = found.damaged.iter().map(ToString::to_string).collect();
-    let resumed = found.checkpoint.map(|found| Resumed {
-        name: found.dir.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-        digest: found.manifest.digest(),
-        contents: found.contents,
-    });
-    Ok((resumed, damaged))
 }

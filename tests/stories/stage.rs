@@ -11,7 +11,7 @@ use syncytia::train::checkpoint::{self, CheckpointContents};
 use syncytia::train::config::TrainConfig;
 use syncytia::train::error::TrainError;
 use syncytia::train::lock::{RunLock, Timing};
-use syncytia::train::ready::Ready;
+use syncytia::train::ready::{self, Ready};
 use syncytia::train::run_folder::RunFolder;
 use syncytia::train::step::StepOutcome;
 use syncytia::train::trainer::{self, End, Observer, Run, Start};
@@ -163,7 +163,7 @@ impl Theatre {
             stop_after.is_some_and(|after| n / ranks as u64 + 1 >= after)
         };
         let lock = Arc::new(RunLock::acquire(&self.folder, None, Timing::default()).unwrap());
-        let (resume, damaged) = trainer::newest(&self.folder)?;
+        let (resume, damaged) = ready::newest(&self.folder)?;
         assert_eq!(damaged, Vec::<String>::new());
         let ready = Ready::new(config, &shards)?;
         let beginning = ready.state(resume.as_ref(), self.folder.root())?;
