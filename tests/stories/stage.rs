@@ -169,7 +169,7 @@ impl Theatre {
         let beginning = ready.state(resume.as_ref(), self.folder.root())?;
         let (resumed_from, folder, lock) = (resume.map(|r| r.name), &self.folder, Some(lock));
         let run = Run { ready: &ready, beginning, resumed_from, folder, lock, stop: &stop, observer: &observer };
-        let end = trainer::train(&run, engines(ranks))?;
+        let (end, _) = trainer::train(&run, engines(ranks))?;
         drop(run);
         let mut seen = seen.lock().unwrap().clone();
         seen.consumed.sort();
