@@ -10,7 +10,7 @@ use std::time::Duration;
 pub enum Farewell {
     /// It returned.
     Said,
-    /// It was not called: [`waits_for_ever`].
+    /// It was not called: this library is known to wait in it for ever.
     LeftOut,
     /// It did not return in time, and may never.
     Unanswered,
