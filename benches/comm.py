@@ -24,6 +24,7 @@ KIB, MIB = 1 << 10, 1 << 20
 SIZES = [(KIB, 200), (4 * KIB, 200), (16 * KIB, 200), (64 * KIB, 200), (256 * KIB, 100), (MIB, 100), (4 * MIB, 60),
          (16 * MIB, 30), (64 * MIB, 16), (256 * MIB, 8)]  # fmt: skip
 HIDDEN = [(1, 16, 10), (1, 24, 10), (1, 32, 10), (1, 16, 25), (2, 24, 10)]  # ranks, micro_batch, Gb/s
+WORLDS = (2, 3, 4)
 ROUNDS = 6
 
 
@@ -120,17 +121,21 @@ def hidden(program, shards, share):
 
 
 def ranks(syncytia, shards, share):
-    """Step time with W processes ÷ with W thread-ranks, one kernel thread each."""
+    """Step time with W processes ÷ with W thread-ranks, one kernel thread each: the median over rounds of the ratio of
+    medians, as what else the machine does changes from round to round."""
     print("\nprocesses ÷ thread-ranks, paper.toml, one kernel thread per rank")
-    seconds, rows = {}, []
-    for _ in range(max(1, ROUNDS // share)):
-        for w in (2, 3):
-            for way in ("threads", "mpi"):
-                seconds.setdefault((w, way), []).extend(steps(syncytia, shards, w, way))
-    for w in (2, 3):
-        threads, mpi = (statistics.median(seconds[(w, way)]) for way in ("threads", "mpi"))
-        rows.append({"ranks": w, "threads_s": threads, "mpi_s": mpi, "ratio": mpi / threads})
-        print(f"{w} ranks: {mpi / threads:.3f}  ({1e3 * mpi:.1f} ms; {1e3 * threads:.1f} ms)", flush=True)
+    worlds = [w for w in WORLDS if w <= len(os.sched_getaffinity(0))]
+    median, rows = {}, []
+    for k in range(max(1, ROUNDS // share)):
+        for w in worlds:
+            for way in ("threads", "mpi")[:: -1 if k % 2 else 1]:
+                median.setdefault((w, way), []).append(statistics.median(steps(syncytia, shards, w, way)))
+    for w in worlds:
+        threads, mpi = median[(w, "threads")], median[(w, "mpi")]
+        ratios = sorted(a / b for a, b in zip(mpi, threads))
+        rows.append({"ranks": w, "threads_s": threads, "mpi_s": mpi, "ratios": ratios})
+        print(f"{w} ranks: {statistics.median(ratios):.3f}, {ratios[0]:.3f} to {ratios[-1]:.3f} in {len(ratios)} rounds "
+              f"({1e3 * statistics.median(mpi):.1f} ms; {1e3 * statistics.median(threads):.1f} ms)", flush=True)  # fmt: skip
     return rows
 
 

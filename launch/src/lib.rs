@@ -1,9 +1,10 @@
 //! Who am I among the ranks? World, rendezvous store, signals, exit codes. Knows no tensor and no file of the data.
 //!
 //! [`world`] reads the launcher's variables (nobody else does) with [`nodelist`] for Slurm's host lists; [`store`] is
-//! where ranks meet and hear of each other's end; [`signals`] turns TERM, INT, USR1 and USR2 into a vote to stop; [`exit`]
+//! where ranks meet and hear of each other's end; [`cores`] counts what a process may use; [`signals`] turns TERM, INT, USR1 and USR2 into a vote to stop; [`exit`]
 //! names the codes a script may rely on; [`slurm`] writes batch scripts and reads what `sinfo` says.
 
+pub mod cores;
 pub mod exit;
 pub mod nodelist;
 pub mod signals;

@@ -18,6 +18,8 @@ use super::out;
 use super::train_view::View;
 use super::world_file::{self, Machine};
 use crate::config::{self, ConfigError};
+use crate::engine::Engine;
+use crate::engine::watchdog::Watched;
 use crate::train::adopt::Ledger;
 use crate::train::checkpoint::{self, Which};
 use crate::train::config::TrainConfig;
@@ -25,7 +27,7 @@ use crate::train::error::TrainError;
 use crate::train::group::Alike;
 use crate::train::join;
 use crate::train::lock::{RunLock, Timing};
-use crate::train::ready::{Ready, Resumed};
+use crate::train::ready::{self, Ready, Resumed};
 use crate::train::run_folder::RunFolder;
 use crate::train::source::VectorsIdentity;
 use crate::train::trainer::{self, End, Observer, Run};
@@ -120,22 +122,34 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         sets.push(format!("train.ranks={ranks}"));
     }
     let config: TrainConfig = config::load(&args.config, &sets).map_err(not_of_the_shards)?;
-    let Trained { end, leads } = train(&config, &args.shards, &args.run, &args.start())?;
+    let Trained { end, leads, engines } = train(&config, &args.shards, &args.run, &args.start())?;
     let (code, step) = match end {
         End::Finished => (ExitCode::Done, config.train.max_steps),
         End::Stopped { global_step } => (ExitCode::Stopped, global_step),
     };
-    if !leads {
-        return Ok(code); // rank 0 speaks for all
-    }
+    let spoken = if leads { tell(args, end, step) } else { Ok(()) }; // rank 0 speaks for all
+    leave(engines);
+    spoken.map(|()| code)
+}
+
+fn tell(args: &Args, end: End, step: u64) -> anyhow::Result<()> {
     if args.json {
-        out::json(&serde_json::json!({"run": args.run, "global_step": step, "finished": end == End::Finished}))?;
+        out::json(&serde_json::json!({"run": args.run, "global_step": step, "finished": end == End::Finished}))
     } else if end == End::Finished {
-        out::line(format_args!("finished {step} steps in {}", args.run.display()))?;
+        out::line(format_args!("finished {step} steps in {}", args.run.display()))
     } else {
-        out::line(format_args!("stopped and saved at step {step}; run the same command again to go on"))?;
+        out::line(format_args!("stopped and saved at step {step}; run the same command again to go on"))
     }
-    Ok(code)
+}
+
+/// The last thing that a process does among others: the run folder is given back and the last word said, as whoever leaves
+/// first may take the others along.
+fn leave(engines: Vec<Watched>) {
+    for mut engine in engines.into_iter().filter(Watched::is_guarded) {
+        if let Err(error) = engine.finish() {
+            eprintln!("warning: {error}; everything was saved before");
+        }
+    }
 }
 
 /// What entered the manifest is refused here, and the help says where it lives.
@@ -157,6 +171,8 @@ pub struct Trained {
     pub end: End,
     /// Whether this process has rank 0.
     pub leads: bool,
+    /// Of its ranks.
+    engines: Vec<Watched>,
 }
 
 /// Trains in a locked run folder, on this process's ranks or as one of several processes.
@@ -217,8 +233,8 @@ pub fn train(config: &TrainConfig, shards: &Path, run: &Path, start: &StartFrom)
     let deadline = Duration::from_secs(config.train.deadline_s);
     let leads = group.leads();
     let engines = group.engines(|| trainer::thread_ranks(world_size(config, &machines), deadline));
-    let end = trainer::train(&run, engines)?;
-    Ok(Trained { end, leads })
+    let (end, engines) = trainer::train(&run, engines)?;
+    Ok(Trained { end, leads, engines })
 }
 
 /// Ranks of the run: the processes, or in one process its threads.
@@ -297,7 +313,7 @@ fn take(folder: &RunFolder, job: Option<Job>, resume: ResumeIf) -> anyhow::Resul
 }
 
 fn checkpoint_to_go_on_from(folder: &RunFolder, resume: ResumeIf) -> anyhow::Result<Option<Resumed>> {
-    let (newest, damaged) = trainer::newest(folder)?;
+    let (newest, damaged) = ready::newest(folder)?;
     for damage in damaged {
         eprintln!("warning: {damage}; the previous checkpoint is used");
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
-use syncytia_launch::World;
+use syncytia_launch::{World, cores};
 use syncytia_shards::durable;
 
 use crate::train::config::TrainConfig;
@@ -47,7 +47,7 @@ impl Machine {
     pub fn this(world: &World) -> Machine {
         Machine {
             world: world.clone(),
-            cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            cores: cores::usable(|name| std::env::var(name).ok()),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             arch: std::env::consts::ARCH.to_owned(),
             cpu_features: cpu_features().into_iter().map(str::to_owned).collect(),

@@ -19,9 +19,8 @@ use crate::train::checkpoint::CheckpointError;
 use crate::train::config::TrainConfig;
 use crate::train::error::TrainError;
 use crate::train::lock::{self, LockError, Timing};
-use crate::train::ready::{Beginning, Ready, Resumed};
+use crate::train::ready::{self, Beginning, Ready, Resumed};
 use crate::train::run_folder::RunFolder;
-use crate::train::trainer;
 
 /// The program itself, the allocator's reserve, decoders: what a run takes before its first record.
 const BASE: f64 = (128u64 << 20) as f64;
@@ -139,9 +138,19 @@ pub fn needs(config: &TrainConfig, manifest: &Manifest, usable: Usable) -> Needs
     // weights, two moments, and the raw weights beside an average
     let groups = if config.optim.ema.is_some() { 4.0 } else { 3.0 };
     let tensors = 4.0 * n * groups;
-    let in_memory = |split| manifest.decoded_bytes(split).min(config.data.window_bytes) as f64;
-    let data = in_memory(Split::Train) + in_memory(Split::Val);
-    let kept = 4.0 * config.model.n_kept_values(shape, train.micro_batch);
+    let (data, kept) = match config.model.n_kept_of_level(config.task.table(), train.micro_batch) {
+        // the vectors of all members stay in memory; there are no more niches than cells
+        Some((kept, width)) => {
+            let n_records: u64 =
+                [Split::Train, Split::Val, Split::Test].map(|split| manifest.n_records(split)).iter().sum();
+            (4.0 * n_records as f64 * width as f64, 4.0 * kept)
+        }
+        None => {
+            let in_memory = |split| manifest.decoded_bytes(split).min(config.data.window_bytes) as f64;
+            let kept = config.model.n_kept_values(shape, train.micro_batch);
+            (in_memory(Split::Train) + in_memory(Split::Val), 4.0 * kept)
+        }
+    };
     let memory = (BASE + data + ranks as f64 * (n * PER_PARAMETER + kept) + SAVES * tensors) as u64;
     let checkpoint = (tensors as u64).saturating_add(BESIDE);
     // those kept, the best, and one being written beside them
@@ -210,7 +219,7 @@ pub fn start(config: &TrainConfig, shards: &Arc<Shards>, vectors: &[PathBuf], ru
     let mut findings = vec![Finding::ok("shards fit the run", format!("{steps} steps per epoch"))];
     let Some(run) = run else { return findings };
     let folder = RunFolder::at(run);
-    let (newest, damaged) = match trainer::newest(&folder) {
+    let (newest, damaged) = match ready::newest(&folder) {
         Ok(found) => found,
         Err(error) => {
             let advice = "a run that cannot read its newest checkpoint is not begun anew";

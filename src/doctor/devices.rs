@@ -20,7 +20,7 @@ pub struct Usable {
 pub fn look(cpu_features: &[&str]) -> (Vec<Finding>, Usable) {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let group = Cgroup::of_this_process();
-    let usable_cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let usable_cores = syncytia_launch::cores::usable(|name| std::env::var(name).ok());
     let memory = Memory::read(&fs::read_to_string("/proc/meminfo").unwrap_or_default());
     let address_space = super::limits::of_this_process().address_space;
     let least = [memory.total, group.memory, address_space].into_iter().flatten().min();

@@ -5,6 +5,7 @@
 //! itself, because a call into a library does not return, the [`watchdog`] does.
 
 pub mod buckets;
+pub mod farewell;
 pub mod flight;
 pub mod messages;
 #[cfg(feature = "mpi")]
@@ -61,9 +62,14 @@ pub trait Engine: Send {
     }
     /// How long this rank has waited for others to arrive, in all: what is left of a reduction's time is its own.
     fn waited(&self) -> Duration;
-    /// Leaves the group in order; nothing may follow. An engine that is dropped without it leaves as one that died.
+    /// Leaves the group, after a last meeting of all; nothing may follow. An engine that is dropped without it leaves as one
+    /// that died. Returns also where a library does not let go: everything is done by then.
+    fn leave(&mut self) {}
+    /// The last meeting, and then nobody waits for anybody.
     fn finish(&mut self) -> Result<(), EngineError> {
-        self.barrier("end of the run")
+        self.barrier("end of the run")?;
+        self.leave();
+        Ok(())
     }
 }
 

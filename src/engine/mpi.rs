@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use mpi::environment::{self, Threading, Universe};
 use mpi::ffi;
 
+use super::farewell::{self, Farewell};
 use super::peers::{Missing, NoNews, Peers};
 use super::{Convert, Engine, EngineError};
 
@@ -22,6 +23,8 @@ use super::{Convert, Engine, EngineError};
 const PIECE: usize = 1 << 20;
 /// How often a waiting rank asks for news of the others.
 const LOOK: Duration = Duration::from_millis(10);
+/// How long `MPI_Finalize` may take: a matter of milliseconds after a barrier.
+const FAREWELL: Duration = Duration::from_secs(15);
 /// `MPI_IN_PLACE`, which the crate lacks: an address that is none. It belongs to the header's family, as the type of a
 /// handle does: pointers in Open MPI and in the standard's own ABI, numbers in MPICH and what descends from it.
 const IN_PLACE: usize = if size_of::<ffi::MPI_Comm>() == size_of::<*const c_void>() { 1 } else { usize::MAX };
@@ -346,10 +349,14 @@ impl Engine for MpiEngine {
         self.waited
     }
 
-    fn finish(&mut self) -> Result<(), EngineError> {
-        self.barrier("end of the run")?;
-        drop(self.universe.take()); // MPI_Finalize
-        Ok(())
+    fn leave(&mut self) {
+        if let Some(universe) = self.universe.take() {
+            let library = environment::library_version().unwrap_or_default();
+            if farewell::say(&library, FAREWELL, move || drop(universe)) == Farewell::Unanswered {
+                let (rank, library, waited) = (self.rank, MpiEngine::library(), FAREWELL.as_secs());
+                tracing::warn!("rank {rank}: MPI_Finalize of {library} did not return within {waited} s: left without");
+            }
+        }
     }
 }
 

@@ -13,6 +13,7 @@ pub mod spatia;
 use serde::{Deserialize, Serialize};
 use syncytia_shards::manifest::Manifest;
 use syncytia_shards::panel::{Panel, PanelGene};
+use syncytia_shards::tables::vectors::VectorsOf;
 
 use self::generator::{Generator, GeneratorConfig};
 use self::params::{GeneAxis, ParamSpec};
@@ -161,6 +162,17 @@ impl ModelConfig {
             ModelConfig::Spatia(config) => config.n_kept_values(records),
             ModelConfig::Generator(config) => config.n_kept_values(records),
         }
+    }
+
+    /// The same of `records` places of a level above cells, and values of a member's vector; none where there is no such level.
+    pub fn n_kept_of_level(&self, of: VectorsOf, records: usize) -> Option<(f64, usize)> {
+        let ModelConfig::Spatia(config) = self else { return None };
+        let level = match of {
+            VectorsOf::Obs => return None,
+            VectorsOf::Niche => config.niche,
+            VectorsOf::Tissue => config.tissue,
+        };
+        Some((config.n_kept_of_level(level, records), config.h))
     }
 
     /// A new model with initial parameters keyed by `seed` and tensor path.

@@ -290,6 +290,10 @@ impl TrainConfig {
             for key in ["max_steps", "ranks", "threads", "deadline_s"] {
                 value["train"].as_object_mut().expect("[train] is a table").remove(key);
             }
+            let mut parts = config.train.freeze.clone(); // a set: neither order nor repetition means anything
+            parts.sort();
+            parts.dedup();
+            value["train"]["freeze"] = parts.into();
             value
         };
         let mut changes = Vec::new();

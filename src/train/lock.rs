@@ -126,7 +126,7 @@ impl RunLock {
             if claim.link_to(&run.lock())? {
                 return RunLock::begin(run, holder, timing);
             }
-            let Some(seen) = Seen::look(run, &claim)? else { continue };
+            let Some(seen) = Seen::look(run, &claim.path)? else { continue };
             let taken = match seen.verdict(&holder, timing) {
                 Taking::Now => true,
                 Taking::Never => false,

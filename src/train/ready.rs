@@ -9,11 +9,12 @@ use syncytia_shards::processed::Split;
 use syncytia_shards::reader::Shards;
 
 use super::adopt::{Ledger, adopt};
-use super::checkpoint::CheckpointContents;
+use super::checkpoint::{self, CheckpointContents};
 use super::config::TrainConfig;
 use super::data::{TrainData, ValData};
 use super::error::TrainError;
 use super::parts::Parts;
+use super::run_folder::RunFolder;
 use super::source::{self, VectorsIdentity};
 use super::state::{self, Parent, RunState};
 use super::step::StepState;
@@ -30,6 +31,18 @@ pub struct Resumed {
     pub digest: String,
     /// What it holds.
     pub contents: CheckpointContents,
+}
+
+/// The newest valid checkpoint of a run folder, and in words the damaged ones passed over.
+pub fn newest(folder: &RunFolder) -> Result<(Option<Resumed>, Vec<String>), TrainError> {
+    let found = checkpoint::newest_valid(folder)?;
+    let damaged = found.damaged.iter().map(ToString::to_string).collect();
+    let resumed = found.checkpoint.map(|found| Resumed {
+        name: found.dir.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        digest: found.manifest.digest(),
+        contents: found.contents,
+    });
+    Ok((resumed, damaged))
 }
 
 /// Where a run begins.

@@ -6,12 +6,11 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::checkpoint;
 use super::data::TrainData;
 use super::error::TrainError;
 use super::group;
 use super::lock::RunLock;
-use super::ready::{Beginning, Ready, Resumed};
+use super::ready::{Beginning, Ready};
 use super::replicas;
 use super::run_folder::RunFolder;
 use super::saver::{Place, Saver};
@@ -104,8 +103,9 @@ pub fn thread_ranks(world_size: usize, deadline: Duration) -> Vec<Watched> {
     group.map(|engine| Watched::recorded(Box::new(engine), Arc::new(NoNews))).collect()
 }
 
-/// Runs this process's ranks, one per engine, to the end, a stop or an error; every rank ends alike.
-pub fn train(run: &Run<'_>, mut engines: Vec<Watched>) -> Result<End, TrainError> {
+/// Runs this process's ranks, one per engine, to the end, a stop or an error; every rank ends alike. Gives back the engines:
+/// who is one of several processes leaves the others when it has nothing left to do.
+pub fn train(run: &Run<'_>, mut engines: Vec<Watched>) -> Result<(End, Vec<Watched>), TrainError> {
     let ready = run.ready;
     let saving = &ready.config.checkpoint;
     let saver = run.lock.as_ref().map(|lock| Saver::start(Arc::clone(lock), saving)).transpose();
@@ -115,7 +115,7 @@ pub fn train(run: &Run<'_>, mut engines: Vec<Watched>) -> Result<End, TrainError
         error
     })?;
     let shared = Shared { run, ready, saver: Mutex::new(saver) };
-    let results: Vec<Result<End, TrainError>> = std::thread::scope(|scope| {
+    let results: Vec<Result<(End, Watched), TrainError>> = std::thread::scope(|scope| {
         let shared = &shared;
         let ranks: Vec<_> = engines
             .into_iter()
@@ -143,33 +143,33 @@ fn report_saves(run: &Run<'_>, outcomes: Vec<super::saver::Outcome>) {
 }
 
 /// The error that began it: a peer's end is only its echo.
-fn first_cause(results: Vec<Result<End, TrainError>>) -> Result<End, TrainError> {
-    let (mut end, mut echo) = (None, None);
+fn first_cause(results: Vec<Result<(End, Watched), TrainError>>) -> Result<(End, Vec<Watched>), TrainError> {
+    let (mut end, mut echo, mut engines) = (None, None, Vec::new());
     for result in results {
         match result {
-            Ok(e) => end = Some(e),
+            Ok((e, engine)) => {
+                end = Some(e);
+                engines.push(engine);
+            }
             Err(TrainError::Engine(e)) => echo = echo.or(Some(TrainError::Engine(e))),
             Err(cause) => return Err(cause),
         }
     }
     match (echo, end) {
         (Some(echo), _) => Err(echo),
-        (None, end) => Ok(end.expect("a group has at least one rank")),
+        (None, end) => Ok((end.expect("a group has at least one rank"), engines)),
     }
 }
 
 /// A rank runs its step inside its own pool of kernel threads.
-fn in_own_pool(shared: &Shared<'_>, mut engine: Watched) -> Result<End, TrainError> {
+fn in_own_pool(shared: &Shared<'_>, mut engine: Watched) -> Result<(End, Watched), TrainError> {
     let threads = shared.ready.config.train.threads;
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         .stack_size(16 << 20)
         .build()
         .map_err(|e| TrainError::Data(format!("cannot start {threads} kernel threads: {e}")));
-    let result = pool.and_then(|pool| pool.install(|| rank(shared, &mut engine))).and_then(|end| {
-        engine.finish()?;
-        Ok(end)
-    });
+    let result = pool.and_then(|pool| pool.install(|| rank(shared, &mut engine)));
     if let Err(error) = &result {
         engine.abort(&error.to_string(), error.exit_code());
         if matches!(error, TrainError::Engine(_)) {
@@ -179,7 +179,7 @@ fn in_own_pool(shared: &Shared<'_>, mut engine: Watched) -> Result<End, TrainErr
             }
         }
     }
-    result
+    result.map(|end| (end, engine))
 }
 
 /// One rank's run.
@@ -391,16 +391,4 @@ impl Rank<'_> {
 
 fn observe(shared: &Shared<'_>, f: impl FnOnce(&mut (dyn Observer + '_))) {
     f(&mut *shared.run.observer.lock().unwrap_or_else(PoisonError::into_inner));
-}
-
-/// The newest valid checkpoint of a run folder, and in words the damaged ones passed over.
-pub fn newest(folder: &RunFolder) -> Result<(Option<Resumed>, Vec<String>), TrainError> {
-    let found = checkpoint::newest_valid(folder)?;
-    let damaged = found.damaged.iter().map(ToString::to_string).collect();
-    let resumed = found.checkpoint.map(|found| Resumed {
-        name: found.dir.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-        digest: found.manifest.digest(),
-        contents: found.contents,
-    });
-    Ok((resumed, damaged))
 }

@@ -45,6 +45,21 @@ fn frozen_parts_keep_their_bits_have_no_optimizer_state_and_any_ranks_and_resume
     }
 }
 
+/// They are a set: who names them in another order, or twice, goes on with the same run.
+#[test]
+fn the_order_in_which_frozen_parts_are_named_is_no_change() {
+    let frozen = |parts: &[&str]| tiny(|c| c.train.freeze = parts.iter().map(|part| (*part).to_owned()).collect());
+    let theatre = Theatre::new();
+    theatre.run(&frozen(&["linear", "transformer_encoder.layers.0"]), 1, Some(5)).unwrap();
+    let refusal = theatre.run(&frozen(&["linear"]), 1, None).unwrap_err().to_string();
+    assert!(
+        refusal.contains("train.freeze: [\"linear\",\"transformer_encoder.layers.0\"] → [\"linear\"]"),
+        "{refusal}"
+    );
+    let (end, _) = theatre.run(&frozen(&["transformer_encoder.layers.0", "linear", "linear"]), 1, None).unwrap();
+    assert_eq!(end, End::Finished);
+}
+
 /// The checkpoint after the first step.
 fn first(config: &syncytia::train::config::TrainConfig) -> CheckpointContents {
     let mut config = config.clone();

@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use syncytia::engine::mpi::MpiEngine;
+use syncytia::train::run_folder::RunFolder;
+
 use crate::command::{cut, done};
 use crate::disk::SmallDisk;
 use crate::mpirun::{mpirun, said};
@@ -290,6 +293,32 @@ fn a_stop_of_launch_saves_and_ends_with_75() {
         let saved = fs::read_dir(Path::new(&folder).join("checkpoints")).unwrap().count();
         assert!(saved > 0, "{name}: nothing was saved");
     }
+}
+
+/// A library may wait for ever where it says goodbye: the run is over, everything is saved, said and given back.
+#[test]
+fn a_library_that_does_not_let_go_keeps_nobody() {
+    let place = Place::new();
+    let (source, endless) = (place.path("endless.c"), place.path("endless.so"));
+    fs::write(&source, "#include <unistd.h>\nint MPI_Finalize(void) { for (;;) pause(); }\n").unwrap();
+    assert!(Command::new("cc").args(["-shared", "-fPIC", "-o", &endless, &source]).status().unwrap().success());
+    let script = "export LD_PRELOAD=$0; \"$@\"; code=$?; unset LD_PRELOAD; echo code $code > \"$0-$code-$$\"";
+    let arguments = place.train("run", &["train.max_steps=5"]);
+    let words: Vec<&str> =
+        ["-c", script, &endless, syncytia()].into_iter().chain(arguments.iter().map(String::as_str)).collect();
+    let mut ranks =
+        mpirun(2, "bash", &words).current_dir(env!("CARGO_MANIFEST_DIR")).stdout(Stdio::piped()).spawn().unwrap();
+    wait_until("the end of all", Duration::from_secs(90), || ranks.try_wait().unwrap().is_some());
+    let output = ranks.wait_with_output().unwrap();
+    assert_eq!(said(&output).matches("finished 5 steps").count(), 1, "{}", said(&output));
+    let ends = fs::read_dir(place.dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+    let well = ends.filter(|name| name.starts_with("endless.so-0-")).count();
+    assert!(well > 0, "{:?}", output.status); // an mpirun may end who is a moment later
+    if MpiEngine::library().starts_with("MPICH") {
+        assert_eq!(output.status.code(), Some(0)); // Open MPI's calls it a failure, whatever the ranks say
+    }
+    assert!(Path::new(&place.path("run/checkpoints/step-00000005")).is_dir());
+    assert!(!RunFolder::at(Path::new(&place.path("run"))).lock().exists(), "the run folder was not given back");
 }
 
 /// A process that never comes to MPI_Init, in which the others wait without end.

@@ -91,13 +91,13 @@ fn said(output: &Output) -> String {
 }
 
 #[test]
-fn the_step_is_one_process_with_a_rank_per_core_that_resumes() {
+fn the_step_is_one_process_with_as_many_ranks_as_the_config_says_that_resumes() {
     let cluster = Cluster::new("exit 0");
     let arguments = ["C.toml", "D", "R", "--set", "train.max_steps=3"];
     let output = cluster.submit(&arguments, &[]).wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     let expected = "srun --ntasks=1 --cpus-per-task=4 --kill-on-bad-exit=1 syncytia train C.toml --shards D --run R \
-                    --ranks 4 --resume auto --set train.max_steps=3";
+                    --resume auto --set train.max_steps=3";
     assert_eq!(cluster.calls(), [expected]);
 
     let cluster = Cluster::new("exit 0");
@@ -253,8 +253,7 @@ fn an_element_of_an_array_has_a_seed_and_a_run_of_its_own() {
     let cluster = Cluster::new("exit 0");
     let arguments = ["C.toml", "D", "R", "--set", "train.max_steps=3"];
     cluster.submit(&arguments, &element).wait_with_output().unwrap();
-    let wanted =
-        "train C.toml --shards D --run R/seed-43 --ranks 4 --set train.seed=43 --resume auto --set train.max_steps=3";
+    let wanted = "train C.toml --shards D --run R/seed-43 --set train.seed=43 --resume auto --set train.max_steps=3";
     assert!(cluster.calls()[0].ends_with(wanted), "{:?}", cluster.calls());
 
     let cluster = Cluster::new("exit 0");
@@ -297,6 +296,21 @@ fn train_staged(cluster: &Cluster, shards: &Path, job: &str, environment: &[(&st
         ("SLURM_ARRAY_TASK_ID", job),
     ];
     cluster.submit(&arguments, &[&always[..], environment].concat()).wait_with_output().unwrap()
+}
+
+/// A job is not turned away, hours after it was submitted, because it was given more cores than its config has lanes.
+#[test]
+fn cores_beyond_the_lanes_are_left_idle() {
+    let shards = stage::shards();
+    let cluster = Cluster::new(RUNS);
+    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/spackle/tiny.toml");
+    let (run, shards) = (cluster.file("run"), shards.dir());
+    let mut arguments = vec![config.to_str().unwrap(), shards.to_str().unwrap(), run.to_str().unwrap()];
+    arguments.extend(["--set", "train.max_steps=2", "--set", "train.lanes=1"]);
+    let output =
+        cluster.submit(&arguments, &[("SYNCYTIA", env!("CARGO_BIN_EXE_syncytia"))]).wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert!(said(&output).contains("on 1 ranks:") && said(&output).contains("finished 2 steps"), "{}", said(&output));
 }
 
 /// What lies under a folder, sorted.

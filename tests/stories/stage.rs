@@ -11,7 +11,7 @@ use syncytia::train::checkpoint::{self, CheckpointContents};
 use syncytia::train::config::TrainConfig;
 use syncytia::train::error::TrainError;
 use syncytia::train::lock::{RunLock, Timing};
-use syncytia::train::ready::Ready;
+use syncytia::train::ready::{self, Ready};
 use syncytia::train::run_folder::RunFolder;
 use syncytia::train::step::StepOutcome;
 use syncytia::train::trainer::{self, End, Observer, Run, Start};
@@ -163,13 +163,13 @@ impl Theatre {
             stop_after.is_some_and(|after| n / ranks as u64 + 1 >= after)
         };
         let lock = Arc::new(RunLock::acquire(&self.folder, None, Timing::default()).unwrap());
-        let (resume, damaged) = trainer::newest(&self.folder)?;
+        let (resume, damaged) = ready::newest(&self.folder)?;
         assert_eq!(damaged, Vec::<String>::new());
         let ready = Ready::new(config, &shards)?;
         let beginning = ready.state(resume.as_ref(), self.folder.root())?;
         let (resumed_from, folder, lock) = (resume.map(|r| r.name), &self.folder, Some(lock));
         let run = Run { ready: &ready, beginning, resumed_from, folder, lock, stop: &stop, observer: &observer };
-        let end = trainer::train(&run, engines(ranks))?;
+        let (end, _) = trainer::train(&run, engines(ranks))?;
         drop(run);
         let mut seen = seen.lock().unwrap().clone();
         seen.consumed.sort();

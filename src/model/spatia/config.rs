@@ -291,10 +291,6 @@ impl SpatiaConfig {
 
     /// About how many values a forward of `records` cells keeps for its backward, by the multiples of SpaCKLE's blocks.
     pub fn n_kept_values(&self, records: usize) -> f64 {
-        let block = |tokens: usize, d: usize, heads: usize| {
-            let scores = 3.0 * (heads * tokens) as f64;
-            tokens as f64 * (12.0 * d as f64 + 6.0 * 4.0 * d as f64 + scores)
-        };
         let (gene, image, decoder) = (&self.gene, &self.image, &self.image.decoder);
         let genes = gene.n_extra() + gene.context;
         let kept = 1 + kept_of(image.n_patches(), image.mask_ratio);
@@ -303,6 +299,18 @@ impl SpatiaConfig {
             + decoder.blocks as f64 * block(1 + image.n_patches(), decoder.width, decoder.heads);
         records as f64 * cell
     }
+
+    /// The same of `records` niches or tissues, whose `level` reads the vectors of as many members as it may.
+    pub fn n_kept_of_level(&self, level: LevelConfig, records: usize) -> f64 {
+        let tokens = 2 + level.members; // the query, a picture
+        records as f64 * level.blocks as f64 * block(tokens, self.h, level.heads)
+    }
+}
+
+/// Values that a block keeps of a sequence.
+fn block(tokens: usize, d: usize, heads: usize) -> f64 {
+    let scores = 3.0 * (heads * tokens) as f64;
+    tokens as f64 * (12.0 * d as f64 + 6.0 * 4.0 * d as f64 + scores)
 }
 
 /// How many of `patches` stay when `ratio` of them is hidden: N(1 − r) rounded down, at least one.
@@ -351,6 +359,11 @@ mod tests {
         }
         assert_eq!(config.problems().len(), 3);
         for size in [SpatiaConfig::base(), SpatiaConfig::foundation()] {
+            let kept = |members| size.n_kept_of_level(LevelConfig { members, ..size.niche }, 32);
+            assert!(
+                kept(2) < kept(50) && kept(50) < size.n_kept_values(32),
+                "a place is its members, not their pictures"
+            );
             assert_eq!(size.problems(), Vec::<String>::new());
         }
     }

@@ -62,7 +62,7 @@ impl Claim {
             return Ok(false);
         }
         let replaced = (|| {
-            let unchanged = Seen::look(run, self)?.is_some_and(|now| now.token() == seen.token());
+            let unchanged = Seen::look(run, &self.path)?.is_some_and(|now| now.token() == seen.token());
             if !unchanged {
                 return Ok(false);
             }

@@ -5,7 +5,6 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::claim::Claim;
 use super::{Holder, LockError, Timing, io_error};
 use crate::train::run_folder::RunFolder;
 
@@ -29,10 +28,10 @@ pub(super) enum Taking {
 }
 
 impl Seen {
-    /// `None` when the lock is gone.
-    pub(super) fn look(run: &RunFolder, claim: &Claim) -> Result<Option<Seen>, LockError> {
+    /// `None` when the lock is gone. Its age is judged by `reference`, a file of ours beside it, which is touched.
+    pub(super) fn look(run: &RunFolder, reference: &Path) -> Result<Option<Seen>, LockError> {
         let path = run.lock();
-        let (age, ahead) = match age(&path, &claim.path) {
+        let (age, ahead) = match age(&path, reference) {
             Ok(found) => found,
             Err(e) if e.kind() == io::ErrorKind::NotFound && !path.exists() => return Ok(None),
             Err(e) => return Err(io_error("look at", &path)(e)),

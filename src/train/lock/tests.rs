@@ -236,7 +236,7 @@ fn whoever_saw_a_stale_lock_too_long_ago_does_not_replace_the_one_that_followed(
     foreign(&run, job("5", 0));
     let ours = Holder::this_process(job("5", 1));
     let claim = Claim::make(&run, &ours).unwrap();
-    let stale = Seen::look(&run, &claim).unwrap().unwrap();
+    let stale = Seen::look(&run, &claim.path).unwrap().unwrap();
     let quicker = RunLock::acquire(&run, job("5", 1), Timing::default()).unwrap();
     assert!(!claim.replace(&run, &stale, &Holder::this_process(None), Timing::default()).unwrap());
     quicker.check().unwrap();
@@ -246,7 +246,7 @@ fn whoever_saw_a_stale_lock_too_long_ago_does_not_replace_the_one_that_followed(
     let dead = foreign(&run, job("5", 0));
     fs::write(entry_path(&run, &dead.token), "").unwrap();
     let claim = Claim::make(&run, &ours).unwrap();
-    let stale = Seen::look(&run, &claim).unwrap().unwrap();
+    let stale = Seen::look(&run, &claim.path).unwrap().unwrap();
     assert!(!claim.replace(&run, &stale, &Holder::this_process(None), Timing::default()).unwrap());
     assert_eq!(read_lock(&run.lock()).unwrap().unwrap().token, dead.token);
 }

@@ -10,6 +10,6 @@ at=$(step_of "$DIR/run")
 again=$(train "$DIR/run" --cpus-per-task=3)
 finished "$again" 90
 said "$again" "^from step-"
-said "$again" "3 ranks on 3 cores"
+said "$again" "on 3 ranks"
 same_as_reference "$DIR/run"
 proven "cancelled at step $at of $STEPS, submitted again as one process with 3 ranks, same bytes"
