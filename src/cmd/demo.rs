@@ -12,7 +12,6 @@ use super::exit::UsageError;
 use super::shard::{self, ShardConfig};
 use super::{evaluate, train};
 use crate::config;
-use crate::train::checkpoint::Which;
 use crate::train::config::TrainConfig;
 use crate::train::trainer::End;
 
@@ -56,7 +55,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::Stopped);
     }
     eprintln!("4/4 ten assays beside every simple fill, under both protocols");
-    let evaluated = evaluate::evaluate(&run, Which::Usual, &shards, None, false)?;
+    let evaluated = evaluate::usual(&run, &shards)?;
     evaluated.show(args.json)?;
     eprintln!("{:.0} s in all", started.elapsed().as_secs_f64());
     Ok(ExitCode::Done)

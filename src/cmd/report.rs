@@ -8,6 +8,7 @@ use syncytia_launch::ExitCode;
 use super::exit::UsageError;
 use super::out;
 use crate::report::comparison::{self, Judged};
+use crate::report::findings::{self, Findings};
 use crate::report::{self, Evaluation, ReportError, verdict};
 use crate::train::run_folder::RunFolder;
 
@@ -37,7 +38,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 fn again(run: &Path, args: &Args) -> anyhow::Result<ExitCode> {
-    let (evaluation, folder) = evaluated(run, args.split.as_deref())?;
+    let (evaluation, folder) = match evaluated(run, args.split.as_deref())? {
+        (Found::Completion(evaluation), folder) => (evaluation, folder),
+        (Found::Other(findings), folder) => return findings_again(&findings, &folder, args),
+    };
     let page = report::write_page(&evaluation, args.out.as_ref().unwrap_or(&folder))?;
     if args.json {
         out::json(&report::numbers(&evaluation))?;
@@ -51,12 +55,28 @@ fn again(run: &Path, args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::Done)
 }
 
+fn findings_again(findings: &Findings, folder: &Path, args: &Args) -> anyhow::Result<ExitCode> {
+    let page = findings::write_page(findings, args.out.as_deref().unwrap_or(folder))?;
+    if args.json {
+        out::json(&findings::numbers(findings))?;
+    } else {
+        out::line(format_args!("{}\nreport: {}", findings.verdict, page.display()))?;
+    }
+    Ok(ExitCode::Done)
+}
+
 fn compare(runs: &[PathBuf], args: &Args) -> anyhow::Result<ExitCode> {
     let Some(folder) = &args.out else {
         return Err(UsageError("to compare runs, say where the page goes: --out DIR".to_owned()).into());
     };
-    let evaluations =
-        runs.iter().map(|run| Ok(evaluated(run, args.split.as_deref())?.0)).collect::<anyhow::Result<Vec<_>>>()?;
+    let of_completion = |run: &PathBuf| match evaluated(run, args.split.as_deref())?.0 {
+        Found::Completion(evaluation) => Ok(evaluation),
+        Found::Other(findings) => {
+            let (run, task) = (run.display(), findings.task);
+            Err(UsageError(format!("{run} is of the task \"{task}\": runs of completion are compared")).into())
+        }
+    };
+    let evaluations = runs.iter().map(of_completion).collect::<anyhow::Result<Vec<_>>>()?;
     let paths = runs
         .iter()
         .map(|run| run.canonicalize().with_context(|| format!("cannot find {}", run.display())))
@@ -85,8 +105,30 @@ fn compare(runs: &[PathBuf], args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::Done)
 }
 
+/// What `evaluate` stored.
+enum Found {
+    Completion(Evaluation),
+    Other(Findings),
+}
+
+impl Found {
+    fn load(folder: &Path) -> Result<Option<Found>, ReportError> {
+        match findings::load(folder)? {
+            Some(findings) => Ok(Some(Found::Other(findings))),
+            None => Ok(report::load(folder)?.map(Found::Completion)),
+        }
+    }
+
+    fn split(&self) -> &str {
+        match self {
+            Found::Completion(evaluation) => &evaluation.facts.split,
+            Found::Other(findings) => &findings.split,
+        }
+    }
+}
+
 /// What `evaluate` stored for a run, and where.
-fn evaluated(run: &Path, split: Option<&str>) -> anyhow::Result<(Evaluation, PathBuf)> {
+fn evaluated(run: &Path, split: Option<&str>) -> anyhow::Result<(Found, PathBuf)> {
     if !run.is_dir() {
         return Err(UsageError(format!("{} is no folder: name a run that was evaluated", run.display())).into());
     }
@@ -96,9 +138,9 @@ fn evaluated(run: &Path, split: Option<&str>) -> anyhow::Result<(Evaluation, Pat
         None => vec![of_run.report()],
     };
     for folder in folders {
-        let Some(evaluation) = report::load(&folder)? else { continue };
-        if split.is_none_or(|split| split == evaluation.facts.split) {
-            return Ok((evaluation, folder));
+        let Some(found) = Found::load(&folder)? else { continue };
+        if split.is_none_or(|split| split == found.split()) {
+            return Ok((found, folder));
         }
     }
     Err(ReportError::NotEvaluated { run: run.to_owned(), split: split.map(str::to_owned) }.into())

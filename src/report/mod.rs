@@ -1,6 +1,7 @@
 //! What a reader sees of evaluations: `report.html` (one file, no network), `report.json`, CSV; a page that compares runs.
 //!
 //! Needs no model: plain numbers in, files out. What [`write()`] stores, [`load`] reads, and the page is the same again.
+//! Completion has a page of its own, all other tasks are [`findings`].
 
 mod chart;
 pub mod comparison;
@@ -9,6 +10,7 @@ mod csv;
 pub mod curves;
 pub mod error;
 pub mod evaluation;
+pub mod findings;
 pub mod gene_map;
 pub mod generated_sheet;
 mod json;
@@ -31,8 +33,11 @@ use syncytia_shards::durable::{self, FileError};
 
 pub use self::error::ReportError;
 pub use self::evaluation::Evaluation;
+pub use self::findings::{Findings, write as write_findings};
 pub use self::stored::load;
 
+/// Every number of the page; written after the files it names.
+const NUMBERS: &str = "report.json";
 /// File of the page.
 const PAGE: &str = "report.html";
 
@@ -58,7 +63,7 @@ pub fn write(evaluation: &Evaluation, folder: &Path) -> Result<Written, ReportEr
     put(folder, "table.csv", csv::table(evaluation).as_bytes())?;
     put(folder, "genes.csv", csv::genes(evaluation).as_bytes())?;
     let json = json::report(evaluation, &digests(&stored));
-    put(folder, stored::NUMBERS, &pretty(&json))?;
+    put(folder, NUMBERS, &pretty(&json))?;
     let page = write_page(evaluation, folder)?;
     Ok(Written { page, json })
 }
@@ -78,8 +83,8 @@ pub fn numbers(evaluation: &Evaluation) -> serde_json::Value {
     json::report(evaluation, &digests(&stored::files(evaluation)))
 }
 
-fn digests(stored: &[(&'static str, Vec<u8>)]) -> BTreeMap<String, String> {
-    stored.iter().map(|(name, bytes)| ((*name).to_owned(), stored::digest(bytes))).collect()
+fn digests<B: AsRef<[u8]>>(stored: &[(&str, B)]) -> BTreeMap<String, String> {
+    stored.iter().map(|(name, bytes)| ((*name).to_owned(), stored::digest(bytes.as_ref()))).collect()
 }
 
 fn make(folder: &Path) -> Result<(), ReportError> {

@@ -22,12 +22,10 @@ use super::curves::Curves;
 use super::error::ReportError;
 use super::evaluation::{Evaluation, Facts, MethodScores};
 use super::scatter::Scatter;
-use super::{json, maps_parquet};
+use super::{NUMBERS, json, maps_parquet};
 use crate::evaluate::completion::{Protocol, Scores};
 use crate::evaluate::metrics::{Figure, Metrics};
 
-/// Every number of the page; written after the files it names.
-pub const NUMBERS: &str = "report.json";
 const ASSAYS: &str = "assays.csv";
 const CURVES: &str = "curves.csv";
 const SCATTER: &str = "scatter.csv";
@@ -158,7 +156,11 @@ pub fn load(folder: &Path) -> Result<Option<Evaluation>, ReportError> {
 }
 
 /// The bytes of a stored file, which must be those that `report.json` names.
-fn read_stored(folder: &Path, name: &str, digests: &BTreeMap<String, String>) -> Result<Vec<u8>, ReportError> {
+pub(super) fn read_stored(
+    folder: &Path,
+    name: &str,
+    digests: &BTreeMap<String, String>,
+) -> Result<Vec<u8>, ReportError> {
     let path = folder.join(name);
     let bytes = match fs::read(&path) {
         Ok(bytes) => bytes,

@@ -1,19 +1,17 @@
-//! `syncytia evaluate`: a trained model beside every simple fill, under both protocols, and the report.
+//! Completion: a trained model beside every simple fill, under both protocols.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::anyhow;
-use syncytia_launch::ExitCode;
 use syncytia_shards::panel::Panel;
 use syncytia_shards::process::{Layer, Normalize};
 use syncytia_shards::processed::{Matrix, Piece, Split};
 use syncytia_shards::reader::Shards;
 
-use super::exit::UsageError;
-use super::out;
-use super::shard::ShardConfig;
-use super::train_view::new_events;
-use super::trained::Trained;
+use super::{Evaluated, UsageError, report_folder, usual_split};
+use crate::cmd::shard::ShardConfig;
+use crate::cmd::train_view::new_events;
+use crate::cmd::trained::Trained;
 use crate::config;
 use crate::evaluate::block::{Block, Pipeline, Seen};
 use crate::evaluate::completion::{self, Protocol, Setting};
@@ -28,74 +26,19 @@ use crate::report::{self, verdict};
 use crate::task::completion::{Completion, CompletionConfig, MaskRule};
 use crate::task::inference::{self, Visible};
 use crate::tensor::cpu;
-use crate::train::checkpoint::Which;
 use crate::train::run_folder::RunFolder;
 use crate::train::state::RunState;
-
-/// Arguments of `evaluate`.
-#[derive(Debug, clap::Args)]
-pub struct Args {
-    /// A run folder or a checkpoint.
-    path: PathBuf,
-    /// Shard folder.
-    #[arg(long)]
-    shards: Option<PathBuf>,
-    /// `val` or `test`; test where the shards have it, else val.
-    #[arg(long)]
-    split: Option<String>,
-    /// `best`, `last` or `step-N`; best where there is one, else the newest.
-    #[arg(long)]
-    checkpoint: Option<Which>,
-    /// Score too where 10 to 80 % of the measured values are hidden (rule `uniform`, three assays each).
-    #[arg(long)]
-    sweep: bool,
-    /// Print report.json instead of the table.
-    #[arg(long)]
-    json: bool,
-}
-
-/// Runs the command.
-pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let shards = args.shards.clone().map_or_else(|| shards_of_run(&args.path), Ok)?;
-    let split = args.split.as_deref().map(split_named).transpose()?;
-    let evaluated = evaluate(&args.path, args.checkpoint.unwrap_or_default(), &shards, split, args.sweep)?;
-    evaluated.show(args.json)?;
-    Ok(ExitCode::Done)
-}
-
-/// What an evaluation leaves.
-pub struct Evaluated {
-    /// `report.json`.
-    pub json: serde_json::Value,
-    /// The table as text.
-    pub table: String,
-    /// One sentence: whether the model beats every simple fill.
-    pub verdict: String,
-    /// The page.
-    pub page: PathBuf,
-}
-
-impl Evaluated {
-    /// The table, the verdict and where the page is; or `report.json`.
-    pub fn show(&self, json: bool) -> anyhow::Result<()> {
-        if json {
-            return out::json(&self.json);
-        }
-        out::line(format_args!("{}{}\nreport: {}", self.table, self.verdict, self.page.display()))
-    }
-}
 
 /// Evaluates a checkpoint on a split and writes the report.
 ///
 /// `with_sweep`: score at every hidden fraction too.
 pub fn evaluate(
     path: &Path,
-    which: Which,
+    trained: &Trained,
     shards: &Path,
     split: Option<Split>,
     with_sweep: bool,
 ) -> anyhow::Result<Evaluated> {
-    let trained = Trained::open(path, which)?;
     let task_config = trained.completion("evaluate")?;
     let (run, checkpoint) = (&trained.run, &trained.checkpoint);
     let shards = Shards::open(shards)?;
@@ -103,7 +46,7 @@ pub fn evaluate(
         eprintln!("warning: these are not the shards the model was trained on; its genes are looked up by id");
     }
     trained.check_shards(&shards)?;
-    let split = split.unwrap_or(if shards.row_groups(Split::Test).is_empty() { Split::Val } else { Split::Test });
+    let split = split.unwrap_or_else(|| usual_split(&shards));
     let model = trained.model()?;
     let fractions: Vec<f64> = shards.manifest().panel.selected_genes().map(|g| g.glob_exp_frac).collect();
     let task = Completion::new(task_config.clone(), &fractions, run.config.train.seed);
@@ -171,7 +114,7 @@ fn show_maps(run: &Path, global_step: u64, maps: &[GeneMap]) -> std::io::Result<
 }
 
 /// Predictions for a block from what is visible in it.
-pub fn predict(model: &Model, block: &Block, seen: &Seen) -> Matrix<f32> {
+fn predict(model: &Model, block: &Block, seen: &Seen) -> Matrix<f32> {
     let visible = Visible {
         values: &seen.input,
         visible: &seen.visible,
@@ -210,35 +153,6 @@ fn pieces_of(shards: &Shards, split: Split) -> anyhow::Result<Vec<Piece>> {
 
 fn blocks_of(shards: &Shards, split: Split, layer: &str, pipeline: &Pipeline) -> anyhow::Result<Vec<Block>> {
     Ok(pieces_of(shards, split)?.into_iter().map(|piece| Block::new(piece, layer, pipeline)).collect())
-}
-
-/// A split by its name.
-pub(super) fn split_named(name: &str) -> Result<Split, UsageError> {
-    match name {
-        "train" => Ok(Split::Train),
-        "val" => Ok(Split::Val),
-        "test" => Ok(Split::Test),
-        _ => Err(UsageError(format!("--split {name}: write val, test or train"))),
-    }
-}
-
-/// The shards a run was trained on, as `world.json` notes them.
-pub fn shards_of_run(path: &Path) -> anyhow::Result<PathBuf> {
-    std::fs::read(RunFolder::at(path).world())
-        .ok()
-        .and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok())
-        .and_then(|world| world["shards"].as_str().map(PathBuf::from))
-        .ok_or_else(|| {
-            UsageError(format!("{} does not say where its shards are: give --shards", path.display())).into()
-        })
-}
-
-/// `RUN/report` for the usual split, `RUN/report-<split>` otherwise; beside a bare checkpoint in its own folder.
-fn report_folder(path: &Path, checkpoint: &Path, split: Split, shards: &Shards) -> PathBuf {
-    let usual = if shards.row_groups(Split::Test).is_empty() { Split::Val } else { Split::Test };
-    let run = RunFolder::at(path);
-    let base = if run.checkpoints().exists() { run } else { RunFolder::at(checkpoint) };
-    if split == usual { base.report() } else { base.split_report(split.as_str()) }
 }
 
 fn metrics_beside(path: &Path) -> Vec<serde_json::Value> {

@@ -1,0 +1,129 @@
+//! `syncytia evaluate`: a trained model judged beside what is simple, and the report. One file per kind of task.
+
+mod completion;
+mod embedding;
+mod generation;
+
+use std::path::{Path, PathBuf};
+
+use syncytia_launch::ExitCode;
+use syncytia_shards::processed::Split;
+use syncytia_shards::reader::Shards;
+
+pub(super) use self::completion::pipeline;
+use super::exit::UsageError;
+use super::out;
+use super::trained::Trained;
+use crate::report::{self, Findings};
+use crate::task::TaskConfig;
+use crate::train::checkpoint::Which;
+use crate::train::run_folder::RunFolder;
+
+/// Arguments of `evaluate`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A run folder or a checkpoint.
+    path: PathBuf,
+    /// Shard folder.
+    #[arg(long)]
+    shards: Option<PathBuf>,
+    /// `val` or `test`; test where the shards have it, else val.
+    #[arg(long)]
+    split: Option<String>,
+    /// `best`, `last` or `step-N`; best where there is one, else the newest.
+    #[arg(long)]
+    checkpoint: Option<Which>,
+    /// Of spackle: score too where 10 to 80 % of the measured values are hidden (rule `uniform`, three assays each).
+    #[arg(long)]
+    sweep: bool,
+    /// Print report.json instead of the table.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let split = args.split.as_deref().map(split_named).transpose()?;
+    let trained = Trained::open(&args.path, args.checkpoint.unwrap_or_default())?;
+    let evaluated = match &trained.run.config.task {
+        TaskConfig::Completion(_) => {
+            let shards = args.shards.clone().map_or_else(|| shards_of_run(&args.path), Ok)?;
+            completion::evaluate(&args.path, &trained, &shards, split, args.sweep)?
+        }
+        _ if args.sweep => {
+            let kind = trained.run.config.task.kind();
+            return Err(UsageError(format!("--sweep is for spackle: a run of \"{kind}\" hides nothing")).into());
+        }
+        TaskConfig::Cells(_) | TaskConfig::Niches(_) | TaskConfig::Tissues(_) => embedding::evaluate(args, &trained)?,
+        TaskConfig::Generate(_) => generation::evaluate(args, &trained)?,
+    };
+    evaluated.show(args.json)?;
+    Ok(ExitCode::Done)
+}
+
+/// Evaluates a run of completion on its usual split and writes the report.
+pub fn usual(run: &Path, shards: &Path) -> anyhow::Result<Evaluated> {
+    completion::evaluate(run, &Trained::open(run, Which::Usual)?, shards, None, false)
+}
+
+/// What an evaluation leaves.
+pub struct Evaluated {
+    /// `report.json`.
+    pub json: serde_json::Value,
+    /// The table as text.
+    pub table: String,
+    /// In sentences: whether the model beats what is simple.
+    pub verdict: String,
+    /// The page.
+    pub page: PathBuf,
+}
+
+impl Evaluated {
+    /// Writes the report of what was found into `folder`.
+    pub fn of(findings: &Findings, folder: &Path) -> anyhow::Result<Evaluated> {
+        let written = report::write_findings(findings, folder)?;
+        let (table, verdict) = (findings.text_tables(), findings.verdict.clone());
+        Ok(Evaluated { json: written.json, table, verdict, page: written.page })
+    }
+
+    /// The table, the verdict and where the page is; or `report.json`.
+    pub fn show(&self, json: bool) -> anyhow::Result<()> {
+        if json {
+            return out::json(&self.json);
+        }
+        out::line(format_args!("{}{}\nreport: {}", self.table, self.verdict, self.page.display()))
+    }
+}
+
+/// A split by its name.
+pub(super) fn split_named(name: &str) -> Result<Split, UsageError> {
+    match name {
+        "train" => Ok(Split::Train),
+        "val" => Ok(Split::Val),
+        "test" => Ok(Split::Test),
+        _ => Err(UsageError(format!("--split {name}: write val, test or train"))),
+    }
+}
+
+/// The shards a run was trained on, as `world.json` notes them.
+fn shards_of_run(path: &Path) -> anyhow::Result<PathBuf> {
+    std::fs::read(RunFolder::at(path).world())
+        .ok()
+        .and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok())
+        .and_then(|world| world["shards"].as_str().map(PathBuf::from))
+        .ok_or_else(|| {
+            UsageError(format!("{} does not say where its shards are: give --shards", path.display())).into()
+        })
+}
+
+/// The split that stands for a run: test where the shards have it, else val.
+fn usual_split(shards: &Shards) -> Split {
+    if shards.row_groups(Split::Test).is_empty() { Split::Val } else { Split::Test }
+}
+
+/// `RUN/report` for the usual split, `RUN/report-<split>` otherwise; beside a bare checkpoint in its own folder.
+fn report_folder(path: &Path, checkpoint: &Path, split: Split, shards: &Shards) -> PathBuf {
+    let run = RunFolder::at(path);
+    let base = if run.checkpoints().exists() { run } else { RunFolder::at(checkpoint) };
+    if split == usual_split(shards) { base.report() } else { base.split_report(split.as_str()) }
+}
