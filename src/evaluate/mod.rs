@@ -9,6 +9,7 @@ pub mod completion;
 pub mod correction;
 pub mod distance;
 pub mod frechet;
+pub mod generation;
 pub mod kernel_distance;
 pub mod metrics;
 pub mod random_features;

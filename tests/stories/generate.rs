@@ -24,7 +24,7 @@ fn text(path: &Path) -> String {
 }
 
 /// A folder with a stage-1 run, `s1`, and a generator that began with it, `g1`, on one rank.
-fn runs() -> &'static Path {
+pub fn runs() -> &'static Path {
     static DIR: OnceLock<tempfile::TempDir> = OnceLock::new();
     let dir = DIR.get_or_init(|| {
         let dir = tempfile::tempdir().unwrap();

@@ -29,6 +29,8 @@ mod full_disk;
 mod generate;
 /// The directions of the house.
 mod house;
+/// Painted pictures beside real ones and beside the fills.
+mod judging;
 /// Hidden values reach nothing.
 mod leak;
 /// SPATIA's stages one after the other: cells, niches, tissues.

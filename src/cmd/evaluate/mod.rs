@@ -1,5 +1,6 @@
 //! `syncytia evaluate`: a trained model judged beside what is simple, and the report. One file per kind of task.
 
+mod cell_pictures;
 mod completion;
 mod embedding;
 mod generation;
@@ -11,6 +12,7 @@ use syncytia_shards::processed::Split;
 use syncytia_shards::reader::Shards;
 
 pub(super) use self::completion::pipeline;
+use self::generation::GenerationArgs;
 use super::exit::UsageError;
 use super::out;
 use super::trained::Trained;
@@ -36,6 +38,8 @@ pub struct Args {
     /// Of spackle: score too where 10 to 80 % of the measured values are hidden (rule `uniform`, three assays each).
     #[arg(long)]
     sweep: bool,
+    #[command(flatten)]
+    generation: GenerationArgs,
     /// Print report.json instead of the table.
     #[arg(long)]
     json: bool,
@@ -45,6 +49,10 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let split = args.split.as_deref().map(split_named).transpose()?;
     let trained = Trained::open(&args.path, args.checkpoint.unwrap_or_default())?;
+    if let (false, Some(option)) = (is_generator(&trained), args.generation.given()) {
+        let kind = trained.run.config.task.kind();
+        return Err(UsageError(format!("{option} is for a generator: a run of \"{kind}\" paints nothing")).into());
+    }
     let evaluated = match &trained.run.config.task {
         TaskConfig::Completion(_) => {
             let shards = args.shards.clone().map_or_else(|| shards_of_run(&args.path), Ok)?;
@@ -59,6 +67,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
     evaluated.show(args.json)?;
     Ok(ExitCode::Done)
+}
+
+fn is_generator(trained: &Trained) -> bool {
+    matches!(trained.run.config.task, TaskConfig::Generate(_))
 }
 
 /// Evaluates a run of completion on its usual split and writes the report.
