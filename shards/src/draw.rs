@@ -51,8 +51,10 @@ pub enum Purpose {
     ConditionDrop = 20,
     /// The token of each cell that others are merged into.
     TokenMerge = 21,
-    /// Which records, and which of their pictures, an evaluation of pictures compares.
-    Judging = 22,
+    /// Starts of a clustering, and of a search for principal components: no step draws by it.
+    Clusters = 30,
+    /// Which records, and which of their pictures, an evaluation of pictures compares: no step draws by it.
+    PaintedPictures = 31,
 }
 
 /// Key of a Philox stream: the first 64 bits of BLAKE3(version ‖ seed ‖ purpose), all little-endian.

@@ -79,6 +79,17 @@ pub struct Images {
 }
 
 impl Images {
+    /// Square pictures of the same channels, just cut.
+    pub fn of_crops(crops: &[Vec<u8>], channels: u8, sides: &[u32], um_per_pixel: Option<f64>) -> Images {
+        let n = crops.len();
+        Images {
+            bytes: BinaryArray::from_iter_values(crops),
+            channels: vec![channels; n],
+            sizes: sides.iter().map(|&side| [side, side]).collect(),
+            um_per_pixel: vec![um_per_pixel; n],
+        }
+    }
+
     /// The picture of row `i` (of an own record).
     pub fn get(&self, i: usize) -> CellImage<'_> {
         let [height, width] = self.sizes[i];

@@ -1,4 +1,5 @@
-//! `syncytia embed`: a folder of vectors of every cell, niche or tissue of a shard folder, for the next stage or for a map.
+//! `syncytia embed`: a folder of vectors of every cell, niche or tissue of a shard folder, for the next stage or for a map;
+//! or a file of cells with their vectors where scanpy finds them (`embed_input`).
 //!
 //! Genes and pictures without masks, every split, whole row groups at a time in stored order.
 
@@ -14,6 +15,7 @@ use syncytia_shards::processed::Split;
 use syncytia_shards::reader::Shards;
 use syncytia_shards::tables::vectors::{Vectors, VectorsFacts, VectorsOf, VectorsWriter};
 
+use super::embed_input;
 use super::exit::UsageError;
 use super::out;
 use super::trained::Trained;
@@ -31,16 +33,26 @@ pub struct Args {
     /// A run folder or a checkpoint of SPATIA.
     path: PathBuf,
     /// Shard folder.
-    #[arg(long)]
-    shards: PathBuf,
-    /// Folder of vectors to write; must be absent or empty.
-    #[arg(long)]
-    out: PathBuf,
-    /// Whose vectors.
-    #[arg(long, value_enum, default_value_t = Level::Cell)]
+    #[arg(long, required_unless_present = "input", conflicts_with = "input", requires = "out")]
+    shards: Option<PathBuf>,
+    /// Of shards: folder of vectors to write; must be absent or empty.
+    #[arg(long, requires = "shards")]
+    out: Option<PathBuf>,
+    /// Cells: an `.h5ad` file or a folder of an instrument.
+    #[arg(long, requires = "output")]
+    input: Option<PathBuf>,
+    /// Of a file of cells: the `.h5ad` to write, with obsm["X_spatia"] and, where the run has learned them, X_spatia_niche
+    /// and X_spatia_tissue.
+    #[arg(long, requires = "input")]
+    output: Option<PathBuf>,
+    /// Of a file of cells: largest share of the model's genes that it may lack.
+    #[arg(long, default_value_t = 0.25, requires = "input")]
+    max_genes_lost: f64,
+    /// Of shards: whose vectors.
+    #[arg(long, value_enum, default_value_t = Level::Cell, requires = "shards")]
     level: Level,
     /// Vectors of the level below, for niches (those of cells) and tissues (those of niches).
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", requires = "shards")]
     vectors: Option<PathBuf>,
     /// Cells: what is read of them.
     #[arg(long, value_enum, default_value_t = ModalityArg::Both)]
@@ -100,14 +112,22 @@ struct Embedding<'a> {
 /// Runs the command.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let (of, modality) = (args.level.of(), args.modality.of());
+    let (shards, out) = match (&args.shards, &args.out, &args.input, &args.output) {
+        (_, _, Some(input), Some(output)) => {
+            let trained = embed_input::open(&args.path, args.checkpoint.unwrap_or_default(), input, output)?;
+            return embed_input::run(&trained, input, output, modality, args.max_genes_lost, args.json);
+        }
+        (Some(shards), Some(out), ..) => (shards, out),
+        _ => return Err(UsageError("give --shards and --out, or --input and --output".to_owned()).into()),
+    };
     if of != VectorsOf::Obs && modality != Modality::Both {
         return Err(UsageError("--modality is for --level cell: higher levels read vectors".into()).into());
     }
     let trained = Trained::open(&args.path, args.checkpoint.unwrap_or_default())?;
     let config = encoder_of(&trained, of)?;
-    let shards = Shards::open(&args.shards)?;
+    let shards = Shards::open(shards)?;
     trained.check_shards(&shards)?;
-    let below = below(args, of, &trained, &shards)?;
+    let below = vectors_below(args.vectors.as_deref(), of, &trained, &shards)?;
     let with = Embedding { model: trained.model()?, config, seed: trained.run.config.train.seed, shards: &shards };
     let digest = trained.checkpoint.manifest.digest();
     let producer = match modality {
@@ -120,24 +140,24 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         None => {
             let cells = CellEncoder::new(&with.model, config, shards.manifest(), with.seed, modality);
             let cells = cells.map_err(TrainError::Data)?;
-            whole(&args.out, of, config.h, &producer, &shards, |writer| with.cells(&cells, writer))?
+            whole(out, of, config.h, &producer, &shards, |writer| with.cells(&cells, writer))?
         }
-        Some(below) => whole(&args.out, of, config.h, &producer, &shards, |writer| with.places(of, &below, writer))?,
+        Some(below) => whole(out, of, config.h, &producer, &shards, |writer| with.places(of, &below, writer))?,
     };
     if args.json {
         out::json(&serde_json::json!({
-            "out": args.out, "level": of.level(), "n": facts.n, "width": facts.width, "producer": facts.producer,
+            "out": out, "level": of.level(), "n": facts.n, "width": facts.width, "producer": facts.producer,
             "digest": facts.digest(),
         }))?;
     } else {
-        let (out, n, what, width) = (args.out.display(), facts.n, of.plural(), facts.width);
+        let (out, n, what, width) = (out.display(), facts.n, of.plural(), facts.width);
         out::line(format_args!("{out}: vectors of {n} {what}, {width} values each"))?;
     }
     Ok(ExitCode::Done)
 }
 
 /// The encoder's sizes, if the checkpoint has learned this level.
-fn encoder_of(trained: &Trained, of: VectorsOf) -> anyhow::Result<&SpatiaConfig> {
+pub(super) fn encoder_of(trained: &Trained, of: VectorsOf) -> anyhow::Result<&SpatiaConfig> {
     let dir = trained.checkpoint.dir.display();
     let ModelConfig::Spatia(config) = &trained.run.config.model else {
         let name = trained.run.config.model.name();
@@ -163,9 +183,14 @@ fn encoder_of(trained: &Trained, of: VectorsOf) -> anyhow::Result<&SpatiaConfig>
 }
 
 /// The vectors of the level below, of the kind that the checkpoint was trained on; none for cells.
-fn below(args: &Args, of: VectorsOf, trained: &Trained, shards: &Shards) -> anyhow::Result<Option<Vectors>> {
-    let (Some(members), dir) = (of.members(), args.vectors.as_deref()) else {
-        return match args.vectors {
+pub(super) fn vectors_below(
+    dir: Option<&Path>,
+    of: VectorsOf,
+    trained: &Trained,
+    shards: &Shards,
+) -> anyhow::Result<Option<Vectors>> {
+    let Some(members) = of.members() else {
+        return match dir {
             Some(_) => {
                 Err(UsageError("--vectors is for --level niche and tissue: cells are read as they are".into()).into())
             }
@@ -175,7 +200,7 @@ fn below(args: &Args, of: VectorsOf, trained: &Trained, shards: &Shards) -> anyh
     let (level, what) = (members.level(), members.plural());
     let again = format!("make them with `syncytia embed … --level {level}` of these shards");
     let Some(dir) = dir else {
-        let what = format!("--level {} reads vectors of {what}: {again} and add --vectors DIR", of.level());
+        let what = format!("the network of {} reads vectors of {what}: {again} and add --vectors DIR", of.plural());
         return Err(TrainError::Data(what).into());
     };
     if shards.manifest().table(syncytia_shards::manifest::TableKind::Niche).is_none() {

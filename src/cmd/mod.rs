@@ -3,6 +3,7 @@
 mod demo;
 mod doctor;
 mod embed;
+mod embed_input;
 mod evaluate;
 mod exit;
 mod export;
@@ -76,9 +77,9 @@ enum Command {
     /// Complete the missing values of a section: predictions in layers["spackle"].
     #[command(before_help = "Example: syncytia impute run --input a.h5ad --output completed.h5ad")]
     Impute(impute::Args),
-    /// Write a vector of every cell, niche or tissue of a shard folder.
+    /// Write a vector of every cell, niche or tissue: of a shard folder, or of a file of cells for scanpy.
     #[command(
-        before_help = "Example: syncytia embed run --shards cells --out vectors\n         syncytia embed niches --shards cells --level niche --vectors vectors --out niche-vectors"
+        before_help = "Example: syncytia embed run --shards cells --out vectors\n         syncytia embed niches --shards cells --level niche --vectors vectors --out niche-vectors\n         syncytia embed run --input cells.h5ad --output with-vectors.h5ad"
     )]
     Embed(embed::Args),
     /// Paint pictures of cells from their genes, and the same cells with a gene changed.

@@ -70,7 +70,7 @@ fn compare(runs: &[PathBuf], args: &Args) -> anyhow::Result<ExitCode> {
         return Err(UsageError("to compare runs, say where the page goes: --out DIR".to_owned()).into());
     };
     let of_completion = |run: &PathBuf| match evaluated(run, args.split.as_deref())?.0 {
-        Found::Completion(evaluation) => Ok(evaluation),
+        Found::Completion(evaluation) => Ok(*evaluation),
         Found::Other(findings) => {
             let (run, task) = (run.display(), findings.task);
             Err(UsageError(format!("{run} is of the task \"{task}\": runs of completion are compared")).into())
@@ -107,15 +107,15 @@ fn compare(runs: &[PathBuf], args: &Args) -> anyhow::Result<ExitCode> {
 
 /// What `evaluate` stored.
 enum Found {
-    Completion(Evaluation),
-    Other(Findings),
+    Completion(Box<Evaluation>),
+    Other(Box<Findings>),
 }
 
 impl Found {
     fn load(folder: &Path) -> Result<Option<Found>, ReportError> {
         match findings::load(folder)? {
-            Some(findings) => Ok(Some(Found::Other(findings))),
-            None => Ok(report::load(folder)?.map(Found::Completion)),
+            Some(findings) => Ok(Some(Found::Other(Box::new(findings)))),
+            None => Ok(report::load(folder)?.map(|evaluation| Found::Completion(Box::new(evaluation)))),
         }
     }
 

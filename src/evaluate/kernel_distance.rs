@@ -25,7 +25,7 @@ pub fn kernel_distance(a: &Matrix<f64>, b: &Matrix<f64>, seed: u64) -> Option<f6
         return Some(squared_discrepancy(a, b));
     }
     let drawn = |set: &Matrix<f64>, subset: u64, side: u64| {
-        let mut rows = ShuffleStream::new(seed, Purpose::Judging, &[subset, side]).permutation(set.n_rows());
+        let mut rows = ShuffleStream::new(seed, Purpose::PaintedPictures, &[subset, side]).permutation(set.n_rows());
         rows.truncate(SUBSET.min(n));
         let values = rows.iter().flat_map(|&i| set.row(i as usize)).copied().collect();
         Matrix { n_cols: set.n_cols, values }

@@ -5,14 +5,21 @@
 
 pub mod baselines;
 pub mod block;
+pub mod classification;
+pub mod clustering;
 pub mod completion;
 pub mod correction;
 pub mod distance;
+pub mod embedding;
 pub mod frechet;
 pub mod generation;
 pub mod kernel_distance;
+pub mod kmeans;
+pub mod linear_map;
 pub mod metrics;
+pub mod pca;
 pub mod random_features;
+pub mod retrieval;
 pub mod shape;
 pub mod similarity;
 pub mod sweep;

@@ -59,6 +59,21 @@ pub fn page(shards: &Shards, n: usize, seed: u64) -> Result<String, StoreError> 
     ))
 }
 
+/// Crops of `side` × `side` beside each other, one PNG per row of them; the contrast is stretched over all.
+pub fn strips(rows: &[Vec<&[u8]>], side: u32, channels: u8) -> Vec<Vec<u8>> {
+    let c = usize::from(channels);
+    let all = || rows.iter().flatten().copied();
+    let stretch: Vec<[u8; 2]> = (0..c).map(|channel| extremes(all().map(|bytes| (bytes, channel, c)))).collect();
+    let strip = |crops: &Vec<&[u8]>| {
+        let line = side as usize * c;
+        let row = |y: usize| crops.iter().flat_map(move |bytes| bytes[y * line..(y + 1) * line].iter().copied());
+        let bytes: Vec<u8> = (0..side as usize).flat_map(row).collect();
+        let width = side * crops.len() as u32;
+        png(&CellImage { bytes: &bytes, channels, height: side, width, um_per_pixel: None }, &stretch)
+    };
+    rows.iter().map(strip).collect()
+}
+
 /// How pictures lie on a sheet.
 pub(super) const STYLE: &str = "body{font:12px/1.35 system-ui,sans-serif;margin:16px;background:#fff;color:#222}h1{font-size:16px}\
 main{display:grid;grid-template-columns:repeat(auto-fill,150px);gap:12px}figure{margin:0;width:150px}\

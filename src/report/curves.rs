@@ -47,6 +47,22 @@ impl Curves {
     }
 }
 
+/// Training and validation loss of a run as SVG, from the lines of `metrics.jsonl`; empty when there is nothing to draw.
+pub fn loss_svg(lines: &[Value]) -> String {
+    let curve = |kind: &str| -> Points {
+        let of_kind = lines.iter().filter(|line| line["kind"] == kind);
+        of_kind.filter_map(|line| Some((line["global_step"].as_u64()?, line["loss"].as_f64()?))).collect()
+    };
+    let line = |name, colour, points: &Points| Line {
+        name,
+        colour,
+        points: points.iter().map(|&(step, value)| (step as f64, value)).collect(),
+    };
+    let (train, val) = (thinned(&curve("train")), curve("val"));
+    let both = [line("training loss", "#777", &train), line("validation loss", "#0b6", &val)];
+    chart::lines(&both, "step", Legend::Right)
+}
+
 /// Means of consecutive points, so that at most [`DRAWN`] are left.
 fn thinned(points: &Points) -> Points {
     let per = points.len().div_ceil(DRAWN).max(1);

@@ -20,6 +20,27 @@ const NOT_THERE: Rgb<u8> = Rgb([228, 228, 228]);
 
 /// PNG bytes; a spot without a value is light grey.
 pub fn png(xy: &[[f64; 2]], values: &[Option<f32>], scale: Scale) -> Vec<u8> {
+    discs(xy, values.iter().map(|value| value.map_or(NOT_THERE, |v| scale.colour(v))))
+}
+
+/// PNG bytes of classes; one without is light grey.
+pub fn classes_png(xy: &[[f64; 2]], classes: &[Option<u32>]) -> Vec<u8> {
+    discs(xy, classes.iter().map(|class| class.map_or(NOT_THERE, class_colour)))
+}
+
+/// The colour of a class: twelve that colour-blind readers tell apart as far as twelve can be, then the same darker.
+pub fn class_colour(class: u32) -> Rgb<u8> {
+    let [round, at] = [class / CLASSES.len() as u32, class % CLASSES.len() as u32];
+    Rgb(CLASSES[at as usize].map(|v| (f32::from(v) * 0.65f32.powi(round.min(4) as i32)) as u8))
+}
+
+/// The colour of a class as CSS.
+pub fn class_css(class: u32) -> String {
+    let Rgb([r, g, b]) = class_colour(class);
+    format!("#{r:02x}{g:02x}{b:02x}")
+}
+
+fn discs(xy: &[[f64; 2]], colours: impl Iterator<Item = Rgb<u8>>) -> Vec<u8> {
     let bound = |axis: usize, f: fn(f64, f64) -> f64, start: f64| xy.iter().map(|p| p[axis]).fold(start, f);
     let (x0, x1) = (bound(0, f64::min, f64::INFINITY), bound(0, f64::max, f64::NEG_INFINITY));
     let (y0, y1) = (bound(1, f64::min, f64::INFINITY), bound(1, f64::max, f64::NEG_INFINITY));
@@ -30,8 +51,7 @@ pub fn png(xy: &[[f64; 2]], values: &[Option<f32>], scale: Scale) -> Vec<u8> {
     let radius = (radius_of_data * px).max(1.0);
     let height = ((h + 2.0 * radius_of_data) * px).ceil() as u32;
     let mut image = RgbImage::from_pixel(WIDTH as u32, height.max(1), Rgb([255, 255, 255]));
-    for (p, value) in xy.iter().zip(values) {
-        let colour = value.map_or(NOT_THERE, |v| scale.colour(v));
+    for (p, colour) in xy.iter().zip(colours) {
         let (cx, cy) = ((p[0] - x0 + radius_of_data) * px, (p[1] - y0 + radius_of_data) * px);
         let span = |c: f64, end: u32| (c - radius).max(0.0) as u32..((c + radius).ceil() as u32 + 1).min(end);
         for y in span(cy, image.height()) {
@@ -78,6 +98,22 @@ impl Scale {
         format!("linear-gradient(to right,{})", colours.join(","))
     }
 }
+
+/// Okabe and Ito's eight less black, and five between.
+const CLASSES: [[u8; 3]; 12] = [
+    [0, 114, 178],
+    [230, 159, 0],
+    [0, 158, 115],
+    [204, 121, 167],
+    [86, 180, 233],
+    [213, 94, 0],
+    [240, 228, 66],
+    [102, 51, 153],
+    [153, 102, 51],
+    [102, 153, 51],
+    [170, 170, 200],
+    [136, 34, 85],
+];
 
 /// Lightness rises evenly from near black over blue-green to pale yellow.
 const SEQUENTIAL: [[f32; 3]; 6] =

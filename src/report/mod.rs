@@ -16,7 +16,7 @@ pub mod generated_sheet;
 pub mod generation;
 mod histogram;
 mod json;
-mod map;
+pub mod map;
 mod maps_parquet;
 mod page;
 pub mod scatter;

@@ -71,6 +71,26 @@ impl<'a> CellEncoder<'a> {
         Ok(Self { model, config, genes: manifest.panel.genes.len(), seed, modality })
     }
 
+    /// For cells that are in no shards, of the panel's `genes` genes and with pictures of these channels.
+    ///
+    /// # Errors
+    /// In words: channels that the model cannot read.
+    pub fn of_panel(
+        model: &'a Model,
+        config: &'a SpatiaConfig,
+        genes: usize,
+        channels: &[String],
+        seed: u64,
+        modality: Modality,
+    ) -> Result<Self, String> {
+        let (found, wanted) = (channels.len(), config.image.channels);
+        if modality.image() && found != 1 && found != wanted {
+            let names = channels.join(", ");
+            return Err(format!("the pictures have {found} channels ({names}), the model reads {wanted}"));
+        }
+        Ok(Self { model, config, genes, seed, modality })
+    }
+
     /// What it reads of records.
     pub fn columns(&self) -> Columns {
         Columns { counts: self.modality.genes(), images: self.modality.image(), ..Columns::default() }
@@ -83,6 +103,15 @@ impl<'a> CellEncoder<'a> {
         let image = self.modality.image().then(|| self.pictures(group, rows, device));
         let z = model.forward(&CellInput { genes, image }, None).z_cell;
         z.into_data().try_to_vec().expect("vectors are f32")
+    }
+
+    /// Gene and picture vectors in the contrast's space, flat `[rows, width]` each; `None` without a contrast or a side.
+    pub fn contrast(&self, group: &RowGroup, rows: std::ops::Range<usize>, device: &Device) -> Option<[Vec<f32>; 2]> {
+        let Model::Spatia(model) = self.model else { unreachable!("cells are SPATIA's") };
+        let genes = self.modality.genes().then(|| self.genes(group, rows.clone(), device));
+        let image = self.modality.image().then(|| self.pictures(group, rows, device));
+        let (genes, image) = model.contrast_vectors(&model.forward(&CellInput { genes, image }, None), None)?;
+        Some([genes, image].map(|side| side.into_data().try_to_vec().expect("vectors are f32")))
     }
 
     /// All expressed genes of each cell, or as many of them as are read; at least one gene, so that there is a list.

@@ -24,10 +24,11 @@ const NICHES: &str = "configs/spatia/tiny-niche.toml";
 const TISSUES: &str = "configs/spatia/tiny-tissue.toml";
 
 /// Three stages of a few steps on 1,600 drawn cells, made once: small tissues, so that there are enough for 8 lanes.
-struct Chain(tempfile::TempDir);
+pub struct Chain(tempfile::TempDir);
 
 impl Chain {
-    fn get() -> &'static Chain {
+    /// The one chain of this process.
+    pub fn get() -> &'static Chain {
         static CHAIN: OnceLock<Chain> = OnceLock::new();
         CHAIN.get_or_init(|| {
             let chain = Chain(tempfile::tempdir().unwrap());
@@ -47,7 +48,8 @@ impl Chain {
         })
     }
 
-    fn path(&self, name: &str) -> String {
+    /// A folder of it: `cohort`, `cells`, `run`, `of-cells`, `niches`, `of-niches`, `tissues`, `of-tissues`.
+    pub fn path(&self, name: &str) -> String {
         self.0.path().join(name).to_str().unwrap().to_owned()
     }
 

@@ -29,8 +29,8 @@ mod full_disk;
 mod generate;
 /// The directions of the house.
 mod house;
-/// Painted pictures beside real ones and beside the fills.
-mod judging;
+/// SPATIA's vectors judged by labels, and beside a file's cells where scanpy finds them.
+mod judged;
 /// Hidden values reach nothing.
 mod leak;
 /// SPATIA's stages one after the other: cells, niches, tissues.
@@ -38,6 +38,8 @@ mod levels;
 /// Processes under the `mpirun` of the build's MPI library.
 #[cfg(feature = "mpi")]
 mod mpirun;
+/// Painted pictures beside real ones and beside the fills.
+mod painted;
 /// SPATIA's first stage.
 mod pretraining;
 /// One processed AnnData, and what it refuses.

@@ -7,6 +7,7 @@
 //! of `spared.md` §0, lengths before the prefix. What a step drops is in the ledger with its reason and all names.
 
 mod align;
+pub mod applied;
 pub mod combat;
 mod config;
 pub mod covariates;

@@ -2,9 +2,11 @@
 //!
 //! A split's places are held in memory, without the summed counts. Knows no vectors and no model.
 
+use std::collections::BTreeMap;
+
 use super::vectors::VectorsOf;
 use crate::error::StoreError;
-use crate::processed::Split;
+use crate::processed::{Niche, Piece, Split, Tissue};
 use crate::reader::Shards;
 
 /// Niches or tissues with their members.
@@ -62,6 +64,36 @@ impl Places {
             places.indptr.push(places.members.len());
         }
         places
+    }
+
+    /// The niches or tissues of a piece.
+    ///
+    /// # Panics
+    /// If records are asked for: they are no places.
+    pub fn of_piece(of: VectorsOf, piece: &Piece) -> Places {
+        let um = piece.um_per_unit.unwrap_or(1.0);
+        let less = |at: [f64; 2], centre: [f64; 2]| [0, 1].map(|axis| (at[axis] - centre[axis]) as f32);
+        let rows: Vec<(u64, Vec<u64>, Vec<[f32; 2]>)> = match of {
+            VectorsOf::Obs => panic!("records are no places"),
+            VectorsOf::Niche => {
+                let niche = |niche: &Niche| {
+                    let members = || niche.members.iter().map(|&i| i as usize);
+                    let offset = |i: usize| less(piece.xy[i].map(|v| v * um), niche.centre_um);
+                    (niche.niche_id, members().map(|i| piece.record_id(i)).collect(), members().map(offset).collect())
+                };
+                piece.niches.niches.iter().map(niche).collect()
+            }
+            VectorsOf::Tissue => {
+                let centres: BTreeMap<u64, [f64; 2]> =
+                    piece.niches.niches.iter().map(|n| (n.niche_id, n.centre_um)).collect();
+                let tissue = |tissue: &Tissue| {
+                    let offset = |id: &u64| less(centres[id], tissue.centre_um);
+                    (tissue.tissue_id, tissue.niches.clone(), tissue.niches.iter().map(offset).collect())
+                };
+                piece.niches.tissues.iter().map(tissue).collect()
+            }
+        };
+        Places::sorted(of, rows.iter().map(|(id, members, offsets)| (*id, (&members[..], &offsets[..]))))
     }
 
     /// Number of places.

@@ -187,6 +187,22 @@ pub struct Vectors {
 }
 
 impl Vectors {
+    /// Vectors that were just made, of no folder: `values` is `[ids.len(), width]`.
+    pub fn in_memory(of: VectorsOf, ids: Vec<u64>, values: Matrix<f32>) -> Vectors {
+        assert_eq!(values.n_rows(), ids.len(), "one vector per id");
+        let facts = VectorsFacts {
+            version: VECTORS_VERSION,
+            of,
+            width: values.n_cols as u32,
+            producer: String::new(),
+            data_hash: String::new(),
+            n: ids.len() as u64,
+            parts: Vec::new(),
+        };
+        let row_of = ids.iter().enumerate().map(|(row, &id)| (id, row)).collect();
+        Vectors { facts, ids, values, row_of }
+    }
+
     /// Reads a folder of vectors of the shards with this `data_hash`.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use syncytia_shards::process::{Layer, Normalize};
 use syncytia_shards::processed::{Matrix, Piece, Split};
 use syncytia_shards::reader::Shards;
 
-use super::{Evaluated, UsageError, report_folder, usual_split};
+use super::{Evaluated, UsageError, metrics_beside, report_folder, usual_split};
 use crate::cmd::shard::ShardConfig;
 use crate::cmd::train_view::new_events;
 use crate::cmd::trained::Trained;
@@ -153,11 +153,6 @@ fn pieces_of(shards: &Shards, split: Split) -> anyhow::Result<Vec<Piece>> {
 
 fn blocks_of(shards: &Shards, split: Split, layer: &str, pipeline: &Pipeline) -> anyhow::Result<Vec<Block>> {
     Ok(pieces_of(shards, split)?.into_iter().map(|piece| Block::new(piece, layer, pipeline)).collect())
-}
-
-fn metrics_beside(path: &Path) -> Vec<serde_json::Value> {
-    let text = std::fs::read_to_string(RunFolder::at(path).metrics()).unwrap_or_default();
-    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
 fn n_obs(blocks: &[Block]) -> usize {

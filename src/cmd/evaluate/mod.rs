@@ -38,6 +38,12 @@ pub struct Args {
     /// Of spackle: score too where 10 to 80 % of the measured values are hidden (rule `uniform`, three assays each).
     #[arg(long)]
     sweep: bool,
+    /// Of spatia: the label column that judges clusters; `cell_type`, `niche_type`, `tissue_type` and the like if not given.
+    #[arg(long, value_name = "COLUMN")]
+    label: Option<String>,
+    /// Of niches and tissues: the folder of vectors of the level below.
+    #[arg(long, value_name = "DIR")]
+    vectors: Option<PathBuf>,
     #[command(flatten)]
     generation: GenerationArgs,
     /// Print report.json instead of the table.
@@ -49,8 +55,12 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let split = args.split.as_deref().map(split_named).transpose()?;
     let trained = Trained::open(&args.path, args.checkpoint.unwrap_or_default())?;
-    if let (false, Some(option)) = (is_generator(&trained), args.generation.given()) {
-        let kind = trained.run.config.task.kind();
+    let kind = trained.run.config.task.kind();
+    if matches!(kind, "completion" | "generate") && (args.label.is_some() || args.vectors.is_some()) {
+        let what = format!("--label and --vectors are for cells, niches and tissues, this is a run of \"{kind}\"");
+        return Err(UsageError(what).into());
+    }
+    if let (false, Some(option)) = (kind == "generate", args.generation.given()) {
         return Err(UsageError(format!("{option} is for a generator: a run of \"{kind}\" paints nothing")).into());
     }
     let evaluated = match &trained.run.config.task {
@@ -59,7 +69,6 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             completion::evaluate(&args.path, &trained, &shards, split, args.sweep)?
         }
         _ if args.sweep => {
-            let kind = trained.run.config.task.kind();
             return Err(UsageError(format!("--sweep is for spackle: a run of \"{kind}\" hides nothing")).into());
         }
         TaskConfig::Cells(_) | TaskConfig::Niches(_) | TaskConfig::Tissues(_) => embedding::evaluate(args, &trained)?,
@@ -67,10 +76,6 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
     evaluated.show(args.json)?;
     Ok(ExitCode::Done)
-}
-
-fn is_generator(trained: &Trained) -> bool {
-    matches!(trained.run.config.task, TaskConfig::Generate(_))
 }
 
 /// Evaluates a run of completion on its usual split and writes the report.
@@ -126,6 +131,12 @@ fn shards_of_run(path: &Path) -> anyhow::Result<PathBuf> {
         .ok_or_else(|| {
             UsageError(format!("{} does not say where its shards are: give --shards", path.display())).into()
         })
+}
+
+/// The lines of a run's `metrics.jsonl`; a bare checkpoint has none.
+fn metrics_beside(path: &Path) -> Vec<serde_json::Value> {
+    let text = std::fs::read_to_string(RunFolder::at(path).metrics()).unwrap_or_default();
+    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
 /// The split that stands for a run: test where the shards have it, else val.

@@ -59,7 +59,7 @@ enum Draw {
 }
 
 fn stream(seed: u64, draw: Draw) -> ShuffleStream {
-    ShuffleStream::new(seed, Purpose::Judging, &[draw as u64])
+    ShuffleStream::new(seed, Purpose::PaintedPictures, &[draw as u64])
 }
 
 /// The records of a split in the order in which they are taken: the first n are painted, those after them are the other real

@@ -148,7 +148,7 @@ fn sliced(pairs: &[(Shape, Shape)], seed: u64) -> Option<f64> {
         values: pairs.iter().flat_map(|p| scales.iter().map(move |&(k, mean, sd)| (side(p)[k] - mean) / sd)).collect(),
     };
     let mut drawn = vec![0.0f32; DIRECTIONS * scales.len()];
-    normals(DrawKey::new(seed, Purpose::Judging), [0, 0, 0], &mut drawn);
+    normals(DrawKey::new(seed, Purpose::PaintedPictures), [0, 0, 0], &mut drawn);
     let mut directions = Matrix { n_cols: scales.len(), values: drawn.into_iter().map(f64::from).collect() };
     for direction in directions.values.chunks_mut(scales.len()) {
         let length = direction.iter().map(|v| v * v).sum::<f64>().sqrt();

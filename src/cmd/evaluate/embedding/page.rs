@@ -1,0 +1,183 @@
+//! What was judged as findings: words, provenance, and the order of tables and pictures.
+
+use std::collections::BTreeMap;
+
+use syncytia_shards::processed::Split;
+use syncytia_shards::reader::Shards;
+use syncytia_shards::tables::vectors::VectorsOf;
+
+use serde_json::Value;
+
+use super::{Clusters, Gathered, Judged, pictures, tables};
+use crate::cmd::trained::Trained;
+use crate::config;
+use crate::evaluate::embedding::{SEEDS, spread};
+use crate::evaluate::kmeans::RESTARTS;
+use crate::report::findings::Findings;
+
+/// Per cluster, fewer judged ones than this are warned of.
+const FEW: usize = 10;
+
+/// The whole report.
+pub fn findings(
+    trained: &Trained,
+    shards: &Shards,
+    split: Split,
+    of: VectorsOf,
+    judged: &Judged,
+    metrics: &[Value],
+) -> anyhow::Result<Findings> {
+    let (run, gathered) = (&trained.run, &judged.gathered);
+    let model = gathered.methods[0].name.clone();
+    let mut found = Vec::new();
+    let mut galleries = Vec::new();
+    let mut notes = gathered.notes.clone();
+    if let Some(clusters) = &judged.clusters {
+        let column = &gathered.labels.as_ref().expect("clusters are judged by labels").column;
+        notes.extend(left_out(gathered, clusters, column, of));
+        found.push(tables::of_clusters(gathered, clusters, column, of));
+        found.extend(tables::of_carried(gathered, clusters, column));
+        galleries.push(pictures::maps(shards, gathered, clusters, column));
+        galleries.extend(pictures::sheet(shards, split, gathered, clusters)?);
+    }
+    if !gathered.retrieval.is_empty() {
+        found.push(tables::of_retrieval(gathered));
+    }
+    galleries.extend(pictures::learning(metrics));
+    let mut findings = Findings {
+        task: run.config.task.kind().to_owned(),
+        split: split.as_str().to_owned(),
+        protocol: "kmeans".to_owned(),
+        title: format!("{model}: vectors of {}", plural(of)),
+        lead: lead(trained, shards, split, of, judged),
+        verdict: String::new(),
+        notes,
+        model,
+        tables: found,
+        galleries,
+        provenance: provenance(trained, shards, split, of, gathered),
+    };
+    findings.verdict = verdict(&findings, gathered, judged.clusters.as_ref());
+    Ok(findings)
+}
+
+/// In words, of several.
+pub fn plural(of: VectorsOf) -> &'static str {
+    match of {
+        VectorsOf::Obs => "cells",
+        _ => of.plural(),
+    }
+}
+
+fn lead(trained: &Trained, shards: &Shards, split: Split, of: VectorsOf, judged: &Judged) -> String {
+    let mut sections: Vec<&str> = judged.gathered.sections.iter().map(|&s| library(shards, s)).collect();
+    sections.dedup();
+    let (steps, n, what) = (trained.run.global_step, judged.gathered.sections.len(), plural(of));
+    let of_split = format!("(split {}; {})", split.as_str(), shards.manifest().split_rule);
+    let how = match &judged.clusters {
+        Some(clusters) => format!(
+            " The vectors are clustered by k-means at {} clusters, the number of labels, {SEEDS} seeds of {RESTARTS} restarts each, and \
+             compared with the labels; nothing of the labels was seen in training.",
+            clusters.k
+        ),
+        None => String::new(),
+    };
+    format!("Trained for {steps} steps; {n} {what} of section {} {of_split} are judged.{how}", sections.join(", "))
+}
+
+/// Name of a section.
+pub fn library(shards: &Shards, section: u32) -> &str {
+    &shards.manifest().sections[section as usize].library_id
+}
+
+fn left_out(gathered: &Gathered, clusters: &Clusters, column: &str, of: VectorsOf) -> Vec<String> {
+    let (n, what) = (gathered.sections.len(), plural(of));
+    let unassigned = n - clusters.assigned.len();
+    let mut notes = Vec::new();
+    if unassigned > 0 {
+        notes.push(format!("{unassigned} of {n} {what} have no label in \"{column}\" and were left out."));
+    }
+    if clusters.assigned.len() < FEW * clusters.k {
+        let n = clusters.assigned.len();
+        notes.push(format!("Only {n} {what} for {} clusters: figures of so few say little.", clusters.k));
+    }
+    if gathered.n_left_out > 0 {
+        notes.push(format!(
+            "{} more {what} of the split were not read: {n}, evenly spaced, stand for all.",
+            gathered.n_left_out
+        ));
+    }
+    notes
+}
+
+/// Sentences: against each side alone, against principal components, and whether genes find pictures.
+fn verdict(findings: &Findings, gathered: &Gathered, clusters: Option<&Clusters>) -> String {
+    let mut sentences = Vec::new();
+    if let Some(clusters) = clusters {
+        let value = |method: &str| findings.value(method, "ari").expect("every method was clustered");
+        let ours = value(&findings.model);
+        let (above, below): (Vec<&str>, Vec<&str>) =
+            gathered.methods[1..].iter().map(|m| m.name.as_str()).partition(|name| ours > value(name));
+        let named = |names: &[&str]| {
+            names.iter().map(|name| format!("{name} ({:.3})", value(name))).collect::<Vec<_>>().join(", ")
+        };
+        let column = &gathered.labels.as_ref().expect("clusters are judged by labels").column;
+        let beats = match (above.is_empty(), below.is_empty()) {
+            (_, true) => format!("above all it is compared with: {}", named(&above)),
+            (true, _) => format!("not above any it is compared with: {}", named(&below)),
+            _ => format!("above {}, but not above {}", named(&above), named(&below)),
+        };
+        sentences.push(format!(
+            "Clusters of the model's vectors agree with {column} at an ARI of {ours:.3} ± {:.3}: {beats}.",
+            spread(clusters.clustered[0].seeds.iter().map(|s| s.ari)).1
+        ));
+    }
+    if !gathered.retrieval.is_empty() {
+        let metric = "recall10_gene_to_image";
+        let of = |method: &str| findings.value(method, metric).map(|share| 100.0 * share);
+        let (ours, chance) = (of(&findings.model).unwrap_or(0.0), of(tables::CHANCE).unwrap_or(0.0));
+        let ridge =
+            of("pca_ridge").map_or_else(String::new, |ridge| format!(", a ridge between components {ridge:.1} %"));
+        sentences.push(format!(
+            "A cell's picture is among the first ten found by its genes for {ours:.1} % of {} cells (chance {chance:.1} %{ridge}).",
+            gathered.sections.len()
+        ));
+    }
+    sentences.join(" ")
+}
+
+fn provenance(
+    trained: &Trained,
+    shards: &Shards,
+    split: Split,
+    of: VectorsOf,
+    gathered: &Gathered,
+) -> BTreeMap<String, String> {
+    let (run, manifest) = (&trained.run, shards.manifest());
+    let checkpoint = trained.checkpoint.dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut facts = BTreeMap::from([
+        ("checkpoint".to_owned(), checkpoint),
+        ("checkpoint_digest".to_owned(), trained.checkpoint.manifest.digest()),
+        ("global_step".to_owned(), run.global_step.to_string()),
+        ("data_hash".to_owned(), manifest.data_hash()),
+        ("split_rule".to_owned(), manifest.split_rule.clone()),
+        ("n_judged".to_owned(), gathered.sections.len().to_string()),
+        ("n_left_out".to_owned(), gathered.n_left_out.to_string()),
+        ("n_train_records".to_owned(), manifest.n_records(Split::Train).to_string()),
+        ("level".to_owned(), of.level().to_owned()),
+        ("split".to_owned(), split.as_str().to_owned()),
+        ("genes".to_owned(), manifest.panel.genes.len().to_string()),
+        ("version".to_owned(), run.version.clone()),
+        ("config".to_owned(), config::to_toml(&run.config)),
+    ]);
+    if let Some(labels) = &gathered.labels {
+        facts.insert("label".to_owned(), labels.column.clone());
+    }
+    if let Some(vectors) = &run.vectors {
+        facts.insert("vectors".to_owned(), vectors.producer.clone());
+    }
+    if let Some(best) = run.best {
+        facts.insert("best_validation".to_owned(), format!("{} at step {}", best.value, best.global_step));
+    }
+    facts
+}
