@@ -178,10 +178,10 @@ impl Training {
 }
 
 /// Pictures of `cells`, each from the counts of the cell that `conditions` gives in its place.
-fn paint<'a>(
+fn paint(
     painter: &Painter<'_>,
     cells: &[Cell],
-    conditions: &mut dyn Iterator<Item = &'a Cell>,
+    conditions: &mut dyn Iterator<Item = &Cell>,
     frame: Frame,
 ) -> anyhow::Result<Pictures> {
     let ids: Vec<u64> = cells.iter().map(|cell| cell.id).collect();
