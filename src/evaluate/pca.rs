@@ -159,7 +159,10 @@ mod tests {
     fn the_components_hold_what_there_is_by_falling_variance() {
         let rows = plane();
         let of_rows: f64 = variances(&rows).iter().sum();
-        let found = variances(&scores(&rows, 5));
+        let found = scores(&rows, 5);
+        let sum: f64 = found.values.iter().map(|&v| f64::from(v)).sum();
+        assert!(sum.abs() < 1e-3, "scores are centred: {sum}");
+        let found = variances(&found);
         assert!(found[0] > found[1] && found[2..].iter().all(|v| *v < 1e-6 * of_rows), "{found:?}");
         // f32 scores of centred f64: seven digits.
         assert!((found.iter().sum::<f64>() / of_rows - 1.0).abs() < 1e-6);

@@ -77,6 +77,9 @@ fn cells_are_judged_beside_each_side_alone_and_components_and_every_number_is_in
         "the page has no other numbers in its tables"
     );
     assert!(said.contains("Clusters of the model's vectors agree with cell_type"), "{said}");
+    let verdict = found["page"]["verdict"].as_str().unwrap();
+    let named = |name: &&str| verdict.contains(&format!("{name} ("));
+    assert!(["genes_only", "image_only", "untrained", "pca", "pca_image", "pca_both"].iter().all(named), "{verdict}");
     // Twice the same bytes, and the page again from what is stored.
     done(&["evaluate", &run]);
     assert!(report(&run) == first, "evaluated twice");

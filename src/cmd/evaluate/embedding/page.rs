@@ -114,22 +114,26 @@ fn left_out(gathered: &Gathered, clusters: &Clusters, column: &str, of: VectorsO
 fn verdict(findings: &Findings, gathered: &Gathered, clusters: Option<&Clusters>) -> String {
     let mut sentences = Vec::new();
     if let Some(clusters) = clusters {
-        let value = |method: &str| findings.value(method, "ari").expect("every method was clustered");
-        let ours = value(&findings.model);
-        let (above, below): (Vec<&str>, Vec<&str>) =
-            gathered.methods[1..].iter().map(|m| m.name.as_str()).partition(|name| ours > value(name));
-        let named = |names: &[&str]| {
-            names.iter().map(|name| format!("{name} ({:.3})", value(name))).collect::<Vec<_>>().join(", ")
-        };
+        let of = |at: usize| spread(clusters.clustered[at].seeds.iter().map(|seed| seed.ari));
+        let (ours, sd) = of(0);
+        // Closer than either spreads over seeds is no difference.
+        let [mut above, mut level, mut below] = [const { Vec::new() }; 3];
+        for (at, method) in gathered.methods.iter().enumerate().skip(1) {
+            let (theirs, their_sd) = of(at);
+            let group = match ours - theirs {
+                more if more > sd.max(their_sd) => &mut above,
+                less if -less > sd.max(their_sd) => &mut below,
+                _ => &mut level,
+            };
+            group.push(format!("{} ({theirs:.3})", method.name));
+        }
+        let groups = [("above", above), ("level with", level), ("below", below)];
+        let said = groups.iter().filter(|(_, names)| !names.is_empty());
+        let said: Vec<String> = said.map(|(word, names)| format!("{word} {}", names.join(", "))).collect();
         let column = &gathered.labels.as_ref().expect("clusters are judged by labels").column;
-        let beats = match (above.is_empty(), below.is_empty()) {
-            (_, true) => format!("above all it is compared with: {}", named(&above)),
-            (true, _) => format!("not above any it is compared with: {}", named(&below)),
-            _ => format!("above {}, but not above {}", named(&above), named(&below)),
-        };
         sentences.push(format!(
-            "Clusters of the model's vectors agree with {column} at an ARI of {ours:.3} ± {:.3}: {beats}.",
-            spread(clusters.clustered[0].seeds.iter().map(|s| s.ari)).1
+            "Clusters of the model's vectors agree with {column} at an ARI of {ours:.3} ± {sd:.3}: {}.",
+            said.join("; ")
         ));
     }
     if !gathered.retrieval.is_empty() {

@@ -10,6 +10,7 @@ use syncytia_shards::tables::niche::NicheTable;
 use syncytia_shards::tables::vectors::{Vectors, VectorsOf};
 
 use super::cells::profile;
+use super::page::plural;
 use super::{COMPONENTS, Gathered, JUDGED, Labels, TRAIN, UsageError, labels};
 use crate::cmd::trained::Trained;
 use crate::evaluate::embedding::{Classes, Method, majority};
@@ -69,7 +70,7 @@ pub fn gather(
     let all = [&judged.profiles[..], &train.profiles].concat();
     let scores = pca::scores(&matrix(&all, n_genes), COMPONENTS.min(config.h));
     let (first, rest) = scores.values.split_at(judged.sections.len() * scores.n_cols);
-    let members = of.members().expect("places have members").plural();
+    let members = plural(of.members().expect("places have members"));
     let method = |name: &str, what: String, judged: &[f32], train: &[f32], width: usize| Method {
         name: name.to_owned(),
         what,
