@@ -53,6 +53,8 @@ pub enum Purpose {
     TokenMerge = 21,
     /// Starts of a clustering, and of a search for principal components: no step draws by it.
     Clusters = 30,
+    /// Which records, and which of their pictures, an evaluation of pictures compares: no step draws by it.
+    PaintedPictures = 31,
 }
 
 /// Key of a Philox stream: the first 64 bits of BLAKE3(version ‖ seed ‖ purpose), all little-endian.

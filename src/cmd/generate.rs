@@ -12,20 +12,14 @@ use super::evaluate::split_named;
 use super::exit::UsageError;
 use super::generate_input::{self, InputCell};
 use super::out;
+use super::sampler::SamplerArgs;
 use super::trained::Trained;
 use crate::model::Model;
-use crate::model::dit::noising::Objective;
-use crate::model::dit::sampler::{SamplerConfig, Solver};
 use crate::report::generated_sheet::{self, Row};
 use crate::task::painting::{Painter, to_byte};
 use crate::task::perturbation::{Perturbation, perturbed};
 use crate::tensor::cpu;
 use crate::train::checkpoint::{NamedTensor, Which, encode_tensors};
-
-/// Solver steps where none are asked for.
-const STEPS: usize = 50;
-/// Guidance of a network that can be guided, where none is asked for.
-const GUIDANCE: f64 = 1.5;
 
 /// Arguments of `generate`.
 #[derive(Debug, clap::Args)]
@@ -53,15 +47,8 @@ pub struct Args {
     /// The folder to write: pictures, images.safetensors, generated.json, sheet.html.
     #[arg(long)]
     out: PathBuf,
-    /// euler or midpoint of a flow, ddim of a diffusion.
-    #[arg(long)]
-    solver: Option<String>,
-    /// Solver steps.
-    #[arg(long, default_value_t = STEPS)]
-    steps: usize,
-    /// How far from the picture of no condition; 1 is the condition alone. Default 1.5 where the network was trained for it.
-    #[arg(long)]
-    guidance: Option<f64>,
+    #[command(flatten)]
+    sampler: SamplerArgs,
     /// With --input: largest share of the model's genes that it may lack.
     #[arg(long, default_value_t = 0.25)]
     max_genes_lost: f64,
@@ -82,10 +69,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let split: Option<Split> = args.split.as_deref().map(split_named).transpose()?;
     let trained = Trained::open(&args.path, args.checkpoint.unwrap_or_default())?;
     let (config, task) = trained.generator()?;
-    let guidance = args.guidance.unwrap_or(if config.dit.condition_dropout > 0.0 { GUIDANCE } else { 1.0 });
-    let sampler =
-        SamplerConfig { solver: solver(args.solver.as_deref(), task.objective)?, steps: args.steps, guidance };
-    sampler.check(task.objective, &config.dit).map_err(|e| UsageError(e.to_string()))?;
+    let sampler = args.sampler.config(task.objective, &config.dit)?;
     let panel = &trained.run.panel.genes;
     let changes: Vec<Perturbation> = args
         .set_gene
@@ -151,15 +135,6 @@ fn check_out(out: &Path) -> Result<(), UsageError> {
         return Err(UsageError(format!("--out {} is there already: give another folder, or remove it", out.display())));
     }
     Ok(())
-}
-
-fn solver(name: Option<&str>, objective: Objective) -> Result<Solver, UsageError> {
-    match (name, objective) {
-        (Some("euler"), _) | (None, Objective::Flow(_)) => Ok(Solver::Euler),
-        (Some("midpoint"), _) => Ok(Solver::Midpoint),
-        (Some("ddim"), _) | (None, Objective::Ddpm(_)) => Ok(Solver::Ddim),
-        (Some(other), _) => Err(UsageError(format!("--solver {other}: write euler, midpoint or ddim"))),
-    }
 }
 
 /// Pictures and the cells they are of.

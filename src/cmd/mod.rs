@@ -17,6 +17,7 @@ mod launch;
 mod out;
 mod process;
 mod report;
+mod sampler;
 mod shard;
 mod submit;
 mod synth;

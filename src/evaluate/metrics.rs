@@ -118,7 +118,7 @@ fn mean_of(series: &[Vec<(f64, f64)>], metric: impl Fn(&[(f64, f64)]) -> Option<
 }
 
 /// Skipped without entries; 0 where truth or prediction is constant (the release gives NaN for a constant prediction).
-fn pearson(pairs: &[(f64, f64)]) -> Option<f64> {
+pub(super) fn pearson(pairs: &[(f64, f64)]) -> Option<f64> {
     if pairs.is_empty() {
         return None;
     }

@@ -13,6 +13,8 @@ pub mod evaluation;
 pub mod findings;
 pub mod gene_map;
 pub mod generated_sheet;
+pub mod generation;
+mod histogram;
 mod json;
 pub mod map;
 mod maps_parquet;

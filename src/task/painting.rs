@@ -3,6 +3,8 @@
 //! The input is counts and a seed, nothing else: a picture cannot reach the network, because it is not here. The same
 //! record and seed give the same noise, whatever the counts: that is what makes a pair of before and after.
 
+use rayon::prelude::*;
+
 use crate::model::dit::noising::{self, Objective, record_stream};
 use crate::model::dit::sampler::{SampleError, SampleMerging, SamplerConfig, generate};
 use crate::model::generator::{Counts, GeneReader, Generator};
@@ -41,16 +43,18 @@ impl Painter<'_> {
         let (size, channels) = (config.image, config.channels);
         let reader = GeneReader::new(self.seed, self.genes, self.context);
         let merging = SampleMerging::Drawn { seed: self.seed };
-        let mut out = Vec::with_capacity(ids.len() * size * size * channels);
-        for (ids, cells) in ids.chunks(BATCH).zip(cells.chunks(BATCH)) {
+        let forward = |(ids, cells): (&[u64], &[Counts<'_>])| {
             let streams: Vec<_> = ids.iter().map(|&id| record_stream(id, ASSAY)).collect();
             let noise = noising::noise(self.seed, &streams, size * size * channels);
             let noise = Tensor::from_data(TensorData::new(noise, [ids.len(), size, size, channels]), device);
             let condition = self.model.condition(&reader.read(cells, &streams), vec![false; ids.len()], None, device);
             let pictures = generate(&self.model.dit, self.objective, &self.sampler, &condition, noise, merging)?;
-            out.extend(pictures.into_data().try_to_vec::<f32>().expect("pictures are f32"));
-        }
-        Ok(out)
+            Ok(pictures.into_data().try_to_vec::<f32>().expect("pictures are f32"))
+        };
+        // Forwards side by side: the kernels of a small network do not fill the cores.
+        let batches: Result<Vec<Vec<f32>>, SampleError> =
+            ids.par_chunks(BATCH).zip(cells.par_chunks(BATCH)).map(forward).collect();
+        Ok(batches?.concat())
     }
 }
 

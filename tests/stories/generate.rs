@@ -24,7 +24,7 @@ fn text(path: &Path) -> String {
 }
 
 /// A folder with a stage-1 run, `s1`, and a generator that began with it, `g1`, on one rank.
-fn runs() -> &'static Path {
+pub fn runs() -> &'static Path {
     static DIR: OnceLock<tempfile::TempDir> = OnceLock::new();
     let dir = DIR.get_or_init(|| {
         let dir = tempfile::tempdir().unwrap();
@@ -145,6 +145,30 @@ fn the_same_seed_gives_the_same_bytes_and_pairs_share_their_noise() {
     assert_eq!(said["set_gene"], serde_json::json!(["RADIUS1=0", "TEX1=x3"]));
     assert_eq!(said["records"][4]["files"], serde_json::json!(["00004-before.png", "00004-after.png"]));
     assert!(said["records"][0]["labels"]["truth_radius"].is_string());
+}
+
+/// The other objective, trained and sampled by command: on any ranks, with the same bits twice, by DDIM and no other solver.
+#[test]
+fn a_diffusion_is_trained_and_sampled_by_ddim() {
+    let (runs, dir) = (runs(), tempfile::tempdir().unwrap());
+    let (s1, run) = (text(&runs.join("s1")), dir.path().join("ddpm"));
+    let ddpm = ["task.objective={ ddpm = \"cosine\" }"];
+    let one = train(&s1, &run, "1", &ddpm);
+    assert!(train(&s1, &dir.path().join("three"), "3", &ddpm) == one, "three ranks");
+    let flow = last(&runs.join("g1"));
+    assert!(one.model != flow.model, "another objective, another network");
+    let at = |name: &str| dir.path().join(name);
+    generate(&run, &at("a"), &[]);
+    generate(&run, &at("b"), &["--solver", "ddim"]);
+    assert!(files(&at("a")) == files(&at("b")), "ddim is the solver where none is named");
+    let said: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(at("a").join("generated.json")).unwrap()).unwrap();
+    assert_eq!(said["sampler"]["solver"], "ddim");
+    assert!(values(&at("a"), "generated").chunks(4).all(|v| f32::from_le_bytes(v.try_into().unwrap()).is_finite()));
+    let args = ["generate", &text(&run), "--shards", &text(cells().dir()), "--seed", "1", "--out", &text(&at("never"))];
+    refused(&[&args[..], &["--solver", "euler"]].concat(), 2, &["Euler does not fit", "ddpm takes ddim"]);
+    refused(&[&args[..], &["--steps", "1001"]].concat(), 2, &["1001 solver steps are not between 1 and 1000"]);
+    assert!(!at("never").exists());
 }
 
 #[test]

@@ -42,6 +42,8 @@ mod levels;
 /// Processes under the `mpirun` of the build's MPI library.
 #[cfg(feature = "mpi")]
 mod mpirun;
+/// Painted pictures beside real ones and beside the fills.
+mod painted;
 /// SPATIA's first stage.
 mod pretraining;
 /// One processed AnnData, and what it refuses.

@@ -1,5 +1,6 @@
 //! `syncytia evaluate`: a trained model judged beside what is simple, and the report. One file per kind of task.
 
+mod cell_pictures;
 mod completion;
 mod embedding;
 mod generation;
@@ -11,6 +12,7 @@ use syncytia_shards::processed::Split;
 use syncytia_shards::reader::Shards;
 
 pub(super) use self::completion::pipeline;
+use self::generation::GenerationArgs;
 use super::exit::UsageError;
 use super::out;
 use super::trained::Trained;
@@ -42,6 +44,8 @@ pub struct Args {
     /// Of niches and tissues: the folder of vectors of the level below; of a fusion: that of its fused vectors.
     #[arg(long, value_name = "DIR")]
     vectors: Option<PathBuf>,
+    #[command(flatten)]
+    generation: GenerationArgs,
     /// Print report.json instead of the table.
     #[arg(long)]
     json: bool,
@@ -55,6 +59,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if matches!(kind, "completion" | "generate") && (args.label.is_some() || args.vectors.is_some()) {
         let what = format!("--label and --vectors are for cells, niches and tissues, this is a run of \"{kind}\"");
         return Err(UsageError(what).into());
+    }
+    if let (false, Some(option)) = (kind == "generate", args.generation.given()) {
+        return Err(UsageError(format!("{option} is for a generator: a run of \"{kind}\" paints nothing")).into());
     }
     let evaluated = match &trained.run.config.task {
         TaskConfig::Completion(_) => {
