@@ -292,7 +292,7 @@ impl Cells {
 
     /// What the contrast over the step gathers of a lane, `[b, 2 w]`.
     pub fn vectors(&self, model: &Spatia, batch: &Prepared, training: &Training, device: &Device) -> Tensor<2> {
-        contrast_vectors(model, &model.forward(&batch.input(device), Some(training)), training)
+        beside(model.contrast_alone(&batch.input(device), Some(training)))
     }
 
     /// The mean contrast over the step and where it leads every slot's vectors, `[slots, 2 w]` flat.
@@ -376,7 +376,12 @@ fn contrast(model: &Spatia, cells: &CellOutput, training: Option<&Training>) -> 
 }
 
 fn contrast_vectors(model: &Spatia, cells: &CellOutput, training: &Training) -> Tensor<2> {
-    let (genes, image) = model.contrast_vectors(cells, Some(training)).expect("the config was checked");
+    beside(model.contrast_vectors(cells, Some(training)))
+}
+
+/// Both vectors of a cell as one.
+fn beside(vectors: Option<(Tensor<2>, Tensor<2>)>) -> Tensor<2> {
+    let (genes, image) = vectors.expect("the config was checked");
     Tensor::cat(vec![genes, image], 1)
 }
 

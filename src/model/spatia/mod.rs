@@ -152,14 +152,28 @@ impl Spatia {
         if path == "gene_encoder.table" { vec![GeneAxis { axis: 0, blocks: 1 }] } else { Vec::new() }
     }
 
-    /// Encodes cells.
-    pub fn forward(&self, input: &CellInput, training: Option<&Training>) -> CellOutput {
+    /// Gene and image vectors in the contrast's space, as [`Spatia::contrast_vectors`] gives them of a whole forward:
+    /// without what comes after the encoders, which they do not read.
+    pub fn contrast_alone(&self, input: &CellInput, training: Option<&Training>) -> Option<(Tensor<2>, Tensor<2>)> {
+        let (genes, image) = self.sides(input, training);
+        let (genes, image) = (genes?.vector(), without_cls_mean(image?.unfused));
+        Some(self.contrast.as_ref()?.forward(genes, image, training))
+    }
+
+    /// Each side by itself.
+    fn sides(&self, input: &CellInput, training: Option<&Training>) -> (Option<GeneTokens>, Option<ImageTokens>) {
         let genes = input.genes.as_ref().map(|genes| self.gene_encoder.forward(genes, training));
         let image = input.image.as_ref().map(|image| {
             let (kept, patches) = (self.image_encoder.kept(image), self.image_encoder.patches(image));
             let tokens = self.image_encoder.forward(patches.clone(), &kept, training);
             ImageTokens { unfused: tokens.clone(), tokens, patches, kept }
         });
+        (genes, image)
+    }
+
+    /// Encodes cells.
+    pub fn forward(&self, input: &CellInput, training: Option<&Training>) -> CellOutput {
+        let (genes, image) = self.sides(input, training);
         let gene_vector = genes.as_ref().map(GeneTokens::vector);
         let image_vector = image.as_ref().map(|image| without_cls_mean(image.unfused.clone()));
         let (genes, image) = match (genes, image) {
