@@ -6,12 +6,7 @@ use syncytia_launch::ExitCode;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// `mi_option_purge_delay` of mimalloc.h, for which the crate has no name.
-const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
-
 fn main() -> ExitCode {
-    // SAFETY: an option of the allocator, before any thread is started. −1: pages that are free are kept, as the next step
-    // fills them again; giving them back after 10 ms, which is the default, was a quarter of a step in page faults.
-    unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, -1) };
+    syncytia::tensor::keep_free_pages();
     syncytia::cmd::main()
 }

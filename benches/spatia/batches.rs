@@ -1,10 +1,10 @@
 //! What one step reads and what it says, for another implementation to be held against: parameters, the lanes' batches, the
 //! loss terms and the gradient's norm. `benches/torch/spatia_step.py` starts it.
 //!
-//! Usage: batches CONFIG SHARDS OUT [KEY=VALUE...]
+//! Usage: batches CONFIG SHARDS OUT step|data [KEY=VALUE...]
 //!
-//! OUT is a safetensors file: `model.<path>`, and of lane l `<l>.<name>`. The JSON line that is printed holds the step's terms,
-//! norm and W_k. Parameters are moved off their start, where some are zero and say nothing.
+//! OUT is a safetensors file: `model.<path>`, and of lane l `<l>.<name>`. The JSON line that is printed holds W_k and, of a
+//! `step`, its terms and norm. Parameters are moved off their start, where some are zero and say nothing.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -27,7 +27,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
-    let [config, shards, out, sets @ ..] = &arguments[..] else { panic!("CONFIG SHARDS OUT [KEY=VALUE...]") };
+    let [config, shards, out, what, sets @ ..] = &arguments[..] else {
+        panic!("CONFIG SHARDS OUT step|data [KEY=VALUE...]")
+    };
     let config: TrainConfig = config::load(Path::new(config), sets).unwrap();
     let shards = Arc::new(Shards::open(Path::new(shards)).unwrap());
     let ready = Ready::new(&config, &shards).unwrap();
@@ -54,6 +56,10 @@ fn main() {
         tensors.iter().map(|(name, shape, bytes)| (name, TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap()));
     std::fs::write(out, safetensors::serialize(views, None).unwrap()).unwrap();
 
+    if what == "data" {
+        println!("{}", serde_json::json!({ "weights": weights }));
+        return;
+    }
     let (trained, frozen) = ready.parts.split(&flat);
     let mut model = Some(ready.parts.model(&ready.model, &trained, &frozen, &ready.device));
     let mut state = StepState::new(trained, ready.parts.trained.len(), false);

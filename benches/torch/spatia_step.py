@@ -11,7 +11,8 @@ First both sides compute the loss and the gradient's norm of one step from one s
 agree to 1e-4 or nothing is timed. A step is forward, backward, clip, AdamW, EMA, dropout .1. Ours: `train`, one rank per core,
 decoding and drawing of its batches included. PyTorch: batches that lie ready, that many threads, eager and compiled,
 the batch whole and in the lanes of ours (`cells`: with the contrast inside a lane only, which is less work). A round runs all
-of them in turn; ratios are of a round, its best PyTorch over our best; medians over rounds. Warm-up steps do not count.
+of them in turn; ratios are of a round, its best PyTorch over our best; medians over rounds. Warm-up steps do not count. As root both sides run with
+real-time priority: on a shared machine nothing else gives figures that repeat.
 Peak memory is the whole process's.
 """
 
@@ -19,6 +20,7 @@ import argparse
 import json
 import os
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -32,7 +34,9 @@ CONFIGS = {"cells": "configs/spatia/small.toml", "generate": "configs/spatia/g1-
 SETS = {"cells": {}, "generate": {"model.generator.dit.token_merging.ratio": 0.0}}
 PLAIN = {"cells": {"model.spatia.dropout": 0.0}, "generate": {}}
 SHAPES = {"cells": [(8, 32), (16, 16)], "generate": [(8, 16), (16, 8)]}
-STEPS = {"cells": (5, 2), "generate": (2, 1)}  # that count, that warm up
+MOST_BYTES = 12 << 30  # of a PyTorch process: the whole batch at once asks for more than a shared machine has
+FEW = {"train.lanes": 2, "train.micro_batch": 4}  # to compare losses
+STEPS = {"cells": (3, 2), "generate": (2, 1)}  # that count, that warm up
 
 
 def load(path, merged):
@@ -96,6 +100,7 @@ def parity(what, path, said):
 def torch_steps(what, path, merged, threads, compiled, weights):
     import torch
 
+    resource.setrlimit(resource.RLIMIT_DATA, (MOST_BYTES, MOST_BYTES))
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     parameters, lanes = load(path, merged)
@@ -122,8 +127,11 @@ def torch_steps(what, path, merged, threads, compiled, weights):
     print(json.dumps({"seconds": seconds[warm_up:], "peak_mb": peak / 1024}))
 
 
+PRIORITY = ["chrt", "-r", "1"] if os.geteuid() == 0 and shutil.which("chrt") else []
+
+
 def pinned(cores):
-    return ["taskset", "-c", ",".join(map(str, sorted(os.sched_getaffinity(0))[:cores]))]
+    return PRIORITY + ["taskset", "-c", ",".join(map(str, sorted(os.sched_getaffinity(0))[:cores]))]
 
 
 def ours(binary, shards, what, lanes, micro_batch, cores):
@@ -158,12 +166,17 @@ def theirs(what, path, merged, cores, compiled, weights):
 def measure(args, what, folder):
     order = ["denoise", "mvc", "dissimilarity", "reconstruction", "contrast"] if what == "cells" else ["flow"]
     path = f"{folder}/{what}.safetensors"
-    words = [args.batches, HERE / CONFIGS[what], args.shards, path]
-    words += [f"{key}={value}" for key, value in (SETS[what] | PLAIN[what]).items()]
-    said = json.loads(subprocess.run([str(w) for w in words], check=True, capture_output=True, text=True).stdout)
+
+    def batches(of, sets):
+        words = PRIORITY + [args.batches, HERE / CONFIGS[what], args.shards, path, of]
+        words += [f"{key}={value}" for key, value in (SETS[what] | sets).items()]
+        return json.loads(subprocess.run([str(w) for w in words], check=True, capture_output=True, text=True).stdout)
+
+    said = batches("step", PLAIN[what] | FEW)
     same = parity(what, path, said | {"terms_order": order})
     print(json.dumps({what: same, "said": {"parameters": said["parameters"], "trained": said["trained"]}}, indent=1), flush=True)
     assert same["parameters"] == said["parameters"] and same["worst"] < 1e-4, "not the same network"
+    weights = batches("data", {})["weights"]
     found = {}
     for number in range(args.rounds):
         for cores in args.cores:
@@ -175,7 +188,7 @@ def measure(args, what, folder):
                 shape = f"1 × {lanes * micro_batch}" if merged else f"{lanes} × {micro_batch}"
                 for name, compiled in (("eager", False), ("compiled", True)):
                     if name in args.torch:
-                        times[f"PyTorch {name} {shape}"] = theirs(what, path, merged, cores, compiled, said["weights"])
+                        times[f"PyTorch {name} {shape}"] = theirs(what, path, merged, cores, compiled, weights)
             for name, one in times.items():
                 if "failed" in one:
                     print(f"{what} {cores} cores {name}: did not run: {one['failed']}", flush=True)

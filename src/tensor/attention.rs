@@ -403,6 +403,7 @@ impl<B: Backend + Attention, C: CheckpointStrategy> Attention for Autodiff<B, C>
 mod tests {
     use super::*;
     use burn::tensor::TensorData;
+    use syncytia_shards::draw::{self, DrawKey, Purpose};
 
     use crate::tensor::{Bool, cpu, softmax as composed_softmax};
 
@@ -447,6 +448,39 @@ mod tests {
         let [b, n, d] = x.dims();
         let weights: Vec<f32> = (0..b * n * d).map(|i| (0.3 + 0.7 * i as f32).cos()).collect();
         (x.clone() * Tensor::from_data(TensorData::new(weights, [b, n, d]), &x.device())).sum()
+    }
+
+    #[test]
+    fn lists_of_their_own_lengths_attend_as_each_would_alone_with_the_dropout_of_its_slot() {
+        let draws = |first_slot| DropoutDraws {
+            p: 0.3,
+            key: DrawKey::new(3, Purpose::Dropout),
+            first_slot,
+            global_step: 2,
+            site: 5,
+        };
+        let qkv = leaf(10, 3 * D, 0.2); // two records of 10 rows: here 7 and 13
+        let rows = qkv.clone().reshape([20, 3 * D]);
+        let together = attend_among(rows.clone(), HEADS, &Arc::new(Spans::new(vec![0, 7, 20])), Some(draws(4)));
+        let gradients = weighted(&together.clone().reshape([1, 20, D])).backward();
+        let of_together = values(qkv.grad(&gradients).unwrap());
+        let together = values(together.reshape([1, 20, D]));
+        let mut alone = Vec::new();
+        for (record, (first, n)) in [(0, 7), (7, 13)].into_iter().enumerate() {
+            let part =
+                |i: usize| rows.clone().narrow(0, first, n).narrow(1, i * D, D).reshape([n, HEADS, DH]).swap_dims(0, 1);
+            let scores = part(0).matmul(part(1).swap_dims(1, 2)).div_scalar((DH as f64).sqrt());
+            let mut mask = vec![0.0; HEADS * n * n];
+            draw::dropout_mask_slots(&mut mask, HEADS * n * n, 0.3, draws(4).key, 4 + record as u32, 2, 5);
+            let mask = Tensor::<3>::from_data(TensorData::new(mask, [HEADS, n, n]), &rows.device());
+            let mixed = (composed_softmax(scores, 2) * mask).matmul(part(2));
+            alone.push(mixed.swap_dims(0, 1).reshape([1, n, D]));
+        }
+        let alone = Tensor::cat(alone, 1);
+        let gradients = weighted(&alone).backward();
+        let near = |a: &[f32], b: &[f32]| a.iter().zip(b).for_each(|(a, b)| assert!((a - b).abs() < 3e-6, "{a}, {b}"));
+        near(&together, &values(alone));
+        near(&of_together, &values(qkv.grad(&gradients).unwrap()));
     }
 
     #[test]

@@ -8,13 +8,13 @@ use burn::tensor::Tensor;
 use multiversion::multiversion;
 use rayon::prelude::*;
 
-use super::values::{of, slice};
+use super::values::{Primitive, of, slice};
 
 /// Rows that one task normalises, and whose parts of the parameters' gradients are summed first: a constant, so that the
 /// order of sums knows no number of threads.
 const ROWS: usize = 128;
 
-/// The operation on a backend. `weight`, `bias`: `[d]`.
+/// The operation on a backend. `weight`, `bias`: `[d]`, or `[records, d]` for as many equal parts of the rows.
 #[backend_extension(Flex, Autodiff)]
 pub trait Norms: Backend {
     /// See [`layer_norm`].
@@ -42,11 +42,15 @@ impl Norms for Flex {
         eps: f64,
     ) -> FloatTensor<Self> {
         let (x, weight, bias) = (x.to_contiguous(), weight.to_contiguous(), bias.to_contiguous());
-        let (values, weight, bias) = (slice(&x), slice(&weight), slice(&bias));
+        let (values, d) = (slice(&x), last(&x));
+        let of_record = values.len() / (slice(&weight).len() / d);
         let mut out = vec![0.0; values.len()];
-        let block = ROWS * weight.len();
-        let blocks = out.par_chunks_mut(block).zip(values.par_chunks(block));
-        blocks.for_each(|(out, x)| forward(x, weight, bias, eps as f32, out));
+        let records = out.par_chunks_mut(of_record).zip(values.par_chunks(of_record));
+        let parameters = slice(&weight).par_chunks(d).zip(slice(&bias).par_chunks(d));
+        records.zip(parameters).for_each(|((out, x), (weight, bias))| {
+            let blocks = out.par_chunks_mut(ROWS * d).zip(x.par_chunks(ROWS * d));
+            blocks.for_each(|(out, x)| forward(x, weight, bias, eps as f32, out));
+        });
         of(out, x.layout().shape().clone())
     }
 
@@ -57,23 +61,32 @@ impl Norms for Flex {
         eps: f64,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let (x, weight, gradient) = (x.to_contiguous(), weight.to_contiguous(), gradient.to_contiguous());
-        let (values, w, by) = (slice(&x), slice(&weight), slice(&gradient));
-        let d = w.len();
+        let (values, w, by, d) = (slice(&x), slice(&weight), slice(&gradient), last(&x));
+        let of_record = values.len() / (w.len() / d);
         let mut out = vec![0.0; values.len()];
-        let block = ROWS * d;
-        let blocks = out.par_chunks_mut(block).zip(values.par_chunks(block)).zip(by.par_chunks(block));
-        let sums: Vec<Vec<f32>> = blocks
-            .map(|((out, x), by)| {
+        let (mut of_weight, mut of_bias) = (vec![0.0f32; w.len()], vec![0.0f32; w.len()]);
+        let records = out.par_chunks_mut(of_record).zip(values.par_chunks(of_record)).zip(by.par_chunks(of_record));
+        let parameters = w.par_chunks(d).zip(of_weight.par_chunks_mut(d)).zip(of_bias.par_chunks_mut(d));
+        records.zip(parameters).for_each(|(((out, x), by), ((w, of_weight), of_bias))| {
+            let blocks = out.par_chunks_mut(ROWS * d).zip(x.par_chunks(ROWS * d)).zip(by.par_chunks(ROWS * d));
+            let part = |((out, x), by): ((&mut [f32], &[f32]), &[f32])| {
                 let mut sums = vec![0.0; 2 * d];
                 backward(x, w, by, eps as f32, out, &mut sums);
                 sums
-            })
-            .collect();
-        let mut total = vec![0.0f32; 2 * d];
-        sums.iter().for_each(|sums| total.iter_mut().zip(sums).for_each(|(t, s)| *t += s));
-        let of_bias = total.split_off(d);
-        (of(out, x.layout().shape().clone()), of(total, [d]), of(of_bias, [d]))
+            };
+            for sums in blocks.map(part).collect::<Vec<_>>() {
+                of_weight.iter_mut().zip(&sums[..d]).for_each(|(total, part)| *total += part);
+                of_bias.iter_mut().zip(&sums[d..]).for_each(|(total, part)| *total += part);
+            }
+        });
+        let shape = weight.layout().shape().clone();
+        (of(out, x.layout().shape().clone()), of(of_weight, shape.clone()), of(of_bias, shape))
     }
+}
+
+fn last(x: &Primitive) -> usize {
+    let shape = x.layout().shape();
+    shape[shape.num_dims() - 1]
 }
 
 const LANES: usize = 16;
@@ -191,6 +204,12 @@ pub fn layer_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, bias: Tensor<
     Tensor::from_dispatch(<Dispatch as Norms>::norm_rows(x, weight, bias, eps))
 }
 
+/// The same with a weight and a bias of each record's own: `x` `[b, n, d]`, `weight` and `bias` `[b, 1, d]`.
+pub fn layer_norm_by_record(x: Tensor<3>, weight: Tensor<3>, bias: Tensor<3>, eps: f64) -> Tensor<3> {
+    let (x, weight, bias) = (x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as Norms>::norm_rows(x, weight, bias, eps))
+}
+
 #[cfg(test)]
 mod tests {
     use burn::tensor::TensorData;
@@ -232,6 +251,26 @@ mod tests {
                     assert!((a - b).abs() <= 3e-6 * size, "{a} against {b}, {rows} rows of {d}"); // sums in another order
                 }
             }
+        }
+    }
+
+    #[test]
+    fn each_record_is_normalised_with_its_own_weight_and_bias() {
+        let (x, weight, bias) = (leaf([3, 5, 12], 0.1), leaf([3, 1, 12], 2.0), leaf([3, 1, 12], 4.0));
+        let by = leaf([3, 5, 12], 7.0).detach();
+        let together = layer_norm_by_record(x.clone(), weight.clone(), bias.clone(), 1e-6);
+        let gradients = (together.clone() * by.clone()).sum().backward();
+        let [of_x, of_weight, of_bias] = [&x, &weight, &bias].map(|t| values(t.grad(&gradients).unwrap()));
+        let together = values(together);
+        for record in 0..3 {
+            let own = |t: &Tensor<3>| t.clone().narrow(0, record, 1);
+            let y = layer_norm(own(&x), own(&weight).reshape([12]), own(&bias).reshape([12]), 1e-6);
+            let gradients = (y.clone() * own(&by)).sum().backward();
+            assert_eq!(together[record * 60..][..60], values(y));
+            let part = |t: &Tensor<3>| values(t.grad(&gradients).unwrap().narrow(0, record, 1));
+            assert_eq!(of_x[record * 60..][..60], part(&x));
+            assert_eq!(of_weight[record * 12..][..12], part(&weight));
+            assert_eq!(of_bias[record * 12..][..12], part(&bias));
         }
     }
 

@@ -46,6 +46,15 @@ pub struct CellInput {
     pub image: Option<ImageInput>,
 }
 
+/// Cells before genes and picture meet.
+#[derive(Debug, Clone)]
+pub struct Sides {
+    genes: Option<GeneTokens>,
+    image: Option<ImageTokens>,
+    gene_vector: Option<Tensor<2>>,
+    image_vector: Option<Tensor<2>>,
+}
+
 /// Cells as encoded.
 #[derive(Debug, Clone)]
 pub struct CellOutput {
@@ -152,30 +161,27 @@ impl Spatia {
         if path == "gene_encoder.table" { vec![GeneAxis { axis: 0, blocks: 1 }] } else { Vec::new() }
     }
 
-    /// Gene and image vectors in the contrast's space, as [`Spatia::contrast_vectors`] gives them of a whole forward:
-    /// without what comes after the encoders, which they do not read.
-    pub fn contrast_alone(&self, input: &CellInput, training: Option<&Training>) -> Option<(Tensor<2>, Tensor<2>)> {
-        let (genes, image) = self.sides(input, training);
-        let (genes, image) = (genes?.vector(), without_cls_mean(image?.unfused));
-        Some(self.contrast.as_ref()?.forward(genes, image, training))
+    /// Encodes cells.
+    pub fn forward(&self, input: &CellInput, training: Option<&Training>) -> CellOutput {
+        self.fuse(self.sides(input, training), training)
     }
 
-    /// Each side by itself.
-    fn sides(&self, input: &CellInput, training: Option<&Training>) -> (Option<GeneTokens>, Option<ImageTokens>) {
+    /// The first half of [`Spatia::forward`]: each side by itself.
+    pub fn sides(&self, input: &CellInput, training: Option<&Training>) -> Sides {
         let genes = input.genes.as_ref().map(|genes| self.gene_encoder.forward(genes, training));
         let image = input.image.as_ref().map(|image| {
             let (kept, patches) = (self.image_encoder.kept(image), self.image_encoder.patches(image));
             let tokens = self.image_encoder.forward(patches.clone(), &kept, training);
             ImageTokens { unfused: tokens.clone(), tokens, patches, kept }
         });
-        (genes, image)
-    }
-
-    /// Encodes cells.
-    pub fn forward(&self, input: &CellInput, training: Option<&Training>) -> CellOutput {
-        let (genes, image) = self.sides(input, training);
         let gene_vector = genes.as_ref().map(GeneTokens::vector);
         let image_vector = image.as_ref().map(|image| without_cls_mean(image.unfused.clone()));
+        Sides { genes, image, gene_vector, image_vector }
+    }
+
+    /// The second half of [`Spatia::forward`].
+    pub fn fuse(&self, sides: Sides, training: Option<&Training>) -> CellOutput {
+        let Sides { genes, image, gene_vector, image_vector } = sides;
         let (genes, image) = match (genes, image) {
             (Some(genes), Some(image)) => {
                 let absent = genes.absent.as_ref();
@@ -239,6 +245,12 @@ impl Spatia {
 
     /// Gene and image vectors in the contrast's space, `[b, width]` each; `None` without one or without a side.
     pub fn contrast_vectors(&self, cells: &CellOutput, training: Option<&Training>) -> Option<(Tensor<2>, Tensor<2>)> {
+        let (genes, image) = (cells.gene_vector.clone()?, cells.image_vector.clone()?);
+        Some(self.contrast.as_ref()?.forward(genes, image, training))
+    }
+
+    /// The same of cells whose sides have not met.
+    pub fn contrast_of_sides(&self, cells: &Sides, training: Option<&Training>) -> Option<(Tensor<2>, Tensor<2>)> {
         let (genes, image) = (cells.gene_vector.clone()?, cells.image_vector.clone()?);
         Some(self.contrast.as_ref()?.forward(genes, image, training))
     }
