@@ -9,6 +9,7 @@ use syncytia_launch::exit;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() {
+    syncytia::tensor::keep_free_pages();
     let code = syncytia::cmd::main();
     let _ = std::io::stdout().flush(); // nobody is left to tell
     // What libraries do at exit may wait for a peer, or pull memory from under a thread that one of them left behind.

@@ -18,6 +18,7 @@ use syncytia_shards::draw;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() {
+    syncytia::tensor::keep_free_pages();
     let rounds = std::env::args().skip(1).find_map(|a| a.parse().ok()).unwrap_or(9);
     let one = rayon::ThreadPoolBuilder::new().num_threads(1).stack_size(16 << 20).build().unwrap();
     one.install(|| {

@@ -203,20 +203,26 @@ pub fn dropout_mask_slots(
     global_step: u32,
     site: u32,
 ) {
+    out.fill(1.0);
+    for (i, slot) in out.chunks_mut(per_slot).enumerate() {
+        drop_elements(slot, p, key, [first_slot + i as u32, global_step, site]);
+    }
+}
+
+/// Multiplies each of a slot's elements by its mask, as [`dropout_mask_slots`] draws it. `stream`: (slot, global_step, site).
+pub fn drop_elements(elements: &mut [f32], p: f64, key: DrawKey, stream: [u32; 3]) {
     let t = (p * 65_536.0) as u32;
     assert!(t < 65_536, "dropout must keep something");
     let scale = (1.0 / (1.0 - f64::from(t) / 65_536.0)) as f32;
-    for (i, slot) in out.chunks_mut(per_slot).enumerate() {
-        dropout_slot(slot, t as u16, scale, [first_slot + i as u32, global_step, site], key.0);
-    }
+    drop_in_blocks(elements, t as u16, scale, stream, key.0);
 }
 
 const SIDE: usize = 16;
 
 /// Sixteen Philox blocks side by side, so that the compiler vectorises; the same bits as the plain form.
 #[multiversion(targets("x86_64+avx512f+avx512dq+avx512bw+avx512vl", "x86_64+avx2"))]
-fn dropout_slot(out: &mut [f32], t: u16, scale: f32, stream: [u32; 3], key: [u32; 2]) {
-    for (chunk, xs) in out.chunks_mut(8 * SIDE).enumerate() {
+fn drop_in_blocks(elements: &mut [f32], t: u16, scale: f32, stream: [u32; 3], key: [u32; 2]) {
+    for (chunk, xs) in elements.chunks_mut(8 * SIDE).enumerate() {
         let first = (chunk * SIDE) as u32;
         let mut a: [u32; SIDE] = std::array::from_fn(|i| first + i as u32);
         let (mut b, mut c, mut d) = ([stream[0]; SIDE], [stream[1]; SIDE], [stream[2]; SIDE]);
@@ -233,21 +239,15 @@ fn dropout_slot(out: &mut [f32], t: u16, scale: f32, stream: [u32; 3], key: [u32
             k0 = k0.wrapping_add(W0);
             k1 = k1.wrapping_add(W1);
         }
-        let words = [a, b, c, d];
-        if xs.len() == 8 * SIDE {
-            for block in 0..SIDE {
-                for (w, lanes) in words.iter().enumerate() {
-                    let word = lanes[block];
-                    xs[block * 8 + w * 2] = if (word & 0xffff) as u16 >= t { scale } else { 0.0 };
-                    xs[block * 8 + w * 2 + 1] = if (word >> 16) as u16 >= t { scale } else { 0.0 };
-                }
+        // Word w of a block holds its halves 2w and 2w + 1: block by block they are the elements in order.
+        let mut halves = [[0u16; 2]; 4 * SIDE];
+        for (w, lanes) in [a, b, c, d].iter().enumerate() {
+            for (block, &word) in lanes.iter().enumerate() {
+                halves[block * 4 + w] = [word as u16, (word >> 16) as u16];
             }
-        } else {
-            for (i, x) in xs.iter_mut().enumerate() {
-                let word = words[(i % 8) / 2][i / 8];
-                let half = if i % 2 == 0 { word as u16 } else { (word >> 16) as u16 };
-                *x = if half >= t { scale } else { 0.0 };
-            }
+        }
+        for (x, &half) in xs.iter_mut().zip(halves.as_flattened()) {
+            *x *= if half >= t { scale } else { 0.0 };
         }
     }
 }

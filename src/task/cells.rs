@@ -13,7 +13,7 @@ use super::losses::info_nce::{OverStep, along, info_nce, over_step};
 use super::losses::negative_binomial::zinb;
 use super::losses::reconstruction::painted;
 use super::losses::thinning::thinned;
-use super::{Across, AcrossLane, DrawsAt, Terms, positive_or_zero};
+use super::{Across, AcrossLane, Begun, DrawsAt, Terms, positive_or_zero};
 use crate::model::layers::Training;
 use crate::model::spatia::classes::{ClassFamily, UNKNOWN};
 use crate::model::spatia::config::ImageConfig;
@@ -342,15 +342,21 @@ impl Cells {
         across: Option<AcrossLane<'_>>,
         device: &Device,
     ) -> Terms {
-        let cells = model.forward(&batch.input(device), Some(training));
+        let (cells, across) = match across {
+            None => (model.forward(&batch.input(device), Some(training)), None),
+            Some(across) => {
+                let begun = across.begun.clone().unwrap_or_else(|| self.begin(model, batch, training, device));
+                (model.fuse(begun.sides, Some(training)), Some((across, begun.vectors)))
+            }
+        };
         let mut terms = Terms::default();
         for values in self.per_record(model, batch, &cells, Some(training), device) {
             terms.push(values, &batch.ids);
         }
         match across {
             None => terms.push(contrast(model, &cells, Some(training)), &batch.ids),
-            Some(across) => {
-                let mut sum = along(contrast_vectors(model, &cells, training), across.gradient);
+            Some((across, vectors)) => {
+                let mut sum = along(vectors, across.gradient);
                 if let Some(own) = across.own {
                     sum = sum + along(contrast_scale(model), own);
                 }
@@ -387,9 +393,11 @@ impl Cells {
         terms
     }
 
-    /// What the contrast over the step gathers of a lane, `[b, 2 w]`.
-    pub fn vectors(&self, model: &Spatia, batch: &Prepared, training: &Training, device: &Device) -> Tensor<2> {
-        contrast_vectors(model, &model.forward(&batch.input(device), Some(training)), training)
+    /// The encoders' forward, and what the contrast over the step gathers of it, `[b, 2 w]`.
+    pub fn begin(&self, model: &Spatia, batch: &Prepared, training: &Training, device: &Device) -> Begun {
+        let sides = model.sides(&batch.input(device), Some(training));
+        let (genes, image) = model.contrast_of_sides(&sides, Some(training)).expect("the config was checked");
+        Begun { vectors: Tensor::cat(vec![genes, image], 1), sides }
     }
 
     /// The mean contrast over the step and where it leads every slot's vectors, `[slots, 2 w]` flat.
@@ -508,11 +516,6 @@ pub(super) fn pictures_fit(model: &SpatiaConfig, manifest: &Manifest) -> Result<
 fn contrast(model: &Spatia, cells: &CellOutput, training: Option<&Training>) -> Tensor<1> {
     let (genes, image) = model.contrast_vectors(cells, training).expect("the config was checked");
     info_nce(genes, image, contrast_scale(model))
-}
-
-fn contrast_vectors(model: &Spatia, cells: &CellOutput, training: &Training) -> Tensor<2> {
-    let (genes, image) = model.contrast_vectors(cells, Some(training)).expect("the config was checked");
-    Tensor::cat(vec![genes, image], 1)
 }
 
 fn contrast_scale(model: &Spatia) -> Tensor<1> {

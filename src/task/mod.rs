@@ -30,6 +30,7 @@ use self::members::Members;
 use self::places::PlaceRows;
 use self::surroundings::Surroundings;
 use crate::model::layers::Training;
+use crate::model::spatia::Sides;
 use crate::model::{Model, ModelConfig};
 use crate::tensor::{Device, Tensor};
 
@@ -237,8 +238,17 @@ pub struct Across {
     pub own: Vec<f32>,
 }
 
+/// A lane's forward as far as the term needs it; backward may go through it.
+#[derive(Debug, Clone)]
+pub struct Begun {
+    /// What is gathered, `[b, w]`.
+    pub vectors: Tensor<2>,
+    /// Where the forward goes on.
+    pub(super) sides: Sides,
+}
+
 /// A lane's part of it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct AcrossLane<'a> {
     /// The value, in lane 0; 0 in all others.
     pub value: f64,
@@ -246,15 +256,17 @@ pub struct AcrossLane<'a> {
     pub gradient: &'a [f32],
     /// With respect to the term's own parameters: of lane 0 alone.
     pub own: Option<&'a [f32]>,
+    /// The forward that gave the vectors, where it was kept.
+    pub begun: Option<Begun>,
 }
 
 impl Across {
     /// The part of one of `lanes`.
-    pub fn of_lane(&self, lane: usize, lanes: usize) -> AcrossLane<'_> {
+    pub fn of_lane(&self, lane: usize, lanes: usize, begun: Option<Begun>) -> AcrossLane<'_> {
         let each = self.gradient.len() / lanes;
         let gradient = &self.gradient[lane * each..(lane + 1) * each];
         let value = if lane == 0 { self.value } else { 0.0 };
-        AcrossLane { value, gradient, own: (lane == 0).then_some(&self.own) }
+        AcrossLane { value, gradient, own: (lane == 0).then_some(&self.own), begun }
     }
 }
 
@@ -433,11 +445,11 @@ impl Task {
         }
     }
 
-    /// What the term over all lanes reads of a lane, `[b, width]`: the same code as in [`Task::loss`], so the same bits.
-    pub fn vectors(&self, model: &Model, batch: &Prepared, training: &Training, device: &Device) -> Tensor<2> {
+    /// A lane's forward as far as the term over all lanes reads it: the same code as in [`Task::loss`], so the same bits.
+    pub fn begin(&self, model: &Model, batch: &Prepared, training: &Training, device: &Device) -> Begun {
         match (self, model, batch) {
             (Task::Cells(task), Model::Spatia(model), Prepared::Cells(batch)) => {
-                task.vectors(model, batch, training, device)
+                task.begin(model, batch, training, device)
             }
             _ => unreachable!("{MIXED}"),
         }

@@ -1,33 +1,45 @@
-//! Attention as one operation: softmax(q kᵀ / √dh) v, head by head.
+//! Attention as one operation: softmax(q kᵀ / √dh) v, head by head, with dropout on the weights.
 //!
 //! Composed of Burn's operations it keeps several tensors of `[b, heads, n, s]` for its backward (200 MB for one record of
 //! 1,024 tokens and 12 heads), and the time goes into their pages. Here one head's scores live at a time, and backward
-//! computes them again.
+//! computes them, and draws their dropout, again.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, unary};
-use burn::backend::ops::FloatTensorOps;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension, tensor::FloatTensor};
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
 use multiversion::multiversion;
 use rayon::prelude::*;
 
+use super::dropout::DropoutDraws;
 use super::exp::exp;
+use super::product::{View, ViewMut, product};
+use super::spans::Spans;
+use super::values::{Primitive, of, slice};
 
 /// Which keys are padding, `[b, s]` row-major.
 pub type Absent = Option<Arc<Vec<bool>>>;
 
+/// What an attention among a record's own tokens is, beside its input.
+#[derive(Debug, Clone)]
+pub struct Among {
+    heads: usize,
+    records: Arc<Spans>,
+    dropout: Option<DropoutDraws>,
+}
+
 /// The operations on a backend. Packed tensors hold q, k, v (or k, v) one after the other along the last axis.
 #[backend_extension(Flex, Autodiff)]
 pub trait Attention: Backend {
-    /// See [`attend`].
-    fn attend(qkv: FloatTensor<Self>, heads: usize) -> FloatTensor<Self>;
+    /// See [`attend_among`].
+    fn attend(qkv: FloatTensor<Self>, among: Among) -> FloatTensor<Self>;
 
     /// Gradient of qkv, of that of the output.
-    fn attend_backward(qkv: FloatTensor<Self>, gradient: FloatTensor<Self>, heads: usize) -> FloatTensor<Self>;
+    fn attend_backward(qkv: FloatTensor<Self>, gradient: FloatTensor<Self>, among: Among) -> FloatTensor<Self>;
 
     /// See [`attend_to`].
     fn attend_to(q: FloatTensor<Self>, kv: FloatTensor<Self>, heads: usize, absent: Absent) -> FloatTensor<Self>;
@@ -44,7 +56,16 @@ pub trait Attention: Backend {
 
 /// `[b, n, 3d]` (q, k, v) → `[b, n, d]`: every token attends to every token of its record.
 pub fn attend(qkv: Tensor<3>, heads: usize) -> Tensor<3> {
-    Tensor::from_dispatch(<Dispatch as Attention>::attend(qkv.into_dispatch(), heads))
+    let [b, n, width] = qkv.dims();
+    let rows = attend_among(qkv.reshape([b * n, width]), heads, &Arc::new(Spans::equal(b, n)), None);
+    rows.reshape([b, n, width / 3])
+}
+
+/// `[rows, 3d]` (q, k, v) → `[rows, d]`: every token attends to every token of its record. A weight's dropout has the
+/// element (head·n + asking)·n + answering of a record of n tokens.
+pub fn attend_among(qkv: Tensor<2>, heads: usize, records: &Arc<Spans>, dropout: Option<DropoutDraws>) -> Tensor<2> {
+    let among = Among { heads, records: Arc::clone(records), dropout };
+    Tensor::from_dispatch(<Dispatch as Attention>::attend(qkv.into_dispatch(), among))
 }
 
 /// q `[b, n, d]`, kv `[b, s, 2d]` → `[b, n, d]`. `absent`: keys that are padding; a record must have one that is not.
@@ -53,23 +74,62 @@ pub fn attend_to(q: Tensor<3>, kv: Tensor<3>, heads: usize, absent: Absent) -> T
     Tensor::from_dispatch(<Dispatch as Attention>::attend_to(q, kv, heads, absent))
 }
 
-type Primitive = FloatTensor<Flex>;
-
 impl Attention for Flex {
-    fn attend(qkv: FloatTensor<Self>, heads: usize) -> FloatTensor<Self> {
-        let packed = Packed::new(qkv, 3, heads);
-        forward([(&packed, 0), (&packed, 1), (&packed, 2)], None)
+    fn attend(qkv: FloatTensor<Self>, among: Among) -> FloatTensor<Self> {
+        let qkv = qkv.to_contiguous();
+        let [rows, width] = dims(&qkv);
+        let (values, d) = (slice(&qkv), width / 3);
+        let mut out = vec![0.0; rows * d];
+        let records = cut(&mut out, among.records.iter().map(|rows| rows.len() * d)).into_par_iter();
+        let rows: Vec<_> = among.records.iter().collect();
+        records.zip(&rows).enumerate().for_each_init(Scratch::default, |scratch, (record, (out, rows))| {
+            let n = rows.len();
+            let packed = &values[rows.start * width..rows.end * width];
+            let shape = Shape { n, s: n, dh: d / among.heads, heads: among.heads };
+            let qkv = |head| [0, 1, 2].map(|part| View::new(packed, n, width, shape.columns(part, head)));
+            scratch.draw(among.dropout, record, shape);
+            forward(qkv, shape, None, scratch, out);
+        });
+        of(out, [qkv.layout().shape()[0], d])
     }
 
-    fn attend_backward(qkv: FloatTensor<Self>, gradient: FloatTensor<Self>, heads: usize) -> FloatTensor<Self> {
-        let packed = Packed::new(qkv, 3, heads);
-        let of_heads = backward([(&packed, 0), (&packed, 1), (&packed, 2)], gradient, None);
-        gathered(packed.dims(), heads, &of_heads, |[q, k, v], part| [q, k, v][part])
+    fn attend_backward(qkv: FloatTensor<Self>, gradient: FloatTensor<Self>, among: Among) -> FloatTensor<Self> {
+        let (qkv, gradient) = (qkv.to_contiguous(), gradient.to_contiguous());
+        let [_, width] = dims(&qkv);
+        let (values, by, d) = (slice(&qkv), slice(&gradient), width / 3);
+        let mut out = vec![0.0; values.len()];
+        let records = cut(&mut out, among.records.iter().map(|rows| rows.len() * width)).into_par_iter();
+        let rows: Vec<_> = among.records.iter().collect();
+        records.zip(&rows).enumerate().for_each_init(Scratch::default, |scratch, (record, (out, rows))| {
+            let n = rows.len();
+            let packed = &values[rows.start * width..rows.end * width];
+            let by = &by[rows.start * d..rows.end * d];
+            let shape = Shape { n, s: n, dh: d / among.heads, heads: among.heads };
+            scratch.draw(among.dropout, record, shape);
+            for head in 0..shape.heads {
+                let qkv = [0, 1, 2].map(|part| View::new(packed, n, width, shape.columns(part, head)));
+                let by = View::new(by, n, d, shape.columns(0, head));
+                scratch.backward(qkv, by, head, shape, None);
+                scratch.of_v(by, shape, ViewMut::new(out, n, width, shape.columns(2, head)));
+                scratch.of_q(qkv[1], shape, ViewMut::new(out, n, width, shape.columns(0, head)));
+                scratch.of_k(qkv[0], shape, ViewMut::new(out, n, width, shape.columns(1, head)));
+            }
+        });
+        of(out, qkv.layout().shape().clone())
     }
 
     fn attend_to(q: FloatTensor<Self>, kv: FloatTensor<Self>, heads: usize, absent: Absent) -> FloatTensor<Self> {
-        let (q, kv) = (Packed::new(q, 1, heads), Packed::new(kv, 2, heads));
-        forward([(&q, 0), (&kv, 0), (&kv, 1)], absent.as_deref())
+        let (q, kv) = (q.to_contiguous(), kv.to_contiguous());
+        let ([b, n, d], [_, s, _]) = (dims(&q), dims(&kv));
+        let (of_q, of_kv) = (slice(&q), slice(&kv));
+        let shape = Shape { n, s, dh: d / heads, heads };
+        let mut out = vec![0.0; b * n * d];
+        out.par_chunks_mut(n * d).enumerate().for_each_init(Scratch::default, |scratch, (record, out)| {
+            let (q, kv) = (&of_q[record * n * d..][..n * d], &of_kv[record * s * 2 * d..][..s * 2 * d]);
+            let of_heads = |head| shape.asked(q, kv, head);
+            forward(of_heads, shape, of_record(&absent, record, s), scratch, out);
+        });
+        of(out, [b, n, d])
     }
 
     fn attend_to_backward(
@@ -79,126 +139,159 @@ impl Attention for Flex {
         heads: usize,
         absent: Absent,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        let (q, kv) = (Packed::new(q, 1, heads), Packed::new(kv, 2, heads));
-        let of_heads = backward([(&q, 0), (&kv, 0), (&kv, 1)], gradient, absent.as_deref());
-        let of_q = gathered(q.dims(), heads, &of_heads, |[q, ..], _| q);
-        (of_q, gathered(kv.dims(), heads, &of_heads, |[_, k, v], part| [k, v][part]))
+        let (q, kv, gradient) = (q.to_contiguous(), kv.to_contiguous(), gradient.to_contiguous());
+        let ([b, n, d], [_, s, _]) = (dims(&q), dims(&kv));
+        let (of_q, of_kv, by) = (slice(&q), slice(&kv), slice(&gradient));
+        let shape = Shape { n, s, dh: d / heads, heads };
+        let (mut to_q, mut to_kv) = (vec![0.0; b * n * d], vec![0.0; b * s * 2 * d]);
+        let records = to_q.par_chunks_mut(n * d).zip(to_kv.par_chunks_mut(s * 2 * d));
+        records.enumerate().for_each_init(Scratch::default, |scratch, (record, (to_q, to_kv))| {
+            let (q, kv) = (&of_q[record * n * d..][..n * d], &of_kv[record * s * 2 * d..][..s * 2 * d]);
+            let by = &by[record * n * d..][..n * d];
+            for head in 0..heads {
+                let qkv = shape.asked(q, kv, head);
+                let by = View::new(by, n, d, shape.columns(0, head));
+                scratch.backward(qkv, by, head, shape, of_record(&absent, record, s));
+                scratch.of_v(by, shape, ViewMut::new(to_kv, s, 2 * d, shape.columns(1, head)));
+                scratch.of_q(qkv[1], shape, ViewMut::new(to_q, n, d, shape.columns(0, head)));
+                scratch.of_k(qkv[0], shape, ViewMut::new(to_kv, s, 2 * d, shape.columns(0, head)));
+            }
+        });
+        (of(to_q, [b, n, d]), of(to_kv, [b, s, 2 * d]))
     }
 }
 
-/// `[b, n, parts · heads · dh]`, seen head by head.
-struct Packed {
-    /// `[b, n, parts · heads, dh]`.
-    values: Primitive,
+fn dims<const D: usize>(x: &Primitive) -> [usize; D] {
+    x.layout().shape().to_vec().try_into().expect("the tensor's rank")
+}
+
+fn of_record(absent: &Absent, record: usize, s: usize) -> Option<&[bool]> {
+    absent.as_ref().map(|absent| &absent[record * s..][..s])
+}
+
+/// `values` in consecutive pieces of these lengths.
+fn cut(mut values: &mut [f32], lengths: impl Iterator<Item = usize>) -> Vec<&mut [f32]> {
+    lengths.map(|length| values.split_off_mut(..length).expect("lengths sum up to the values")).collect()
+}
+
+/// Sizes of a record's attention: n ask s.
+#[derive(Debug, Clone, Copy)]
+struct Shape {
+    n: usize,
+    s: usize,
+    dh: usize,
     heads: usize,
 }
 
-impl Packed {
-    fn new(x: Primitive, parts: usize, heads: usize) -> Packed {
-        let dims = x.layout().shape().to_vec();
-        let dh = dims[2] / (parts * heads);
-        let values = x.to_contiguous().reshape([dims[0], dims[1], parts * heads, dh].into());
-        Packed { values, heads }
+impl Shape {
+    /// A head's columns of a part (q, k or v) of packed rows.
+    fn columns(self, part: usize, head: usize) -> Range<usize> {
+        let at = (part * self.heads + head) * self.dh;
+        at..at + self.dh
     }
 
-    /// b, n, parts · heads, dh.
-    fn dims(&self) -> [usize; 4] {
-        self.values.layout().shape().to_vec().try_into().expect("four axes")
-    }
-
-    /// A head of a record: `[1, 1, n, dh]`, a view.
-    fn head(&self, part: usize, record: usize, head: usize) -> Primitive {
-        let of_record = self.values.narrow(0, record, 1);
-        of_record.narrow(2, part * self.heads + head, 1).permute(&[0, 2, 1, 3])
+    /// q, k and v of a head, of a record's q `[n, d]` and kv `[s, 2d]`.
+    fn asked<'a>(self, q: &'a [f32], kv: &'a [f32], head: usize) -> [View<'a>; 3] {
+        let (n, s, d) = (self.n, self.s, self.heads * self.dh);
+        let of_kv = |part| View::new(kv, s, 2 * d, self.columns(part, head));
+        [View::new(q, n, d, self.columns(0, head)), of_kv(0), of_kv(1)]
     }
 }
 
-/// `[b, n, rows · dh]` from each record's and head's `[n, dh]`, picked by part; `dims`: b, n, rows = parts · heads, dh.
-fn gathered<T>(
-    [b, n, rows, dh]: [usize; 4],
-    heads: usize,
-    of_heads: &[T],
-    pick: impl Fn(&T, usize) -> &Vec<f32>,
-) -> Primitive {
-    let mut out = vec![0.0; b * n * rows * dh];
-    for (i, of_head) in of_heads.iter().enumerate() {
-        let (record, head) = (i / heads, i % heads);
-        for part in 0..rows / heads {
-            let at = (record * n * rows + part * heads + head) * dh;
-            for (token, row) in pick(of_head, part).chunks_exact(dh).enumerate() {
-                out[at + token * rows * dh..][..dh].copy_from_slice(row);
+/// Buffers of one thread, and the dropout of the record at hand.
+#[derive(Default)]
+struct Scratch {
+    /// `[n, s]`: weights.
+    weights: Vec<f32>,
+    /// `[n, s]`: gradients of the weights, then of the scores.
+    gradients: Vec<f32>,
+    /// `[heads, n, s]`: 0 or 1/(1 − p); empty without dropout.
+    mask: Vec<f32>,
+}
+
+impl Scratch {
+    fn draw(&mut self, dropout: Option<DropoutDraws>, record: usize, shape: Shape) {
+        self.mask.clear();
+        if let Some(draws) = dropout {
+            self.mask.resize(shape.heads * shape.n * shape.s, 1.0);
+            draws.apply(record, &mut self.mask);
+        }
+    }
+
+    fn mask(mask: &[f32], head: usize, shape: Shape) -> Option<&[f32]> {
+        (!mask.is_empty()).then(|| &mask[head * shape.n * shape.s..][..shape.n * shape.s])
+    }
+
+    /// softmax(q kᵀ / √dh) into `weights`.
+    fn weigh(&mut self, q: View<'_>, k: View<'_>, shape: Shape, absent: Option<&[bool]>) {
+        let Shape { n, s, dh, .. } = shape;
+        self.weights.resize(n * s, 0.0);
+        product(ViewMut::whole(&mut self.weights, n, s), q, k.transposed());
+        if let Some(absent) = absent {
+            for row in self.weights.chunks_exact_mut(s) {
+                row.iter_mut().zip(absent).filter(|(_, absent)| **absent).for_each(|(s, _)| *s = f32::NEG_INFINITY);
             }
         }
+        softmax(&mut self.weights, s, scale(dh));
     }
-    Primitive::from_data(TensorData::new(out, [b, n, rows * dh]))
-}
 
-/// q, k, v: where each is packed.
-type Qkv<'a> = [(&'a Packed, usize); 3];
-
-fn forward(qkv: Qkv<'_>, absent: Option<&Vec<bool>>) -> Primitive {
-    let [b, n, _, dh] = qkv[0].0.dims();
-    let heads = qkv[0].0.heads;
-    let of_heads: Vec<Vec<f32>> = (0..b * heads)
-        .into_par_iter()
-        .map(|i| {
-            let [q, k, v] = qkv.map(|(packed, part)| packed.head(part, i / heads, i % heads));
-            values(matmul(weights(q, k, row(absent, i / heads, b)), v))
-        })
-        .collect();
-    gathered([b, n, heads, dh], heads, &of_heads, |of_head, _| of_head)
-}
-
-/// Gradients of q, k, v of each record's heads.
-fn backward(qkv: Qkv<'_>, gradient: Primitive, absent: Option<&Vec<bool>>) -> Vec<[Vec<f32>; 3]> {
-    let [b, _, _, dh] = qkv[0].0.dims();
-    let heads = qkv[0].0.heads;
-    let gradient = Packed::new(gradient, 1, heads);
-    let one = |i: usize| {
-        let [q, k, v] = qkv.map(|(packed, part)| packed.head(part, i / heads, i % heads));
-        let of_out = gradient.head(0, i / heads, i % heads);
-        let p = weights(q.clone(), k.clone(), row(absent, i / heads, b));
-        let of_v = matmul(p.transpose(2, 3), of_out.clone());
-        let shape = p.layout().shape().clone();
-        let mut of_scores = values(matmul(of_out, v.transpose(2, 3)));
-        softmax_backward(&mut of_scores, p.as_slice().expect("contiguous f32"), shape[3], scale(dh));
-        let of_scores = Primitive::from_data(TensorData::new(of_scores, shape));
-        let of_q = matmul(of_scores.clone(), k);
-        let of_k = matmul(of_scores.transpose(2, 3), q);
-        [values(of_q), values(of_k), values(of_v)]
-    };
-    (0..b * heads).into_par_iter().map(one).collect()
-}
-
-/// softmax(q kᵀ / √dh): `[1, 1, n, s]`.
-fn weights(q: Primitive, k: Primitive, absent: Option<&[bool]>) -> Primitive {
-    let dh = q.layout().shape()[3];
-    let scores = matmul(q, k.transpose(2, 3));
-    let shape = scores.layout().shape().clone();
-    let mut scores = values(scores);
-    if let Some(absent) = absent {
-        for row in scores.chunks_exact_mut(shape[3]) {
-            row.iter_mut().zip(absent).filter(|(_, absent)| **absent).for_each(|(s, _)| *s = f32::NEG_INFINITY);
+    /// Leaves the dropped weights in `weights` and the gradients of the scores in `gradients`.
+    fn backward(&mut self, [q, k, v]: [View<'_>; 3], by: View<'_>, head: usize, shape: Shape, absent: Option<&[bool]>) {
+        let Shape { n, s, dh, .. } = shape;
+        self.weigh(q, k, shape, absent);
+        self.gradients.resize(n * s, 0.0);
+        product(ViewMut::whole(&mut self.gradients, n, s), by, v.transposed());
+        if let Some(mask) = Self::mask(&self.mask, head, shape) {
+            multiply(&mut self.gradients, mask);
+        }
+        softmax_backward(&mut self.gradients, &self.weights, s, scale(dh));
+        if let Some(mask) = Self::mask(&self.mask, head, shape) {
+            multiply(&mut self.weights, mask);
         }
     }
-    softmax(&mut scores, shape[3], scale(dh));
-    Primitive::from_data(TensorData::new(scores, shape))
+
+    fn of_v(&self, by: View<'_>, Shape { n, s, .. }: Shape, out: ViewMut<'_>) {
+        product(out, View::whole(&self.weights, n, s).transposed(), by);
+    }
+
+    fn of_q(&self, k: View<'_>, Shape { n, s, .. }: Shape, out: ViewMut<'_>) {
+        product(out, View::whole(&self.gradients, n, s), k);
+    }
+
+    fn of_k(&self, q: View<'_>, Shape { n, s, .. }: Shape, out: ViewMut<'_>) {
+        product(out, View::whole(&self.gradients, n, s).transposed(), q);
+    }
 }
 
-fn row(absent: Option<&Vec<bool>>, record: usize, records: usize) -> Option<&[bool]> {
-    absent.map(|absent| &absent[record * (absent.len() / records)..][..absent.len() / records])
+/// A record's output, `[n, heads·dh]`.
+fn forward<'a>(
+    qkv: impl Fn(usize) -> [View<'a>; 3],
+    shape: Shape,
+    absent: Option<&[bool]>,
+    scratch: &mut Scratch,
+    out: &mut [f32],
+) {
+    let Shape { n, s, dh, heads } = shape;
+    if n == 0 {
+        return;
+    }
+    for head in 0..heads {
+        let [q, k, v] = qkv(head);
+        scratch.weigh(q, k, shape, absent);
+        if let Some(mask) = Scratch::mask(&scratch.mask, head, shape) {
+            multiply(&mut scratch.weights, mask);
+        }
+        let out = ViewMut::new(out, n, heads * dh, shape.columns(0, head));
+        product(out, View::whole(&scratch.weights, n, s), v);
+    }
+}
+
+fn multiply(values: &mut [f32], by: &[f32]) {
+    values.iter_mut().zip(by).for_each(|(v, by)| *v *= by);
 }
 
 fn scale(dh: usize) -> f32 {
     (1.0 / (dh as f64).sqrt()) as f32
-}
-
-fn matmul(a: Primitive, b: Primitive) -> Primitive {
-    <Flex as FloatTensorOps<Flex>>::float_matmul(a, b)
-}
-
-fn values(x: Primitive) -> Vec<f32> {
-    x.into_data().try_into_vec().expect("f32")
 }
 
 const LANES: usize = 16;
@@ -207,20 +300,13 @@ const LANES: usize = 16;
 #[multiversion(targets("x86_64+avx512f+avx512dq+avx512bw+avx512vl", "x86_64+avx2"))]
 fn softmax(scores: &mut [f32], keys: usize, scale: f32) {
     for row in scores.chunks_exact_mut(keys) {
-        let mut most = [f32::NEG_INFINITY; LANES];
-        for chunk in row.chunks(LANES) {
-            most.iter_mut().zip(chunk).for_each(|(m, &s)| *m = if s > *m { s } else { *m });
-        }
-        let most = most.iter().fold(f32::NEG_INFINITY, |m, &s| if s > m { s } else { m });
+        let larger = |m: f32, s: f32| if s > m { s } else { m };
+        let most = folded(row, f32::NEG_INFINITY, |m, i| larger(m, row[i]), larger);
         for s in row.iter_mut() {
             let below = (*s - most) * scale;
             *s = if below < -87.0 { 0.0 } else { exp(below) };
         }
-        let mut sums = [0.0f32; LANES];
-        for chunk in row.chunks(LANES) {
-            sums.iter_mut().zip(chunk).for_each(|(sum, s)| *sum += s);
-        }
-        let share = 1.0 / sums.iter().sum::<f32>();
+        let share = 1.0 / folded(row, 0.0, |sum, i| sum + row[i], |a, b| a + b);
         row.iter_mut().for_each(|s| *s *= share);
     }
 }
@@ -229,37 +315,47 @@ fn softmax(scores: &mut [f32], keys: usize, scale: f32) {
 #[multiversion(targets("x86_64+avx512f+avx512dq+avx512bw+avx512vl", "x86_64+avx2"))]
 fn softmax_backward(gradients: &mut [f32], p: &[f32], keys: usize, scale: f32) {
     for (row, p) in gradients.chunks_exact_mut(keys).zip(p.chunks_exact(keys)) {
-        let mut sums = [0.0f32; LANES];
-        for (g, p) in row.chunks(LANES).zip(p.chunks(LANES)) {
-            sums.iter_mut().zip(g.iter().zip(p)).for_each(|(sum, (g, p))| *sum += g * p);
-        }
-        let mean: f32 = sums.iter().sum();
+        let mean = folded(row, 0.0, |sum, i| sum + row[i] * p[i], |a, b| a + b);
         row.iter_mut().zip(p).for_each(|(g, p)| *g = p * (*g - mean) * scale);
     }
 }
 
+/// Over the places of a row in [`LANES`] strands, so that the compiler vectorises; their order is part of the result.
+#[inline(always)]
+fn folded(row: &[f32], start: f32, with: impl Fn(f32, usize) -> f32, join: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut strands = [start; LANES];
+    let whole = row.len() / LANES * LANES;
+    for first in (0..whole).step_by(LANES) {
+        for (lane, strand) in strands.iter_mut().enumerate() {
+            *strand = with(*strand, first + lane);
+        }
+    }
+    let rest = (whole..row.len()).fold(start, &with);
+    join(strands.into_iter().fold(start, &join), rest)
+}
+
 impl<B: Backend + Attention, C: CheckpointStrategy> Attention for Autodiff<B, C> {
-    fn attend(qkv: FloatTensor<Self>, heads: usize) -> FloatTensor<Self> {
+    fn attend(qkv: FloatTensor<Self>, among: Among) -> FloatTensor<Self> {
         #[derive(Debug)]
         struct Attend;
         impl<B: Backend + Attention> Backward<B, 1> for Attend {
-            type State = (FloatTensor<B>, usize);
+            type State = (FloatTensor<B>, Among);
 
             fn backward(self, ops: Ops<Self::State, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
-                let (qkv, heads) = ops.state;
-                unary::<B, _>(ops.parents, ops.node, gradients, |gradient| B::attend_backward(qkv, gradient, heads));
+                let (qkv, among) = ops.state;
+                unary::<B, _>(ops.parents, ops.node, gradients, |gradient| B::attend_backward(qkv, gradient, among));
             }
         }
         match Attend.prepare::<C>([qkv.node()]).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => {
                 let qkv = qkv.into_primitive();
-                prepared.finish((qkv.clone(), heads), B::attend(qkv, heads))
+                prepared.finish((qkv.clone(), among.clone()), B::attend(qkv, among))
             }
-            OpsKind::UnTracked(prepared) => prepared.finish(B::attend(qkv.into_primitive(), heads)),
+            OpsKind::UnTracked(prepared) => prepared.finish(B::attend(qkv.into_primitive(), among)),
         }
     }
 
-    fn attend_backward(_: FloatTensor<Self>, _: FloatTensor<Self>, _: usize) -> FloatTensor<Self> {
+    fn attend_backward(_: FloatTensor<Self>, _: FloatTensor<Self>, _: Among) -> FloatTensor<Self> {
         unreachable!("no second derivative is asked for")
     }
 
@@ -306,6 +402,9 @@ impl<B: Backend + Attention, C: CheckpointStrategy> Attention for Autodiff<B, C>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use burn::tensor::TensorData;
+    use syncytia_shards::draw::{self, DrawKey, Purpose};
+
     use crate::tensor::{Bool, cpu, softmax as composed_softmax};
 
     const B: usize = 2;
@@ -349,6 +448,39 @@ mod tests {
         let [b, n, d] = x.dims();
         let weights: Vec<f32> = (0..b * n * d).map(|i| (0.3 + 0.7 * i as f32).cos()).collect();
         (x.clone() * Tensor::from_data(TensorData::new(weights, [b, n, d]), &x.device())).sum()
+    }
+
+    #[test]
+    fn lists_of_their_own_lengths_attend_as_each_would_alone_with_the_dropout_of_its_slot() {
+        let draws = |first_slot| DropoutDraws {
+            p: 0.3,
+            key: DrawKey::new(3, Purpose::Dropout),
+            first_slot,
+            global_step: 2,
+            site: 5,
+        };
+        let qkv = leaf(10, 3 * D, 0.2); // two records of 10 rows: here 7 and 13
+        let rows = qkv.clone().reshape([20, 3 * D]);
+        let together = attend_among(rows.clone(), HEADS, &Arc::new(Spans::new(vec![0, 7, 20])), Some(draws(4)));
+        let gradients = weighted(&together.clone().reshape([1, 20, D])).backward();
+        let of_together = values(qkv.grad(&gradients).unwrap());
+        let together = values(together.reshape([1, 20, D]));
+        let mut alone = Vec::new();
+        for (record, (first, n)) in [(0, 7), (7, 13)].into_iter().enumerate() {
+            let part =
+                |i: usize| rows.clone().narrow(0, first, n).narrow(1, i * D, D).reshape([n, HEADS, DH]).swap_dims(0, 1);
+            let scores = part(0).matmul(part(1).swap_dims(1, 2)).div_scalar((DH as f64).sqrt());
+            let mut mask = vec![0.0; HEADS * n * n];
+            draw::dropout_mask_slots(&mut mask, HEADS * n * n, 0.3, draws(4).key, 4 + record as u32, 2, 5);
+            let mask = Tensor::<3>::from_data(TensorData::new(mask, [HEADS, n, n]), &rows.device());
+            let mixed = (composed_softmax(scores, 2) * mask).matmul(part(2));
+            alone.push(mixed.swap_dims(0, 1).reshape([1, n, D]));
+        }
+        let alone = Tensor::cat(alone, 1);
+        let gradients = weighted(&alone).backward();
+        let near = |a: &[f32], b: &[f32]| a.iter().zip(b).for_each(|(a, b)| assert!((a - b).abs() < 3e-6, "{a}, {b}"));
+        near(&together, &values(alone));
+        near(&of_together, &values(qkv.grad(&gradients).unwrap()));
     }
 
     #[test]

@@ -3,20 +3,32 @@
 //! The device is a value (Burn 0.22): no backend generics anywhere above this folder.
 
 mod attention;
+mod dropout;
 mod exp;
 mod gelu;
 mod gelu_tanh;
+mod layer_norm;
+mod memory;
+mod pack;
+mod product;
 mod rows;
+mod spans;
 mod tap;
+mod values;
 
 pub use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 pub use burn::tensor::activation::{leaky_relu, log_sigmoid, log_softmax, relu, silu, softmax};
 pub use burn::tensor::{Bool, Device, Gradients, Int, Tensor, TensorData};
 
-pub use self::attention::{attend, attend_to};
+pub use self::attention::{attend, attend_among, attend_to};
+pub use self::dropout::{DropoutDraws, dropout};
 pub use self::gelu::gelu;
 pub use self::gelu_tanh::gelu_tanh;
+pub use self::layer_norm::{layer_norm, layer_norm_by_record};
+pub use self::memory::keep_free_pages;
+pub use self::pack::{pack, unpack};
 pub use self::rows::{RowMap, average_rows, copy_rows, sum_rows};
+pub use self::spans::Spans;
 pub use self::tap::{Listener, enter, tap, weight_first};
 
 /// The CPU device (flex kernels) without gradients.

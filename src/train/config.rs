@@ -74,6 +74,9 @@ pub struct LoopConfig {
     /// Kernel threads per rank.
     #[serde(default = "one")]
     pub threads: usize,
+    /// Lanes of a rank whose first forward, where a term goes over all lanes, is kept for the second: speed against memory.
+    #[serde(default = "two")]
+    pub kept_forwards: usize,
     /// What a NaN or infinity does.
     #[serde(default)]
     pub on_nonfinite: OnNonFinite,
@@ -209,6 +212,10 @@ fn one() -> usize {
     1
 }
 
+fn two() -> usize {
+    2
+}
+
 fn hundred() -> u64 {
     100
 }
@@ -287,7 +294,7 @@ impl TrainConfig {
             for table in ["checkpoint", "log"] {
                 value.as_object_mut().expect("a config is a table").remove(table);
             }
-            for key in ["max_steps", "ranks", "threads", "deadline_s"] {
+            for key in ["max_steps", "ranks", "threads", "kept_forwards", "deadline_s"] {
                 value["train"].as_object_mut().expect("[train] is a table").remove(key);
             }
             let mut parts = config.train.freeze.clone(); // a set: neither order nor repetition means anything

@@ -15,7 +15,7 @@ use crate::engine::tail::{LaneRow, TailLayout, exponents_of};
 use crate::model::Model;
 use crate::model::layers::Training;
 use crate::optim::{adamw, clip, ema, schedule};
-use crate::task::{Across, Prepared, Task};
+use crate::task::{Across, Begun, Prepared, Task};
 use crate::tensor::{Device, Tensor};
 
 /// A config that froze too much.
@@ -156,7 +156,7 @@ impl<'a> StepRunner<'a> {
             let leaves = model.take().expect("a model is always put back").with_trained(&state.parameters, self.device);
             self.sums.begin(&exponents);
             let across = self.across(engine, &leaves, state, batches)?;
-            let of_step = (weights, next_weights, across.as_ref());
+            let of_step = (weights, next_weights, across);
             let (rows, computed) = self.lanes(engine, &leaves, state, batches, of_step, vote_stop)?;
             *model = Some(leaves);
             let compute_s = (computed - started).as_secs_f64();
@@ -189,32 +189,38 @@ impl<'a> StepRunner<'a> {
         Training::new(train.seed, state.global_step, lane * train.micro_batch)
     }
 
-    /// The term over all lanes, where the task has one: a forward of each of this rank's lanes, its vectors gathered by slot.
+    /// The term over all lanes, where the task has one: a forward of each of this rank's lanes, its vectors gathered by slot;
+    /// and the first lanes' forwards, which need not be repeated.
     fn across(
         &self,
         engine: &mut dyn Engine,
         model: &Model,
         state: &StepState,
         batches: &[LaneBatch],
-    ) -> Result<Option<Across>, TrainError> {
+    ) -> Result<Option<(Across, Vec<Begun>)>, TrainError> {
         if !self.task.crosses_lanes() {
             return Ok(None);
         }
         let train = &self.config.train;
         let slots = train.lanes * train.micro_batch;
-        let mut words = Vec::new();
-        for LaneBatch { lane, batch } in batches {
+        let (mut words, mut kept) = (Vec::new(), Vec::new());
+        for (at, LaneBatch { lane, batch }) in batches.iter().enumerate() {
             let training = self.training(state, *lane);
-            let vectors = self.task.vectors(model, batch, &training, self.device);
-            let [rows, width] = vectors.dims();
-            let vectors: Vec<f32> = vectors.inner().into_data().try_to_vec().expect("vectors are f32");
+            let begun = self.task.begin(model, batch, &training, self.device);
+            let [rows, width] = begun.vectors.dims();
+            let vectors: Vec<f32> = begun.vectors.clone().inner().into_data().try_to_vec().expect("vectors are f32");
             words.resize(slots * width, 0);
             let own = &mut words[lane * rows * width..][..rows * width];
             own.iter_mut().zip(vectors).for_each(|(word, v)| *word = i64::from(v.to_bits()));
+            // The last lane's gradients are told of by listeners that its forward must know.
+            let listens = at + 1 == batches.len() && self.sums.overlaps();
+            if at < train.kept_forwards && !listens {
+                kept.push(begun);
+            }
         }
         engine.all_reduce_i64("vectors of all lanes", &mut words)?;
         let vectors: Vec<f32> = words.into_iter().map(|word| f32::from_bits(word as u32)).collect();
-        Ok(Some(self.task.across(model, &vectors, slots)))
+        Ok(Some((self.task.across(model, &vectors, slots), kept)))
     }
 
     /// Forward and backward of each of this rank's lanes, each on its own; gives their rows and when the last backward had
@@ -225,17 +231,19 @@ impl<'a> StepRunner<'a> {
         model: &Model,
         state: &StepState,
         batches: &[LaneBatch],
-        (weights, next_weights, across): (&[f64], &[Vec<f64>], Option<&Across>),
+        (weights, next_weights, across): (&[f64], &[Vec<f64>], Option<(Across, Vec<Begun>)>),
         vote_stop: bool,
     ) -> Result<(Vec<LaneRow>, Instant), TrainError> {
         let mut rows = Vec::with_capacity(batches.len());
         let mut computed = Instant::now();
         let train = &self.config.train;
+        let (across, kept) = across.unzip();
+        let mut kept = kept.into_iter().flatten();
         for (at, (LaneBatch { lane, batch }, next)) in batches.iter().zip(next_weights).enumerate() {
             let training = self.training(state, *lane);
             let (task, lambdas, device) = (self.task, &self.lambdas, self.device);
+            let across = across.as_ref().map(|across| across.of_lane(*lane, train.lanes, kept.next()));
             let backward = |training: &Training| {
-                let across = across.map(|across| across.of_lane(*lane, train.lanes));
                 let terms = task.loss(model, batch, training, across, device);
                 let objective = objective(terms.sums, lambdas, weights);
                 if !objective.is_tracked() {

@@ -69,6 +69,24 @@ fn any_number_of_ranks_gives_the_same_bits_with_lists_of_any_length_and_a_contra
     }
 }
 
+#[test]
+fn a_forward_that_is_kept_for_its_backward_has_the_bits_of_a_second_one() {
+    let with = |kept| {
+        let config = tiny(|c| {
+            scope(c, ContrastScope::Step);
+            c.train.max_steps = 3;
+            c.train.kept_forwards = kept;
+        });
+        let theatre = Theatre::new();
+        let (_, seen) = theatre.run_on(cells(), &config, 2, None).unwrap();
+        (theatre.last(), seen.losses)
+    };
+    let none = with(0);
+    for kept in [1, 4] {
+        assert!(with(kept) == none, "{kept} of 4 lanes kept");
+    }
+}
+
 /// Three gradients meet in these models, and parts are frozen: what leaves during backward has the bits of what does not.
 #[test]
 fn buckets_that_leave_during_backward_have_the_same_bits_also_of_frozen_models() {

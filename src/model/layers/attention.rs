@@ -1,9 +1,11 @@
 //! Multi-head self-attention with a fused in-projection, as PyTorch's `MultiheadAttention` names and lays it out.
 
+use std::sync::Arc;
+
 use super::linear::{Linear, affine};
 use super::{Dropout, Training};
 use crate::model::init::{Init, Scope};
-use crate::tensor::{Bool, Module, Param, Tensor, softmax};
+use crate::tensor::{Module, Param, Spans, Tensor, attend_among};
 
 /// Which axis of `[batch, spots, d]` attends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -43,24 +45,10 @@ impl SelfAttention {
         }
     }
 
-    /// `x`: `[b, s, d]`; the second axis attends. `absent`: `[b, s]`, true where a key is padding.
-    pub fn forward(&self, x: Tensor<3>, absent: Option<&Tensor<2, Bool>>, training: Option<&Training>) -> Tensor<3> {
-        let [b, s, d] = x.dims();
-        let (h, dh) = (self.heads, d / self.heads);
-        let qkv = affine(x.reshape([b * s, d]), &self.in_proj_weight, &self.in_proj_bias, training);
-        let qkv = qkv.reshape([b, s, 3 * h, dh]);
-        let part = |i: usize| qkv.clone().narrow(2, i * h, h).swap_dims(1, 2); // [b, h, s, dh]
-        let (q, k, v) = (part(0), part(1), part(2));
-        let scores = q.mul_scalar(1.0 / (dh as f64).sqrt()).matmul(k.swap_dims(2, 3)); // [b, h, s, s]
-        let scores = match absent {
-            Some(absent) => {
-                let absent = absent.clone().reshape([b, 1, 1, s]).expand([b, h, s, s]);
-                scores.mask_fill(absent, f32::NEG_INFINITY)
-            }
-            None => scores,
-        };
-        let weights = self.dropout.forward(softmax(scores, 3), training);
-        let mixed = weights.matmul(v).swap_dims(1, 2).reshape([b * s, d]);
-        self.out_proj.forward2(mixed, training).reshape([b, s, d])
+    /// `x`: `[rows, d]`; the rows of each of the `records` attend to each other.
+    pub fn forward(&self, x: Tensor<2>, records: &Arc<Spans>, training: Option<&Training>) -> Tensor<2> {
+        let qkv = affine(x, &self.in_proj_weight, &self.in_proj_bias, training);
+        let mixed = attend_among(qkv, self.heads, records, self.dropout.draws(training));
+        self.out_proj.forward2(mixed, training)
     }
 }

@@ -1,8 +1,11 @@
 //! Multi-head cross-attention: one sequence asks, another answers (`spatia.md` §4).
 
+use std::sync::Arc;
+
+use super::encoder::flags;
 use super::{Linear, Training};
 use crate::model::init::Scope;
-use crate::tensor::{Bool, Module, Tensor, softmax};
+use crate::tensor::{Bool, Module, Tensor, attend_to};
 
 /// softmax(q kᵀ / √(d/heads)) v, q of `x`, k and v of `y`; all four maps with biases, no dropout.
 #[derive(Module, Debug)]
@@ -38,21 +41,8 @@ impl CrossAttention {
         absent: Option<&Tensor<2, Bool>>,
         training: Option<&Training>,
     ) -> Tensor<3> {
-        let ([b, n, d], m) = (x.dims(), y.dims()[1]);
-        let (h, dh) = (self.heads, d / self.heads);
-        let q = self.q.forward(x, training).reshape([b, n, h, dh]).swap_dims(1, 2); // [b, h, n, dh]
-        let kv = self.kv.forward(y, training).reshape([b, m, 2 * h, dh]);
-        let part = |i: usize| kv.clone().narrow(2, i * h, h).swap_dims(1, 2); // [b, h, m, dh]
-        let (k, v) = (part(0), part(1));
-        let scores = q.mul_scalar(1.0 / (dh as f64).sqrt()).matmul(k.swap_dims(2, 3)); // [b, h, n, m]
-        let scores = match absent {
-            Some(absent) => {
-                let absent = absent.clone().reshape([b, 1, 1, m]).expand([b, h, n, m]);
-                scores.mask_fill(absent, f32::NEG_INFINITY)
-            }
-            None => scores,
-        };
-        let mixed = softmax(scores, 3).matmul(v).swap_dims(1, 2).reshape([b, n, d]);
+        let absent = absent.map(|absent| Arc::new(flags(absent)));
+        let mixed = attend_to(self.q.forward(x, training), self.kv.forward(y, training), self.heads, absent);
         self.out.forward(mixed, training)
     }
 }

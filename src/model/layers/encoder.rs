@@ -1,10 +1,12 @@
 //! A transformer encoder: self-attention and feed-forward with residuals, norm after (PyTorch's default) or before.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::{AttentionAxis, Dropout, LayerNorm, Linear, SelfAttention, Training, before};
 use crate::model::init::Scope;
-use crate::tensor::{Bool, Module, Tensor, gelu, relu};
+use crate::tensor::{Bool, Module, Spans, Tensor, gelu, pack, relu, unpack};
 
 /// Where the normalisation stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,17 +117,25 @@ impl TransformerEncoder {
         Self { layers, axis: config.axis }
     }
 
-    /// `[b, s, d]` → `[b, s, d]`.
+    /// `[b, s, d]` → `[b, s, d]`. `absent`: `[b, s]`, true where a token is padding: nobody attends to it, it attends to
+    /// nobody, nothing is computed for it, and it comes out as zeros.
     pub fn forward(&self, x: Tensor<3>, absent: Option<&Tensor<2, Bool>>, training: Option<&Training>) -> Tensor<3> {
-        let through = |x, absent: Option<&Tensor<2, Bool>>| {
-            let layers = self.layers.iter();
-            layers.fold(x, |x, layer| layer.forward(x, absent, training))
+        let through = |x: Tensor<3>, absent: Option<Vec<bool>>| {
+            let [b, s, _] = x.dims();
+            let records = absent.map_or_else(|| Spans::equal(b, s), |absent| Spans::present(b, &absent)).shared();
+            let rows = self.layers.iter().fold(pack(x, &records), |x, layer| layer.forward(x, &records, training));
+            unpack(rows, &records, [b, s])
         };
         match self.axis {
-            AttentionAxis::Spots => through(x, absent),
+            AttentionAxis::Spots => through(x, absent.map(flags)),
             AttentionAxis::Batch => through(x.swap_dims(0, 1), None).swap_dims(0, 1),
         }
     }
+}
+
+/// A mask on the host.
+pub(super) fn flags(mask: &Tensor<2, Bool>) -> Vec<bool> {
+    mask.to_data().try_to_vec().expect("flags")
 }
 
 impl EncoderLayer {
@@ -144,36 +154,36 @@ impl EncoderLayer {
         }
     }
 
-    fn forward(&self, x: Tensor<3>, absent: Option<&Tensor<2, Bool>>, training: Option<&Training>) -> Tensor<3> {
+    fn forward(&self, x: Tensor<2>, records: &Arc<Spans>, training: Option<&Training>) -> Tensor<2> {
         // Each norm's tap stands before all uses of its x: on one of three it would change the order of their gradients' sum.
         match self.norm {
             NormPlacement::Post => {
-                let x = before(training, x.clone() + self.attend(x, absent, training), &self.norm1);
+                let x = before(training, x.clone() + self.attend(x, records, training), &self.norm1);
                 let x = self.norm1.forward(x);
-                let x = before(training, x.clone() + self.feed_forward(x, training), &self.norm2);
+                let x = before(training, x.clone() + self.feed_forward(x, records, training), &self.norm2);
                 self.norm2.forward(x)
             }
             NormPlacement::Pre => {
                 let x = before(training, x, &self.norm1);
-                let x = x.clone() + self.attend(self.norm1.forward(x), absent, training);
+                let x = x.clone() + self.attend(self.norm1.forward(x), records, training);
                 let x = before(training, x, &self.norm2);
-                x.clone() + self.feed_forward(self.norm2.forward(x), training)
+                x.clone() + self.feed_forward(self.norm2.forward(x), records, training)
             }
         }
     }
 
-    fn attend(&self, x: Tensor<3>, absent: Option<&Tensor<2, Bool>>, training: Option<&Training>) -> Tensor<3> {
-        self.dropouts[0].forward(self.self_attn.forward(x, absent, training), training)
+    fn attend(&self, x: Tensor<2>, records: &Arc<Spans>, training: Option<&Training>) -> Tensor<2> {
+        self.dropouts[0].forward_rows(self.self_attn.forward(x, records, training), records, training)
     }
 
-    fn feed_forward(&self, x: Tensor<3>, training: Option<&Training>) -> Tensor<3> {
-        let hidden = self.linear1.forward(x, training);
+    fn feed_forward(&self, x: Tensor<2>, records: &Arc<Spans>, training: Option<&Training>) -> Tensor<2> {
+        let hidden = self.linear1.forward2(x, training);
         let hidden = match self.activation {
             Activation::Relu => relu(hidden),
             Activation::Gelu => gelu(hidden),
         };
-        let hidden = self.dropouts[1].forward(hidden, training);
-        self.dropouts[2].forward(self.linear2.forward(hidden, training), training)
+        let hidden = self.dropouts[1].forward_rows(hidden, records, training);
+        self.dropouts[2].forward_rows(self.linear2.forward2(hidden, training), records, training)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Layer normalisation over the last axis, biased variance, eps inside the root (PyTorch's definition).
 
 use crate::model::init::{Init, Scope};
-use crate::tensor::{Module, Param, Tensor, enter};
+use crate::tensor::{Module, Param, Tensor, enter, layer_norm};
 
 /// (x − mean) / √(var + eps) · weight + bias.
 #[derive(Module, Debug)]
@@ -31,8 +31,6 @@ impl LayerNorm {
     /// Any leading axes; the last is normalised.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let (weight, bias) = (enter(self.weight.val(), &x), enter(self.bias.val(), &x));
-        let centred = x.clone() - x.mean_dim(D - 1);
-        let variance = (centred.clone() * centred.clone()).mean_dim(D - 1);
-        centred / variance.add_scalar(self.eps).sqrt() * weight.unsqueeze() + bias.unsqueeze()
+        layer_norm(x, weight, bias, self.eps)
     }
 }

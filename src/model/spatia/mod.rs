@@ -47,6 +47,15 @@ pub struct CellInput {
     pub image: Option<ImageInput>,
 }
 
+/// Cells before genes and picture meet.
+#[derive(Debug, Clone)]
+pub struct Sides {
+    genes: Option<GeneTokens>,
+    image: Option<ImageTokens>,
+    gene_vector: Option<Tensor<2>>,
+    image_vector: Option<Tensor<2>>,
+}
+
 /// Cells as encoded.
 #[derive(Debug, Clone)]
 pub struct CellOutput {
@@ -162,6 +171,11 @@ impl Spatia {
 
     /// Encodes cells.
     pub fn forward(&self, input: &CellInput, training: Option<&Training>) -> CellOutput {
+        self.fuse(self.sides(input, training), training)
+    }
+
+    /// The first half of [`Spatia::forward`]: each side by itself.
+    pub fn sides(&self, input: &CellInput, training: Option<&Training>) -> Sides {
         let genes = input.genes.as_ref().map(|genes| self.gene_encoder.forward(genes, training));
         let image = input.image.as_ref().map(|image| {
             let (kept, patches) = (self.image_encoder.kept(image), self.image_encoder.patches(image));
@@ -170,6 +184,12 @@ impl Spatia {
         });
         let gene_vector = genes.as_ref().map(GeneTokens::vector);
         let image_vector = image.as_ref().map(|image| without_cls_mean(image.unfused.clone()));
+        Sides { genes, image, gene_vector, image_vector }
+    }
+
+    /// The second half of [`Spatia::forward`].
+    pub fn fuse(&self, sides: Sides, training: Option<&Training>) -> CellOutput {
+        let Sides { genes, image, gene_vector, image_vector } = sides;
         let (genes, image) = match (genes, image) {
             (Some(genes), Some(image)) => {
                 let absent = genes.absent.as_ref();
@@ -241,6 +261,12 @@ impl Spatia {
 
     /// Gene and image vectors in the contrast's space, `[b, width]` each; `None` without one or without a side.
     pub fn contrast_vectors(&self, cells: &CellOutput, training: Option<&Training>) -> Option<(Tensor<2>, Tensor<2>)> {
+        let (genes, image) = (cells.gene_vector.clone()?, cells.image_vector.clone()?);
+        Some(self.contrast.as_ref()?.forward(genes, image, training))
+    }
+
+    /// The same of cells whose sides have not met.
+    pub fn contrast_of_sides(&self, cells: &Sides, training: Option<&Training>) -> Option<(Tensor<2>, Tensor<2>)> {
         let (genes, image) = (cells.gene_vector.clone()?, cells.image_vector.clone()?);
         Some(self.contrast.as_ref()?.forward(genes, image, training))
     }

@@ -1,6 +1,8 @@
 //! A crop as it is stored, bytes, to the picture the encoder reads: resized, replicated if grey, normalised (`spatia.md`
 //! §1.1, §3). Plain loops in a fixed order: the same bits on every host.
 
+use multiversion::multiversion;
+
 use super::config::ImageConfig;
 
 /// ImageNet's mean and standard deviation of red, green and blue, of values in [0, 1].
@@ -52,7 +54,7 @@ pub enum CropError {
 pub fn push_picture(out: &mut Vec<f32>, crop: &[u8], shape: [usize; 3], config: &ImageConfig) -> Result<(), CropError> {
     resized(crop, shape, config.channels, config.size, |channel, plane| {
         let (mean, sd) = if config.channels == RGB.len() { RGB[channel] } else { OTHER };
-        out.extend(plane.iter().map(|v| (v / 255.0 - mean) / sd));
+        normalised(out, plane, mean, sd);
     })
 }
 
@@ -89,25 +91,33 @@ fn resized(
     if channels != 1 && channels != wanted {
         return Err(CropError::Channels { found: channels, expected: wanted });
     }
-    let (of_rows, of_columns) = (weights(height, size), weights(width, size));
-    let mut wide = vec![0.0f32; height * size];
     let mut plane = vec![0.0f32; size * size];
+    if (height, width) == (size, size) {
+        for channel in 0..wanted {
+            if channel < channels {
+                let bytes = crop.iter().skip(channel).step_by(channels);
+                plane.iter_mut().zip(bytes).for_each(|(v, &byte)| *v = f32::from(byte));
+            }
+            each(channel, &plane);
+        }
+        return Ok(());
+    }
+    let of_rows = Weights::new(height, size);
+    let of_columns = if width == height { of_rows.clone() } else { Weights::new(width, size) };
+    let mut wide = vec![0.0f32; height * size];
+    let mut row_values = vec![0.0f32; width];
     for channel in 0..wanted {
         // A grey crop is resized once and replicated.
         if channel < channels {
-            for row in 0..height {
-                for (col, (first, ws)) in of_columns.iter().enumerate() {
-                    let at = |i: usize| f32::from(crop[(row * width + first + i) * channels + channel]);
-                    wide[row * size + col] = ws.iter().enumerate().map(|(i, w)| w * at(i)).sum();
+            for (row, wide) in wide.chunks_exact_mut(size).enumerate() {
+                let bytes = crop[row * width * channels..].iter().skip(channel).step_by(channels);
+                row_values.iter_mut().zip(bytes).for_each(|(v, &byte)| *v = f32::from(byte));
+                for (wide, (first, ws)) in wide.iter_mut().zip(of_columns.iter()) {
+                    *wide = ws.iter().zip(&row_values[first..]).map(|(w, v)| w * v).sum();
                 }
             }
-            for (row, (first, ws)) in of_rows.iter().enumerate() {
-                let plane = &mut plane[row * size..(row + 1) * size];
-                plane.fill(0.0);
-                for (i, w) in ws.iter().enumerate() {
-                    let wide = &wide[(first + i) * size..][..size];
-                    plane.iter_mut().zip(wide).for_each(|(sum, v)| *sum += w * v);
-                }
+            for (plane, (first, ws)) in plane.chunks_exact_mut(size).zip(of_rows.iter()) {
+                stacked(plane, ws, &wide[first * size..]);
             }
         }
         each(channel, &plane);
@@ -115,19 +125,57 @@ fn resized(
     Ok(())
 }
 
-/// First source pixel and weights (of sum 1) of each of `to` pixels made from `from`.
-fn weights(from: usize, to: usize) -> Vec<(usize, Vec<f32>)> {
-    let step = from as f64 / to as f64;
-    let reach = step.max(1.0);
-    let of = |i: usize| {
-        let centre = (i as f64 + 0.5) * step;
-        let first = (centre - reach + 0.5).floor().max(0.0) as usize;
-        let end = ((centre + reach + 0.5).floor() as usize).min(from);
-        let ws: Vec<f64> = (first..end).map(|j| (1.0 - ((j as f64 + 0.5 - centre) / reach).abs()).max(0.0)).collect();
-        let sum: f64 = ws.iter().sum();
-        (first, ws.into_iter().map(|w| (w / sum) as f32).collect())
-    };
-    (0..to).map(of).collect()
+/// `sum` = Σ w · row of `rows`, in their order.
+#[multiversion(targets("x86_64+avx512f+avx512dq+avx512bw+avx512vl", "x86_64+avx2"))]
+fn stacked(sum: &mut [f32], ws: &[f32], rows: &[f32]) {
+    sum.fill(0.0);
+    for (w, row) in ws.iter().zip(rows.chunks_exact(sum.len())) {
+        sum.iter_mut().zip(row).for_each(|(sum, v)| *sum += w * v);
+    }
+}
+
+/// Appends (v / 255 − mean) / sd.
+fn normalised(out: &mut Vec<f32>, plane: &[f32], mean: f32, sd: f32) {
+    let first = out.len();
+    out.resize(first + plane.len(), 0.0);
+    divided(&mut out[first..], plane, mean, sd);
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512dq+avx512bw+avx512vl", "x86_64+avx2"))]
+fn divided(out: &mut [f32], plane: &[f32], mean: f32, sd: f32) {
+    out.iter_mut().zip(plane).for_each(|(out, v)| *out = (v / 255.0 - mean) / sd);
+}
+
+/// Source pixels and their weights (of sum 1) for each pixel that is made.
+#[derive(Debug, Clone)]
+struct Weights {
+    /// First source pixel, and first and end of its weights.
+    places: Vec<[u32; 3]>,
+    values: Vec<f32>,
+}
+
+impl Weights {
+    /// For `to` pixels made from `from`.
+    fn new(from: usize, to: usize) -> Self {
+        let step = from as f64 / to as f64;
+        let reach = step.max(1.0);
+        let mut weights = Weights { places: Vec::with_capacity(to), values: Vec::with_capacity(2 * to) };
+        for i in 0..to {
+            let centre = (i as f64 + 0.5) * step;
+            let first = (centre - reach + 0.5).floor().max(0.0) as usize;
+            let end = ((centre + reach + 0.5).floor() as usize).min(from);
+            let weight = |j: usize| (1.0 - ((j as f64 + 0.5 - centre) / reach).abs()).max(0.0);
+            let sum: f64 = (first..end).map(weight).sum();
+            let begin = weights.values.len() as u32;
+            weights.values.extend((first..end).map(|j| (weight(j) / sum) as f32));
+            weights.places.push([first as u32, begin, weights.values.len() as u32]);
+        }
+        weights
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (usize, &[f32])> {
+        self.places.iter().map(|&[first, begin, end]| (first as usize, &self.values[begin as usize..end as usize]))
+    }
 }
 
 #[cfg(test)]
