@@ -341,7 +341,7 @@ fn what_does_not_fit_is_refused_and_nothing_is_half_written() {
     };
     let niche = ["--level", "niche"];
     no(embed("run", "cells", &niche), 2, &["has not learned niches", "\"cells\""]);
-    no(embed("niches", "cells", &niche), 3, &["vectors of their ", "--vectors DIR"]);
+    no(embed("niches", "cells", &niche), 3, &["reads vectors of records", "--vectors DIR"]);
     let with = ["--level", "niche", "--vectors", &vectors];
     no(embed("niches", "without", &with), 3, &["no niches"]);
     no(embed("niches", "other", &with), 3, &["of other shards"]);
