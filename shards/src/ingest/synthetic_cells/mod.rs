@@ -51,9 +51,9 @@ pub const ELONGATION: f64 = 2.2;
 /// Smallest and largest mean radius, of the pitch.
 pub const RADII: [f64; 2] = [0.15, 0.36];
 /// Expected count of a shape gene at the middle of its range.
-pub const SHAPE_COUNT: f64 = 12.0;
+pub const SHAPE_COUNT: f64 = 8.0;
 /// Doublings of a shape gene over the whole range.
-pub const SHAPE_LOADING: f64 = 4.0;
+pub const SHAPE_LOADING: f64 = 3.0;
 /// Genes of each shape variable.
 pub const SHAPE_GENES: usize = 3;
 /// Marker genes of each value of a.
