@@ -1,4 +1,4 @@
-//! How fast the loader brings cells: every window of the training split in a run's order, lane by lane, checksums on, as
+//! How fast the loader brings cells: three epochs of the training split in a run's order, lane by lane, checksums on, as
 //! `benches/loader.py` asks for it.
 //!
 //! Usage: loader SHARDS THREADS bytes|SIZE
@@ -24,6 +24,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const BATCH: usize = 256;
 const ROW_GROUPS: usize = 4;
+const EPOCHS: u64 = 3;
 
 fn main() {
     syncytia::tensor::keep_free_pages();
@@ -43,7 +44,7 @@ fn main() {
     assert!(!loader.holds_all(), "shards of more than {room} bytes, so that they are read in windows");
     let window = Window::RowGroups(ROW_GROUPS);
     let order = Order::new(OrderConfig { seed: 1, lanes, micro_batch: BATCH, window }, sizes).unwrap();
-    let steps = order.steps_per_epoch();
+    let steps = EPOCHS * order.steps_per_epoch();
     let lane = |lane| {
         let mut sum = 0u64;
         for step in 0..steps {
@@ -71,7 +72,8 @@ fn brought(slots: &[Slot], image: Option<&ImageConfig>) -> u64 {
     }
     let first = match image {
         None => {
-            let mut bytes = Vec::new();
+            let of = |slot: &Slot| slot.group.image(slot.row).unwrap().bytes.len();
+            let mut bytes = Vec::with_capacity(slots.iter().map(of).sum());
             slots.iter().for_each(|slot| bytes.extend_from_slice(slot.group.image(slot.row).unwrap().bytes));
             u64::from(bytes[0]) + bytes.len() as u64
         }

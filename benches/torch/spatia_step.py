@@ -36,7 +36,7 @@ PLAIN = {"cells": {"model.spatia.dropout": 0.0}, "generate": {}}
 SHAPES = {"cells": [(8, 32), (16, 16)], "generate": [(8, 16), (16, 8)]}
 MOST_BYTES = 12 << 30  # of a PyTorch process: the whole batch at once asks for more than a shared machine has
 FEW = {"train.lanes": 2, "train.micro_batch": 4}  # to compare losses
-STEPS = {"cells": (3, 2), "generate": (2, 1)}  # that count, that warm up
+STEPS = {"cells": (3, 2), "generate": (1, 1)}  # that count, that warm up
 
 
 def load(path, merged):

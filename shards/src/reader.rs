@@ -218,9 +218,9 @@ impl Shards {
             return Err(StoreError::damaged(&file.name, None, what));
         }
         // The manifest's ranges lie inside of the file (checked when read), so this is no unbounded allocation.
-        let mut bytes = vec![0; length as usize];
+        let mut bytes = Vec::with_capacity(length as usize);
         handle.seek(SeekFrom::Start(offset)).map_err(FileError::at("read", &path))?;
-        handle.read_exact(&mut bytes).map_err(FileError::at("read", &path))?;
+        handle.take(length).read_to_end(&mut bytes).map_err(FileError::at("read", &path))?;
         if crc32c::crc32c(&bytes) != crc32c {
             let place = if row_group.is_some() { "its bytes" } else { "the footer's bytes" };
             let what = format!("{place} do not match their checksum");

@@ -64,6 +64,9 @@ impl StepState {
     }
 }
 
+/// A term over all lanes, and the forwards of a rank's first lanes.
+type AcrossLanes = (Across, Vec<Begun>);
+
 /// A lane's micro-batch, prepared.
 #[derive(Debug)]
 pub struct LaneBatch {
@@ -197,7 +200,7 @@ impl<'a> StepRunner<'a> {
         model: &Model,
         state: &StepState,
         batches: &[LaneBatch],
-    ) -> Result<Option<(Across, Vec<Begun>)>, TrainError> {
+    ) -> Result<Option<AcrossLanes>, TrainError> {
         if !self.task.crosses_lanes() {
             return Ok(None);
         }
@@ -231,7 +234,7 @@ impl<'a> StepRunner<'a> {
         model: &Model,
         state: &StepState,
         batches: &[LaneBatch],
-        (weights, next_weights, across): (&[f64], &[Vec<f64>], Option<(Across, Vec<Begun>)>),
+        (weights, next_weights, across): (&[f64], &[Vec<f64>], Option<AcrossLanes>),
         vote_stop: bool,
     ) -> Result<(Vec<LaneRow>, Instant), TrainError> {
         let mut rows = Vec::with_capacity(batches.len());
