@@ -5,6 +5,7 @@
 
 pub mod cells;
 pub mod completion;
+pub mod config;
 pub mod embedding;
 pub mod fusion;
 pub mod generate;
@@ -16,7 +17,6 @@ pub mod perturbation;
 pub mod places;
 pub mod surroundings;
 
-use serde::{Deserialize, Serialize};
 use syncytia_shards::loader::Slot;
 use syncytia_shards::manifest::Manifest;
 use syncytia_shards::row_group::{Columns, RowGroup};
@@ -24,7 +24,9 @@ use syncytia_shards::tables::vectors::VectorsOf;
 
 use self::cells::Cells;
 use self::completion::{Completion, GeneMeans};
-use self::fusion::{Fusion, UpTo};
+pub use self::config::TaskConfig;
+use self::config::positive_or_zero;
+use self::fusion::Fusion;
 use self::generate::Generate;
 use self::members::Members;
 use self::places::PlaceRows;
@@ -33,153 +35,6 @@ use crate::model::layers::Training;
 use crate::model::spatia::Sides;
 use crate::model::{Model, ModelConfig};
 use crate::tensor::{Device, Tensor};
-
-/// `[task]`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum TaskConfig {
-    /// Completion of hidden entries from the spot and its neighbours.
-    Completion(completion::CompletionConfig),
-    /// SPATIA's first stage.
-    Cells(cells::CellsConfig),
-    /// SPATIA's second stage, on vectors of cells.
-    Niches(members::MembersConfig),
-    /// SPATIA's third stage, on vectors of niches.
-    Tissues(members::MembersConfig),
-    /// SPATIA's last step, on cells and on vectors of those and of niches.
-    Fusion(fusion::FusionConfig),
-    /// Pictures from genes.
-    Generate(generate::GenerateConfig),
-}
-
-impl TaskConfig {
-    /// What is wrong with it, each with its key.
-    pub fn problems(&self) -> Vec<String> {
-        match self {
-            TaskConfig::Completion(config) => config.problems(),
-            TaskConfig::Cells(config) => config.problems(),
-            TaskConfig::Niches(config) | TaskConfig::Tissues(config) => config.problems(),
-            TaskConfig::Fusion(config) => config.problems(),
-            TaskConfig::Generate(_) => Vec::new(),
-        }
-    }
-
-    /// The layer of the shards that it learns; none where it learns counts.
-    pub fn layer(&self) -> Option<&str> {
-        match self {
-            TaskConfig::Completion(config) => Some(&config.layer),
-            _ => None,
-        }
-    }
-
-    /// What validation measures: lower is better.
-    pub fn metric(&self) -> &'static str {
-        match self {
-            TaskConfig::Completion(_) => "mse",
-            _ => "loss",
-        }
-    }
-
-    /// `kind`.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            TaskConfig::Completion(_) => "completion",
-            TaskConfig::Cells(_) => "cells",
-            TaskConfig::Niches(_) => "niches",
-            TaskConfig::Tissues(_) => "tissues",
-            TaskConfig::Fusion(_) => "fusion",
-            TaskConfig::Generate(_) => "generate",
-        }
-    }
-
-    /// Which table its records are of.
-    pub fn table(&self) -> VectorsOf {
-        match self {
-            TaskConfig::Completion(_) | TaskConfig::Cells(_) | TaskConfig::Fusion(_) | TaskConfig::Generate(_) => {
-                VectorsOf::Obs
-            }
-            TaskConfig::Niches(_) => VectorsOf::Niche,
-            TaskConfig::Tissues(_) => VectorsOf::Tissue,
-        }
-    }
-
-    /// Whose vectors it reads, from below.
-    pub fn reads(&self) -> Vec<VectorsOf> {
-        match self {
-            TaskConfig::Fusion(config) => config.up_to.reads(),
-            _ => self.table().members().into_iter().collect(),
-        }
-    }
-
-    /// The highest of SPATIA's levels that a checkpoint of this task has learned, if its stages were begun one with the
-    /// other.
-    pub fn learned(&self) -> Option<UpTo> {
-        match self {
-            TaskConfig::Cells(_) => Some(UpTo::Cell),
-            TaskConfig::Niches(_) => Some(UpTo::Niche),
-            TaskConfig::Tissues(_) => Some(UpTo::Tissue),
-            TaskConfig::Fusion(config) => Some(config.up_to),
-            TaskConfig::Completion(_) | TaskConfig::Generate(_) => None,
-        }
-    }
-
-    /// Whether it learns one vector of several levels.
-    pub fn fuses(&self) -> bool {
-        matches!(self, TaskConfig::Fusion(_))
-    }
-
-    /// The table of the highest of SPATIA's levels that it has learned, or of its records.
-    pub fn highest(&self) -> VectorsOf {
-        match self {
-            TaskConfig::Fusion(config) => *config.up_to.fuses().last().expect("cells are always fused"),
-            _ => self.table(),
-        }
-    }
-
-    /// What keeps it from beginning with the weights of `parent`, in words: a level that it uses frozen and that the parent
-    /// has not learned.
-    pub fn unlearned(&self, parent: &TaskConfig) -> Option<String> {
-        let TaskConfig::Fusion(config) = self else { return None };
-        let (up_to, kind) = (config.up_to.as_str(), parent.kind());
-        (parent.learned() < Some(config.up_to)).then(|| {
-            format!(
-                "its task is \"{kind}\", so it has not learned all that task.up_to = \"{up_to}\" fuses: begin with a \
-                 checkpoint of the stage of that level, or lower task.up_to"
-            )
-        })
-    }
-
-    /// What keeps it from this model, in words.
-    pub fn misfit(&self, model: &ModelConfig) -> Option<String> {
-        match (self, model) {
-            (TaskConfig::Completion(_), ModelConfig::Spackle(_))
-            | (TaskConfig::Generate(_), ModelConfig::Generator(_)) => None,
-            (TaskConfig::Cells(config), ModelConfig::Spatia(model)) => config.misfit(model),
-            (TaskConfig::Niches(_) | TaskConfig::Tissues(_), ModelConfig::Spatia(model)) => {
-                (!model.masked_token).then(|| {
-                    "model.spatia.masked_token is missing: the task hides members of a place under that token; set it to true"
-                        .to_owned()
-                })
-            }
-            (TaskConfig::Fusion(_), ModelConfig::Spatia(_)) => None,
-            (task, _) => Some(task.of_another_model()),
-        }
-    }
-
-    fn of_another_model(&self) -> String {
-        let model = match self {
-            TaskConfig::Completion(_) => "spackle",
-            TaskConfig::Generate(_) => "generator",
-            _ => "spatia",
-        };
-        format!("task.kind = \"{}\" is asked of [model.{model}]", self.kind())
-    }
-}
-
-/// A weight that cannot be one, in words.
-fn positive_or_zero(key: &str, value: f64) -> Option<String> {
-    (!(value >= 0.0 && value.is_finite())).then(|| format!("task.{key} = {value}: must be 0 or positive"))
-}
 
 /// Where a micro-batch's draws are keyed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -125,7 +125,7 @@ fn a_table_that_does_not_fit_the_labels_or_the_parent_is_refused_by_name() {
     no(train("no", three, &[]), 3, &["cell_type = `type_3`", "unknown"]);
     let twice = "name=\"cell_type\", classes=[\"a\", \"a\"]";
     no(train("no", twice, &[]), 2, &["`a` is there twice"]);
-    let none = ["denoise", "mvc", "dissimilarity", "reconstruction", "contrast"];
+    let none = ["denoise", "mvc", "dissimilarity", "reconstruction", "picture", "contrast"];
     let none: Vec<String> = none.iter().flat_map(|term| ["--set".to_owned(), format!("task.{term}=0")]).collect();
     let none: Vec<&str> = none.iter().map(String::as_str).collect();
     no(train("no", "name=\"cell_type\"", &none), 2, &["every weight but that of classes is 0"]);

@@ -158,7 +158,7 @@ fn a_config_that_froze_all_that_the_task_uses_is_refused_in_words() {
     let config = tiny(|c| {
         let parts =
             ["gene_encoder", "image_encoder", "image_decoder", "fusion", "expression_decoder", "mvc", "contrast"];
-        c.train.freeze = parts.iter().chain(&["cell_out"]).map(|f| (*f).to_owned()).collect();
+        c.train.freeze = parts.iter().chain(&["cell_out", "vector_painter"]).map(|f| (*f).to_owned()).collect();
     });
     let error = Theatre::new().run_on(cells(), &config, 2, None).unwrap_err().to_string();
     assert!(error.contains("train.freeze") && error.contains("freeze less"), "{error}");

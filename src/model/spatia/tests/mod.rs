@@ -19,12 +19,8 @@ fn model(config: &SpatiaConfig) -> Spatia {
 
 /// Tiny with everything that is optional.
 fn full() -> SpatiaConfig {
-    let mut config = SpatiaConfig {
-        contrast_width: Some(16),
-        masked_token: true,
-        vector_painter: true,
-        ..SpatiaConfig::tiny()
-    };
+    let mut config =
+        SpatiaConfig { contrast_width: Some(16), masked_token: true, vector_painter: true, ..SpatiaConfig::tiny() };
     config.gene.families[1].classes = ["a", "b", "c", "d", "e"].map(str::to_owned).into();
     config
 }

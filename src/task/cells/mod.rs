@@ -1,136 +1,33 @@
 //! Cells: counts made fewer are predicted as they were, hidden patches are painted, and a cell's genes and picture are told
 //! apart from other cells' (`spatia.md` §4). SPATIA's first stage.
 
-use serde::{Deserialize, Serialize};
+mod config;
+mod prepared;
+
 use syncytia_shards::draw::{DrawKey, Purpose};
 use syncytia_shards::loader::Slot;
 use syncytia_shards::manifest::Manifest;
 use syncytia_shards::row_group::{Columns, RowGroup};
 
+use self::config::{CLASSES, PICTURE, TERMS};
+pub use self::config::{CellsConfig, ContrastScope};
+pub use self::prepared::Prepared;
 use super::losses::cosine::dissimilarity;
 use super::losses::hierarchical::{hierarchical, n_entries};
 use super::losses::info_nce::{OverStep, along, info_nce, over_step};
-use super::losses::negative_binomial::zinb;
 use super::losses::reconstruction::painted;
 use super::losses::thinning::thinned;
-use super::{Across, AcrossLane, Begun, DrawsAt, Terms, positive_or_zero};
+use super::{Across, AcrossLane, Begun, DrawsAt, Terms};
 use crate::model::layers::Training;
 use crate::model::spatia::classes::{ClassFamily, UNKNOWN};
 use crate::model::spatia::config::ImageConfig;
-use crate::model::spatia::gene_encoder::{GeneInput, GeneTokens};
+use crate::model::spatia::gene_encoder::GeneTokens;
 use crate::model::spatia::gene_list::gene_list;
 use crate::model::spatia::heads::Expression;
-use crate::model::spatia::image_encoder::ImageInput;
 use crate::model::spatia::patches::Kept;
 use crate::model::spatia::pixels;
-use crate::model::spatia::{CellInput, CellOutput, Spatia, SpatiaConfig};
-use crate::tensor::{Bool, Device, Tensor, TensorData, cpu};
-
-/// `[task]` with `kind = "cells"`: the weights λ of its terms, and how counts are thinned.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct CellsConfig {
-    /// Counts from gene tokens. Default 1.
-    pub denoise: f64,
-    /// Counts from z_cell. Default 1.
-    pub mvc: f64,
-    /// |cosine| between a cell's extra tokens. Default .2.
-    pub dissimilarity: f64,
-    /// Hidden patches. Default 1.
-    pub reconstruction: f64,
-    /// Hidden patches from z_cell alone, as MVC is for the counts. Default 0: it needs `vector_painter`.
-    pub picture: f64,
-    /// Genes against picture, before fusion. Default .5.
-    pub contrast: f64,
-    /// Among which cells. Default `lane`.
-    pub contrast_scope: ContrastScope,
-    /// Class families of labelled cells, each from its token; without classes in the model there is no such term. Default .4.
-    pub classes: f64,
-    /// d: how much is thinned away. Default .6.
-    pub thinning: f64,
-    /// Genes without a count that are read, for each with one. Default 1.
-    pub zeros_per_gene: f64,
-}
-
-/// Among which cells a cell's partner is looked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ContrastScope {
-    /// Those of its micro-batch.
-    #[default]
-    Lane,
-    /// All of the step: one forward more.
-    Step,
-}
-
-impl Default for CellsConfig {
-    fn default() -> Self {
-        Self {
-            denoise: 1.0,
-            mvc: 1.0,
-            dissimilarity: 0.2,
-            reconstruction: 1.0,
-            picture: 0.0,
-            contrast: 0.5,
-            contrast_scope: ContrastScope::Lane,
-            classes: 0.4,
-            thinning: 0.6,
-            zeros_per_gene: 1.0,
-        }
-    }
-}
-
-impl CellsConfig {
-    fn lambdas(&self) -> [f64; 7] {
-        [
-            self.denoise,
-            self.mvc,
-            self.dissimilarity,
-            self.reconstruction,
-            self.picture,
-            self.classes,
-            self.contrast,
-        ]
-    }
-
-    /// What keeps it from this model, in words.
-    pub(super) fn misfit(&self, model: &SpatiaConfig) -> Option<String> {
-        if model.contrast_width.is_none() {
-            let what = "the task holds genes against pictures in a space of that width";
-            return Some(format!("model.spatia.contrast_width is missing: {what}"));
-        }
-        if self.picture > 0.0 && !model.vector_painter {
-            let what = "set model.spatia.vector_painter = true, or task.picture = 0";
-            return Some(format!("task.picture paints from z_cell, which the model cannot: {what}"));
-        }
-        let others = TERMS.iter().zip(self.lambdas()).filter(|(name, _)| **name != CLASSES);
-        let needs_classes = others.map(|(_, lambda)| lambda).all(|lambda| lambda == 0.0);
-        (needs_classes && model.gene.families.iter().all(|family| family.n_leaves() == 0)).then(|| {
-            "task: every weight but that of classes is 0 and model.spatia.gene.families has none, so nothing is learned"
-                .to_owned()
-        })
-    }
-
-    /// What is wrong with it, each with its key.
-    pub fn problems(&self) -> Vec<String> {
-        let named = TERMS.iter().zip(self.lambdas()).chain([(&"zeros_per_gene", self.zeros_per_gene)]);
-        let mut problems: Vec<String> = named.filter_map(|(name, value)| positive_or_zero(name, value)).collect();
-        if self.lambdas().iter().all(|&l| l == 0.0) {
-            problems.push("task: every weight is 0, so nothing is learned".to_owned());
-        }
-        if !(0.0..=1.0).contains(&self.thinning) {
-            problems.push(format!("task.thinning = {}: must be in [0, 1]", self.thinning));
-        }
-        problems
-    }
-}
-
-/// Names of the terms; one over all lanes is the last.
-const TERMS: [&str; 7] = ["denoise", "mvc", "dissimilarity", "reconstruction", PICTURE, CLASSES, "contrast"];
-/// The term that is there where it has a weight.
-const PICTURE: &str = "picture";
-/// The term that needs labels.
-const CLASSES: &str = "classes";
+use crate::model::spatia::{CellOutput, Spatia, SpatiaConfig};
+use crate::tensor::{Device, Tensor, cpu};
 
 /// The task with what it knows of model and data.
 #[derive(Debug, Clone)]
@@ -143,37 +40,6 @@ pub struct Cells {
     families: Vec<(usize, ClassFamily)>,
     terms: Vec<&'static str>,
     seed: u64,
-}
-
-/// A micro-batch on the host.
-#[derive(Debug, Clone)]
-pub struct Prepared {
-    /// Record ids in slot order.
-    pub ids: Vec<u64>,
-    /// Genes of the longest list.
-    pub k: usize,
-    /// `[b, k]`: rows of the gene table; its last where padded.
-    pub genes: Vec<i64>,
-    /// `[b, k]`: count / Σ counts, of the thinned counts.
-    pub values: Vec<f32>,
-    /// `[b]`: Σ thinned counts of the cell.
-    pub depth: Vec<f32>,
-    /// `[b, k]`: counts as they were, 0 where padded.
-    pub counts: Vec<f32>,
-    /// `[b]`: Σ of them.
-    pub listed: Vec<f32>,
-    /// `[b, k]`: whether padded.
-    pub padding: Vec<bool>,
-    /// `[b, channels, size, size]`.
-    pub pixels: Vec<f32>,
-    /// The patches that are seen.
-    pub kept: Kept,
-    /// Side and channels of the pictures.
-    picture: [usize; 2],
-    /// `[b]` of every family with classes: its number in [`ClassFamily::number`]'s order.
-    pub labels: Vec<Vec<i32>>,
-    /// W_k.
-    pub weights: Vec<f64>,
 }
 
 impl Cells {
@@ -437,54 +303,6 @@ impl Cells {
             sum += values.iter().enumerate().map(of).sum::<f64>();
         }
         (sum, batch.ids.len() as f64)
-    }
-}
-
-impl Prepared {
-    /// The model's input on `device`.
-    pub fn input(&self, device: &Device) -> CellInput {
-        let (b, k, [channels, size]) = (self.ids.len(), self.k, self.picture);
-        let genes = GeneInput {
-            genes: Tensor::from_data(TensorData::new(self.genes.clone(), [b, k]), device),
-            values: Tensor::from_data(TensorData::new(self.values.clone(), [b, k]), device),
-            depth: Tensor::from_data(TensorData::new(self.depth.clone(), [b]), device),
-            bins: None,
-            padding: self.padding(device),
-        };
-        let pixels = Tensor::from_data(TensorData::new(self.pixels.clone(), [b, channels, size, size]), device);
-        CellInput { genes: Some(genes), image: Some(ImageInput { pixels, kept: Some(self.kept.clone()) }) }
-    }
-
-    /// `[b]`: −log p of each cell's counts as they were under `expression`, summed over its genes.
-    pub fn unlikely(&self, expression: Expression, device: &Device) -> Tensor<1> {
-        let counts = TensorData::new(self.counts.clone(), [self.ids.len(), self.k]);
-        let Expression { mean, dispersion, dropout_logit } = expression;
-        let entries = zinb(Tensor::<2>::from_data(counts, device), mean, dispersion, dropout_logit);
-        let entries = match self.padding(device) {
-            Some(padding) => entries.mask_fill(padding, 0.0),
-            None => entries,
-        };
-        entries.sum_dim(1).squeeze_dim(1)
-    }
-
-    /// `[b]`: Σ of the counts that are predicted.
-    pub fn listed(&self, device: &Device) -> Tensor<1> {
-        Tensor::from_data(TensorData::new(self.listed.clone(), [self.ids.len()]), device)
-    }
-
-    /// Genes of cell `i` that are read.
-    pub fn n_listed(&self, i: usize) -> usize {
-        self.padding[i * self.k..(i + 1) * self.k].iter().filter(|p| !**p).count()
-    }
-
-    /// Genes that are read, of all cells.
-    pub fn n_entries(&self) -> f64 {
-        (0..self.ids.len()).map(|i| self.n_listed(i)).sum::<usize>() as f64
-    }
-
-    fn padding(&self, device: &Device) -> Option<Tensor<2, Bool>> {
-        let data = || TensorData::new(self.padding.clone(), [self.ids.len(), self.k]);
-        self.padding.contains(&true).then(|| Tensor::from_data(data(), device))
     }
 }
 
