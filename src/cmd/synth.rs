@@ -116,6 +116,10 @@ fn run_cells(args: &Args, cells: u32) -> anyhow::Result<ExitCode> {
     }
     if args.json {
         out::json(&serde_json::json!({"paths": files, "cells": cells, "seed": args.seed, "crop_px": args.crop_px}))?;
+    } else {
+        // A wider window would show the neighbours too.
+        let (dir, px) = (args.out.display(), args.crop_px);
+        eprintln!("next: syncytia shard {dir} --config configs/spatia/shard.toml --set process.crop_px={px} --out SHARDS");
     }
     Ok(ExitCode::Done)
 }

@@ -81,7 +81,7 @@ pub enum IngestError {
     /// No coordinates in an h5ad.
     #[error(
         "{path}: no spatial coordinates in obsm[\"{key}\"]; obsm holds [{found}]. Set `input.spatial_key` to the one \
-         with coordinates, or add them"
+         with coordinates or `input.xy_columns` to two columns of obs, or add them"
     )]
     NoSpatial {
         /// File.
