@@ -1,10 +1,9 @@
 //! A trained checkpoint as the commands that use one open it.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::anyhow;
-use syncytia_shards::error::StoreError;
-use syncytia_shards::manifest::MANIFEST_FILE;
 use syncytia_shards::panel::Panel;
 use syncytia_shards::reader::Shards;
 
@@ -16,7 +15,11 @@ use crate::task::completion::CompletionConfig;
 use crate::task::generate::GenerateConfig;
 use crate::tensor::cpu;
 use crate::train::checkpoint::{self, Checkpoint, Which};
+use crate::train::error::TrainError;
 use crate::train::state::{self, RunState};
+
+/// Genes of another panel that are named, at most.
+const NAMED: usize = 5;
 
 /// A checkpoint and what it says of itself.
 pub struct Trained {
@@ -58,9 +61,22 @@ impl Trained {
 
     /// Refuses shards of another panel or shape.
     pub fn check_shards(&self, shards: &Shards) -> anyhow::Result<()> {
-        match self.misfit(&shards.manifest().panel, self.run.config.model.shape(shards.manifest())) {
+        let panel = &shards.manifest().panel;
+        let aligned = match &self.run.config.model {
+            ModelConfig::Spackle(_) => "`syncytia impute`",
+            ModelConfig::Spatia(_) => "`syncytia embed --input`",
+            ModelConfig::Generator(_) => "`syncytia generate --input`",
+        };
+        let adopt = |what| {
+            format!(
+                "{what}; train on with the genes of these shards by `syncytia train --from`, or give files to {aligned}, which \
+                 looks genes up by id"
+            )
+        };
+        let shape = self.run.config.model.shape(shards.manifest());
+        match self.other_genes(panel).map(adopt).or_else(|| self.other_shape(panel, shape)) {
             None => Ok(()),
-            Some(what) => Err(StoreError::ManifestContent { path: shards.dir().join(MANIFEST_FILE), what }.into()),
+            Some(what) => Err(TrainError::Misfit { shards: shards.dir().display().to_string(), what }.into()),
         }
     }
 
@@ -78,15 +94,31 @@ impl Trained {
 
     /// What keeps it from data of this panel and shape, in words; none where it fits.
     pub fn misfit(&self, panel: &Panel, shape: DataShape) -> Option<String> {
-        let ours: Vec<&str> = self.run.config.model.genes(panel).into_iter().map(|g| g.id.as_str()).collect();
-        if ours != self.run.genes.iter().map(String::as_str).collect::<Vec<_>>() {
-            let missing: Vec<&String> = self.run.genes.iter().filter(|g| !ours.contains(&g.as_str())).take(5).collect();
-            return Some(format!(
-                "the data have {} genes, the model was trained on {} others or in another order (first missing: {missing:?})",
-                ours.len(),
-                self.run.genes.len()
-            ));
+        self.other_genes(panel).or_else(|| self.other_shape(panel, shape))
+    }
+
+    /// How the genes of a panel differ from those it was trained on, in words.
+    fn other_genes(&self, panel: &Panel) -> Option<String> {
+        let theirs: Vec<&str> = self.run.config.model.genes(panel).into_iter().map(|g| g.id.as_str()).collect();
+        let ours: Vec<&str> = self.run.genes.iter().map(String::as_str).collect();
+        if theirs == ours {
+            return None;
         }
+        let beyond = |these: &[&str], those: &[&str]| {
+            let known: BTreeSet<&str> = those.iter().copied().collect();
+            let others: Vec<&str> = these.iter().copied().filter(|gene| !known.contains(gene)).collect();
+            let first = others.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
+            if others.is_empty() { "none".to_owned() } else { format!("{} (first {first})", others.len()) }
+        };
+        let how = match (beyond(&ours, &theirs), beyond(&theirs, &ours)) {
+            (lacking, new) if lacking == "none" && new == "none" => "the same in another order".to_owned(),
+            (lacking, new) => format!("of those the data lack {lacking}, new to the model are {new}"),
+        };
+        Some(format!("the data have {} genes, the model was trained on {}: {how}", theirs.len(), ours.len()))
+    }
+
+    /// What of neighbours, covariates and context genes differs from what it was trained with, in words.
+    fn other_shape(&self, panel: &Panel, shape: DataShape) -> Option<String> {
         let context =
             |panel: &Panel| panel.context.iter().map(|&g| panel.genes[g as usize].id.clone()).collect::<Vec<_>>();
         if shape != self.run.shape || context(panel) != context(&self.run.panel) {

@@ -29,12 +29,9 @@ pub fn agreement(classes: &[u32], clusters: &[u32]) -> Agreement {
     let table = Table::of(classes, clusters);
     let (of_classes, of_clusters) = (entropy(&table.rows, table.n), entropy(&table.columns, table.n));
     let information = table.mutual_information();
-    let both_one = table.rows.len() <= 1 && table.columns.len() <= 1;
-    let singletons = |sums: &[u64]| sums.iter().all(|&sum| sum == 1);
-    let trivial = both_one || (singletons(&table.rows) && singletons(&table.columns));
     let mean = 0.5 * (of_classes + of_clusters);
     let one_is_flat = of_classes == 0.0 || of_clusters == 0.0;
-    let (nmi, ami) = match (trivial, one_is_flat) {
+    let (nmi, ami) = match (table.is_trivial(), one_is_flat) {
         (true, _) => (1.0, 1.0),
         (false, true) => (0.0, 0.0),
         (false, false) => {
@@ -43,11 +40,16 @@ pub fn agreement(classes: &[u32], clusters: &[u32]) -> Agreement {
         }
     };
     Agreement {
-        ari: if trivial { 1.0 } else { table.adjusted_rand() },
+        ari: table.ari(),
         nmi,
         ami,
         homogeneity: if of_classes == 0.0 { 1.0 } else { information / of_classes },
     }
+}
+
+/// The adjusted Rand index of counts alone: `[classes · clusters]`, row by row.
+pub fn adjusted_rand(counts: &[u64], n_clusters: usize) -> f64 {
+    Table::of_counts(counts, n_clusters).ari()
 }
 
 /// How many records each class has in each cluster.
@@ -84,7 +86,36 @@ impl Table {
         table
     }
 
-    fn adjusted_rand(&self) -> f64 {
+    /// Classes and clusters without records do not count as such.
+    fn of_counts(counts: &[u64], n_clusters: usize) -> Table {
+        let n_classes = counts.len() / n_clusters;
+        let mut table = Table {
+            n: counts.iter().sum(),
+            cells: BTreeMap::new(),
+            rows: vec![0; n_classes],
+            columns: vec![0; n_clusters],
+        };
+        for (at, &count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
+            let (row, column) = (at / n_clusters, at % n_clusters);
+            table.cells.insert((row, column), count);
+            table.rows[row] += count;
+            table.columns[column] += count;
+        }
+        table.rows.retain(|&sum| sum > 0);
+        table.columns.retain(|&sum| sum > 0);
+        table
+    }
+
+    /// Whether both partitions are of one part, or both of single records.
+    fn is_trivial(&self) -> bool {
+        let singletons = |sums: &[u64]| sums.iter().all(|&sum| sum == 1);
+        (self.rows.len() <= 1 && self.columns.len() <= 1) || (singletons(&self.rows) && singletons(&self.columns))
+    }
+
+    fn ari(&self) -> f64 {
+        if self.is_trivial() {
+            return 1.0;
+        }
         let pairs = |n: u64| 0.5 * n as f64 * (n as f64 - 1.0);
         let both: f64 = self.cells.values().map(|&n| pairs(n)).sum();
         let of_classes: f64 = self.rows.iter().map(|&n| pairs(n)).sum();
@@ -191,6 +222,15 @@ mod tests {
         check(&[0, 0, 1, 2], &[5, 5, 3, 9], [1.0; 4]);
         check(&[0, 0, 1, 1], &[0, 1, 0, 1], [-0.5, 0.0, -0.5, 0.0]);
         check(&[0, 0, 1, 2], &[0, 0, 1, 1], [0.5714285714, 0.8, 0.5714285714, 0.6666666667]);
+    }
+
+    #[test]
+    fn counts_alone_tell_as_much_as_the_records() {
+        let (classes, clusters) = ([0, 0, 0, 1, 1, 1, 3, 3], [0, 0, 1, 1, 1, 2, 2, 2]);
+        let mut counts = [0; 4 * 3];
+        classes.iter().zip(clusters).for_each(|(&class, cluster)| counts[(class * 3 + cluster) as usize] += 1);
+        assert_eq!(adjusted_rand(&counts, 3), agreement(&classes, &clusters).ari);
+        assert_eq!(adjusted_rand(&[0, 4, 0, 0], 2), 1.0);
     }
 
     #[test]

@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 
+use rayon::prelude::*;
 use syncytia_shards::draw::{DrawKey, Purpose, uniform};
 use syncytia_shards::processed::Matrix;
 
 use super::classification::{accuracy, macro_f1, nearest_classes};
-use super::clustering::{Agreement, agreement, silhouette};
+use super::clustering::{Agreement, adjusted_rand, agreement, silhouette};
 use super::kmeans;
 
 /// Seeds of the clusterings; the spread over them is reported.
@@ -109,6 +110,41 @@ fn of_partitions(classes: &[u32], partition: impl Fn(u64) -> Vec<u32>) -> Cluste
     Clustered { seeds, first: partitions.into_iter().next().expect("there are seeds") }
 }
 
+/// Resamples of the records that the uncertainty of an ARI is estimated by.
+pub const RESAMPLES: u32 = 200;
+
+/// ARI of the first seed of several clusterings on the same resamples of the records.
+pub struct Resampled(Vec<Vec<f64>>);
+
+impl Resampled {
+    /// `classes`: `[n]` below `k`; `clustered`: of the same records, in at most `k` clusters. Records are drawn with
+    /// replacement, the same for all clusterings; they are not clustered again.
+    pub fn of(clustered: &[Clustered], classes: &[u32], k: usize) -> Resampled {
+        let (n, key) = (classes.len(), DrawKey::new(0, Purpose::Clusters));
+        let one = |resample: u32| -> Vec<f64> {
+            let mut counts = vec![vec![0u64; k * k]; clustered.len()];
+            key.for_each(n, [resample, 0, 3], |_, word| {
+                let record = ((u64::from(word) * n as u64) >> 32) as usize;
+                for (counts, of) in counts.iter_mut().zip(clustered) {
+                    counts[classes[record] as usize * k + of.first[record] as usize] += 1;
+                }
+            });
+            counts.iter().map(|counts| adjusted_rand(counts, k)).collect()
+        };
+        Resampled((0..RESAMPLES).into_par_iter().map(one).collect())
+    }
+
+    /// Standard error of the ARI of one clustering.
+    pub fn error(&self, at: usize) -> f64 {
+        spread(self.0.iter().map(|of| of[at])).1
+    }
+
+    /// Standard error of the difference of two.
+    pub fn error_of_difference(&self, a: usize, b: usize) -> f64 {
+        spread(self.0.iter().map(|of| of[a] - of[b])).1
+    }
+}
+
 /// Points whose silhouette is taken, at most: every one is held against all others.
 const SILHOUETTES: usize = 2_000;
 
@@ -170,6 +206,23 @@ mod tests {
     #[test]
     fn clusters_get_the_colour_of_the_class_they_hold_most_of() {
         assert_eq!(matched(&[0, 0, 1, 1, 2], &[2, 2, 0, 2, 0], 3), [2, 0, 1]);
+    }
+
+    #[test]
+    fn records_drawn_again_tell_the_error_of_an_ari_and_a_difference_is_paired() {
+        let classes: Vec<u32> = (0..400).map(|i| i % 4).collect();
+        let half = |from: u32| {
+            let clusters: Vec<u32> =
+                (0..400).map(|i| if (i / 4 + from).is_multiple_of(2) { i % 4 } else { i % 2 }).collect();
+            Clustered { seeds: vec![agreement(&classes, &clusters)], first: clusters }
+        };
+        let all = [half(0), half(0), half(1)];
+        let found = Resampled::of(&all, &classes, 4);
+        // Of 100 quadruples each, 50 that agree and 50 that hold two classes.
+        assert!(found.error(0) > 0.01 && found.error(0) < 0.06, "{}", found.error(0));
+        assert_eq!(found.error_of_difference(0, 1), 0.0);
+        assert!(found.error_of_difference(0, 2) > found.error(0), "what one loses the other gains");
+        assert_eq!(Resampled::of(&all, &classes, 4).error(2), found.error(2), "drawn by key");
     }
 
     #[test]

@@ -13,6 +13,14 @@ pub enum TrainError {
     /// The shards do not fit the run (exit 3).
     #[error("{0}")]
     Data(String),
+    /// Shards that a trained model cannot read (exit 3).
+    #[error("{shards} do not fit the model: {what}")]
+    Misfit {
+        /// Their folder.
+        shards: String,
+        /// How they differ, and what to do.
+        what: String,
+    },
     /// The shards cannot be read (exit 3, or 7 for storage).
     #[error(transparent)]
     Store(#[from] syncytia_shards::error::StoreError),
@@ -111,7 +119,9 @@ impl TrainError {
     pub fn exit_code(&self) -> u8 {
         let code = match self {
             TrainError::Config(_) | TrainError::NotAlike(_) => ExitCode::Usage,
-            TrainError::Data(_) | TrainError::Store(_) | TrainError::Order { .. } => ExitCode::Data,
+            TrainError::Data(_) | TrainError::Misfit { .. } | TrainError::Store(_) | TrainError::Order { .. } => {
+                ExitCode::Data
+            }
             TrainError::Engine(EngineError::Peer { code, .. }) | TrainError::Elsewhere { code, .. } => return *code,
             TrainError::Engine(_) => ExitCode::Peers,
             TrainError::ReplicasDiffer { .. } | TrainError::NotFinite { .. } | TrainError::SecondOverflow { .. } => {

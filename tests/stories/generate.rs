@@ -223,7 +223,7 @@ fn what_cannot_be_generated_is_refused_in_words_and_leaves_nothing() {
     no(&g1, &shards, &["--set-gene", "RADIUS1=big"], 2, &["big is no change"]);
     no(&g1, &shards, &["--solver", "ddim"], 2, &["Ddim does not fit"]);
     no(&g1, &shards, &["--steps", "0"], 2, &["0 solver steps"]);
-    no(&g1, &text(spots().dir()), &[], 3, &["the model was trained on"]);
+    no(&g1, &text(spots().dir()), &[], 3, &["do not fit the model", "the model was trained on", "generate --input"]);
     no(&text(&runs.join("s1")), &shards, &[], 2, &["checkpoint of spatia"]);
     let unguided = tempfile::tempdir().unwrap();
     let run = unguided.path().join("run");

@@ -14,7 +14,7 @@ use syncytia_shards::section::Section;
 use syncytia_shards::tables::vectors::{Vectors, VectorsOf};
 
 use crate::command::{cut, done, refused, syncytia};
-use crate::levels::Chain;
+use crate::levels::{Chain, ran, train};
 
 /// Everything that an evaluation left, by file name.
 fn report(run: &str) -> BTreeMap<String, Vec<u8>> {
@@ -51,6 +51,7 @@ fn cells_are_judged_beside_each_side_alone_and_components_and_every_number_is_in
         let figure = &found["model"][metric];
         assert!(figure["value"].is_f64() && figure["n_used"] == 400 && figure["n_skipped"] == 0, "{metric}: {figure}");
     }
+    assert!(found["model"]["ari"]["se"].as_f64().unwrap() > 0.0 && found["model"]["nmi"]["se"].is_null());
     assert!(found["model"]["ari"]["sd"].is_f64() && found["model"]["mrr_image_to_gene"]["sd"].is_null());
     // A pool of 400 has a floor that is known.
     assert_eq!(found["baselines"]["chance"]["recall10_gene_to_image"]["value"], 0.025);
@@ -80,6 +81,10 @@ fn cells_are_judged_beside_each_side_alone_and_components_and_every_number_is_in
     let verdict = found["page"]["verdict"].as_str().unwrap();
     let named = |name: &&str| verdict.contains(&format!("{name} ("));
     assert!(["genes_only", "image_only", "untrained", "pca", "pca_image", "pca_both"].iter().all(named), "{verdict}");
+    // What one side alone means, and that no label was learned from.
+    assert!(verdict.contains("not networks trained on one side"), "{verdict}");
+    let lead = found["page"]["lead"].as_str().unwrap();
+    assert!(lead.contains("Nothing of these labels was seen in training."), "{lead}");
     // Twice the same bytes, and the page again from what is stored.
     done(&["evaluate", &run]);
     assert!(report(&run) == first, "evaluated twice");
@@ -87,6 +92,57 @@ fn cells_are_judged_beside_each_side_alone_and_components_and_every_number_is_in
     done(&["report", &run, "--out", again.path().to_str().unwrap()]);
     assert!(fs::read(again.path().join("report.html")).unwrap() == first["report.html"], "the page again");
     refused(&["report", &run, &run, "--out", again.path().to_str().unwrap()], 2, &["cells", "runs of completion"]);
+}
+
+#[test]
+fn a_fusion_is_judged_by_its_vectors_and_its_pictures_are_found_by_its_network() {
+    let chain = Chain::get();
+    let run = chain.path("fusion");
+    done(&["evaluate", &run, "--vectors", &chain.path("of-all")]);
+    let found = json(&report(&run));
+    let beside = ["genes_only", "image_only", "spatia", "untrained"];
+    assert!(beside.iter().all(|name| found["baselines"][name]["ari"]["value"].is_f64()));
+    let share = 100.0 * found["baselines"]["spatia"]["recall10_gene_to_image"]["value"].as_f64().unwrap();
+    assert!(share > 0.0, "the table has a share");
+    let verdict = found["page"]["verdict"].as_str().unwrap();
+    assert!(verdict.contains(&format!("found by its genes for {share:.1} % of 400 cells")), "{verdict}");
+    // Of its parents' labels it tells what it knows.
+    let lead = found["page"]["lead"].as_str().unwrap();
+    assert!(lead.contains("has no class head of cell_type; it began with checkpoint"), "{lead}");
+}
+
+#[test]
+fn labels_that_were_learned_from_are_told_of() {
+    let chain = Chain::get();
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let families = "model.spatia.gene.families=[{name=\"tissue\"}, {name=\"cell_type\", \
+                    classes=[\"type_0\", \"type_1\", \"type_2\", \"type_3\"]}]";
+    let cells = chain.path("cells");
+    let learn = |run: &str, config: &str, more: &[&str]| {
+        let sets = ["--set", "train.micro_batch=4", "--set", families];
+        ran(&train(config, &cells, &at(run), 2, &[&sets[..], more].concat()));
+    };
+    let lead = |run: &str, more: &[&str]| -> String {
+        done(&[&["evaluate", &at(run)][..], more].concat());
+        json(&report(&at(run)))["page"]["lead"].as_str().unwrap().to_owned()
+    };
+    let tiny = "configs/spatia/tiny.toml";
+    learn("learned", tiny, &[]);
+    let said = lead("learned", &[]);
+    assert!(said.contains("ATTENTION") && said.contains("labels of cell_type were learned from"), "{said}");
+    assert!(!said.contains("othing of these labels"), "{said}");
+    let said = lead("learned", &["--label", "niche_type"]);
+    assert!(said.contains("Nothing of these labels was seen in training; those of cell_type were."), "{said}");
+    learn("without", tiny, &["--set", "task.classes=0"]);
+    let said = lead("without", &[]);
+    assert!(said.contains("Nothing of these labels was seen in training.") && !said.contains("ATTENTION"), "{said}");
+    // A later stage carries the head of the first.
+    let (learned, vectors) = (at("learned"), at("of-cells"));
+    done(&["embed", &learned, "--shards", &cells, "--out", &vectors]);
+    learn("niches", "configs/spatia/tiny-niche.toml", &["--from", &learned, "--vectors", &vectors]);
+    let said = lead("niches", &["--vectors", &vectors, "--label", "cell_type"]);
+    assert!(said.contains("ATTENTION") && said.contains("class head of cell_type"), "{said}");
 }
 
 #[test]

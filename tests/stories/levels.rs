@@ -348,7 +348,11 @@ fn what_does_not_fit_is_refused_and_nothing_is_half_written() {
     no(embed("niches", "cells", &[&with[..], &["--modality", "genes"]].concat()), 2, &["--modality"]);
     let spots = crate::stage::shards();
     let args = ["embed", &parent, "--shards", spots.dir().to_str().unwrap(), "--out", out].map(str::to_owned);
-    no(args.to_vec(), 3, &["genes, the model was trained on"]);
+    let of_genes = ["do not fit the model", "genes, the model was trained on", "new to the model are", "first "];
+    no(args.to_vec(), 3, &[&of_genes[..], &["train --from", "embed --input"]].concat());
+    let output = crate::command::syncytia(&["evaluate", &parent, "--shards", spots.dir().to_str().unwrap()]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(3) && !said.contains("warning") && !said.contains("contradicts"), "{said}");
     // vectors of another checkpoint than the model learned from
     let genes = dir.path().join("genes");
     done(&["embed", &parent, "--shards", &cells, "--modality", "genes", "--out", genes.to_str().unwrap()]);

@@ -142,7 +142,7 @@ fn what_cannot_be_judged_is_refused_in_words() {
     no(&g1, &shards, &["--cells", "1"], 2, &["at least two"]);
     no(&g1, &shards, &["--steps", "0"], 2, &["0 solver steps"]);
     no(&g1, &shards, &["--solver", "ddim"], 2, &["Ddim does not fit"]);
-    no(&g1, &text(spots().dir()), &[], 3, &["the model was trained on"]);
+    no(&g1, &text(spots().dir()), &[], 3, &["do not fit the model", "the model was trained on", "generate --input"]);
     no(&text(&runs().join("s1")), &shards, &["--cells", "5"], 2, &["--cells is for a generator"]);
     let blind = dir.path().join("blind");
     let cohort = text(&cells().dir().parent().unwrap().join("cohort"));

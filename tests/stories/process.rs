@@ -58,7 +58,11 @@ fn a_model_that_does_not_fit_is_refused_before_anything_is_written() {
     done(&[&["shard", CUT, "--out", &shards][..], &SMALL].concat());
     done(&["train", "configs/spackle/tiny.toml", "--shards", &shards, "--run", &run, "--set", "train.max_steps=2"]);
     let process = ["process", CUT, "--out", &out, "--model", &run, "--set"];
-    refused(&[&process[..], &["filter.top_moran=12"]].concat(), 2, &["12 genes", "16 others", "syncytia impute"]);
+    refused(
+        &[&process[..], &["filter.top_moran=12"]].concat(),
+        2,
+        &["12 genes", "was trained on 16: of those the data lack", "syncytia impute"],
+    );
     let (shards, corrected) = (path("corrected-shards"), path("corrected"));
     let layers = r#"process.layers=["log1p","d_log1p","c_d_log1p"]"#;
     let combat = [&SMALL[..], &["--set", "process.combat=standard", "--set", layers]].concat();

@@ -42,10 +42,10 @@ pub fn evaluate(
     let task_config = trained.completion("evaluate")?;
     let (run, checkpoint) = (&trained.run, &trained.checkpoint);
     let shards = Shards::open(shards)?;
-    if shards.manifest().data_hash() != run.data_hash {
-        eprintln!("warning: these are not the shards the model was trained on; its genes are looked up by id");
-    }
     trained.check_shards(&shards)?;
+    if shards.manifest().data_hash() != run.data_hash {
+        eprintln!("warning: these are not the shards the model was trained on; they have its genes");
+    }
     let split = split.unwrap_or_else(|| usual_split(&shards));
     let model = trained.model()?;
     let fractions: Vec<f64> = shards.manifest().panel.selected_genes().map(|g| g.glob_exp_frac).collect();

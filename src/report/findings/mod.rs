@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! report.json    numbers by method and metric, the words and tables of the page, BLAKE3 of each picture
-//! table.csv      table, method, metric, value, sd, n_used, n_skipped
+//! table.csv      table, method, metric, value, sd, se, n_used, n_skipped
 //! *.png, *.svg   the pictures
 //! report.html    all of it in one file
 //! ```
@@ -109,6 +109,9 @@ pub struct Score {
     /// Standard deviation over seeds, where there are several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sd: Option<f64>,
+    /// Standard error over the judged records, where it was estimated; on the page it stands in place of `sd`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub se: Option<f64>,
 }
 
 /// Pictures with one headline.
@@ -209,8 +212,10 @@ impl Column {
         let decimals = self.decimals;
         match score {
             None => "–".to_owned(),
-            Some(Score { figure, sd: None }) => format!("{:.decimals$}", figure.value),
-            Some(Score { figure, sd: Some(sd) }) => format!("{:.decimals$} ± {sd:.decimals$}", figure.value),
+            Some(Score { figure, sd, se }) => match se.or(sd) {
+                None => format!("{:.decimals$}", figure.value),
+                Some(spread) => format!("{:.decimals$} ± {spread:.decimals$}", figure.value),
+            },
         }
     }
 }

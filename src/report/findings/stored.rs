@@ -44,6 +44,7 @@ struct Line<'a> {
     metric: &'a str,
     value: f64,
     sd: Option<f64>,
+    se: Option<f64>,
     n_used: u64,
     n_skipped: u64,
 }
@@ -54,13 +55,14 @@ pub fn csv(findings: &Findings) -> Vec<u8> {
     for table in &findings.tables {
         for row in &table.rows {
             for (column, score) in table.columns.iter().zip(&row.scores) {
-                let Some(Score { figure, sd }) = *score else { continue };
+                let Some(Score { figure, sd, se }) = *score else { continue };
                 let line = Line {
                     table: &table.title,
                     method: &row.method,
                     metric: &column.metric,
                     value: figure.value,
                     sd,
+                    se,
                     n_used: figure.n_used,
                     n_skipped: figure.n_skipped,
                 };

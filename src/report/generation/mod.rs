@@ -281,7 +281,7 @@ impl Judged<'_> {
 type Each = fn(&FeatureScores) -> Option<f64>;
 
 fn figure(value: f64, n_used: usize, n_skipped: usize) -> Score {
-    Score { figure: Figure { value, n_used: n_used as u64, n_skipped: n_skipped as u64 }, sd: None }
+    Score { figure: Figure { value, n_used: n_used as u64, n_skipped: n_skipped as u64 }, sd: None, se: None }
 }
 
 #[cfg(test)]

@@ -33,7 +33,7 @@ pub struct Prepared {
     pub kept: Kept,
     /// Side and channels of the pictures.
     pub(super) picture: [usize; 2],
-    /// `[b]` of every family with classes: its number in [`ClassFamily::number`]'s order.
+    /// `[b]` of every family with classes: its number in `ClassFamily::number`'s order.
     pub labels: Vec<Vec<i32>>,
     /// W_k.
     pub weights: Vec<f64>,

@@ -24,6 +24,13 @@ const PIXELS: u32 = 32;
 /// Counts of a cell are brought to this sum before the logarithm, as scanpy's users do.
 const TARGET_SUM: f64 = 1e4;
 
+/// Stable name of the trained network's vectors of cells.
+pub const TRAINED: &str = "spatia";
+/// Of the same network where it reads genes alone.
+pub const GENES_ONLY: &str = "genes_only";
+/// Of the same network where it reads the picture alone.
+pub const IMAGE_ONLY: &str = "image_only";
+
 /// Between two lines of progress.
 const EVERY: Duration = Duration::from_secs(2);
 
@@ -135,13 +142,13 @@ fn encoders<'a>(
         |model, modality| CellEncoder::new(model, config, shards.manifest(), seed, modality).map_err(TrainError::Data);
     let of = match images {
         true => vec![
-            ("spatia", "genes and picture, fused: z_cell", one(model, Modality::Both)?),
-            ("genes_only", "the same network without the picture", one(model, Modality::Genes)?),
-            ("image_only", "the same network without the genes", one(model, Modality::Image)?),
+            (TRAINED, "genes and picture, fused: z_cell", one(model, Modality::Both)?),
+            (GENES_ONLY, "this network with the picture left out", one(model, Modality::Genes)?),
+            (IMAGE_ONLY, "this network with the genes left out", one(model, Modality::Image)?),
             ("untrained", "z_cell before the first step", one(untrained, Modality::Both)?),
         ],
         false => vec![
-            ("spatia", "genes alone: z_cell", one(model, Modality::Genes)?),
+            (TRAINED, "genes alone: z_cell", one(model, Modality::Genes)?),
             ("untrained", "z_cell before the first step", one(untrained, Modality::Genes)?),
         ],
     };
@@ -187,7 +194,7 @@ impl Encoders<'_> {
             vectors.extend(of_spans.concat());
         }
         if self.contrast.is_some() {
-            for (which, name) in ["spatia", "untrained"].into_iter().enumerate() {
+            for (which, name) in [TRAINED, "untrained"].into_iter().enumerate() {
                 let encoder = &self.of.iter().find(|of| of.0 == name).expect("it is among them").2;
                 let of_spans: Vec<Option<[Vec<f32>; 2]>> =
                     spans.par_iter().map(|span| encoder.contrast(group, span.clone(), &cpu())).collect();
@@ -267,7 +274,7 @@ impl Encoders<'_> {
             Ranks::by_cosine(&told, &truth)
         };
         let mut all = vec![
-            Retrieved { name: "spatia", what: "the contrast's two projections, cosine", ranks: of(0) },
+            Retrieved { name: TRAINED, what: "the contrast's two projections, cosine", ranks: of(0) },
             Retrieved { name: "untrained", what: "the same before the first step", ranks: of(1) },
         ];
         if of_genes.n_rows() > 0 {

@@ -14,7 +14,7 @@ use syncytia_shards::tables::vectors::{Vectors, VectorsOf};
 
 use super::{Args, Evaluated, UsageError, metrics_beside, report_folder, shards_of_run, usual_split};
 use crate::cmd::trained::Trained;
-use crate::evaluate::embedding::{self, Classes, Clustered, Method};
+use crate::evaluate::embedding::{self, Classes, Clustered, Method, Resampled};
 use crate::evaluate::retrieval::Ranks;
 use crate::train::error::TrainError;
 
@@ -29,10 +29,10 @@ const COMPONENTS: usize = 50;
 pub fn evaluate(args: &Args, trained: &Trained) -> anyhow::Result<Evaluated> {
     let dir = args.shards.clone().map_or_else(|| shards_of_run(&args.path), Ok)?;
     let shards = Shards::open(&dir)?;
-    if shards.manifest().data_hash() != trained.run.data_hash {
-        eprintln!("warning: these are not the shards the model was trained on; its genes are looked up by id");
-    }
     trained.check_shards(&shards)?;
+    if shards.manifest().data_hash() != trained.run.data_hash {
+        eprintln!("warning: these are not the shards the model was trained on; they have its genes");
+    }
     let split = args.split.as_deref().map(super::split_named).transpose()?.unwrap_or_else(|| usual_split(&shards));
     if shards.row_groups(split).is_empty() {
         return Err(UsageError(format!("the shards have no {} split", split.as_str())).into());
@@ -130,6 +130,8 @@ struct Clusters {
     names: Vec<String>,
     /// By method, in order; the last is the floor.
     clustered: Vec<Clustered>,
+    /// In the same order: their ARI on resamples.
+    resampled: Resampled,
     /// Mean silhouette of the classes, and of how many, by method.
     silhouettes: Vec<(f64, usize)>,
     /// Macro F1 and accuracy by method; none where training records have no labels.
@@ -163,6 +165,7 @@ fn judge(gathered: Gathered) -> anyhow::Result<Judged> {
     let mut clustered: Vec<Clustered> =
         gathered.methods.iter().map(|m| embedding::clustered(&of_assigned(m), &classes, k)).collect();
     clustered.push(embedding::at_random(&classes, k));
+    let resampled = Resampled::of(&clustered, &classes, k);
     let silhouettes = gathered.methods.iter().map(|m| embedding::mean_silhouette(&of_assigned(m), &classes)).collect();
     let (train, of_train) = labels.train.assigned();
     let of_names: Vec<u32> = classes.iter().map(|&class| occurring[class as usize]).collect();
@@ -172,7 +175,7 @@ fn judge(gathered: Gathered) -> anyhow::Result<Judged> {
         };
         gathered.methods.iter().map(one).collect()
     });
-    let clusters = Clusters { k, assigned, classes, names, clustered, silhouettes, carried };
+    let clusters = Clusters { k, assigned, classes, names, clustered, resampled, silhouettes, carried };
     Ok(Judged { gathered, clusters: Some(clusters) })
 }
 

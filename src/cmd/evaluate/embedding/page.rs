@@ -8,12 +8,16 @@ use syncytia_shards::tables::vectors::VectorsOf;
 
 use serde_json::Value;
 
+use super::cells::{GENES_ONLY, IMAGE_ONLY, TRAINED};
 use super::{Clusters, Gathered, Judged, pictures, tables};
 use crate::cmd::trained::Trained;
 use crate::config;
 use crate::evaluate::embedding::{SEEDS, spread};
 use crate::evaluate::kmeans::RESTARTS;
+use crate::model::ModelConfig;
 use crate::report::findings::Findings;
+use crate::task::TaskConfig;
+use crate::train::state::RunState;
 
 /// Per cluster, fewer judged ones than this are warned of.
 const FEW: usize = 10;
@@ -77,12 +81,50 @@ fn lead(trained: &Trained, shards: &Shards, split: Split, of: VectorsOf, judged:
     let how = match &judged.clusters {
         Some(clusters) => format!(
             " The vectors are clustered by k-means at {} clusters, the number of labels, {SEEDS} seeds of {RESTARTS} restarts each, and \
-             compared with the labels; nothing of the labels was seen in training.",
-            clusters.k
+             compared with the labels. {}",
+            clusters.k,
+            of_labels(&trained.run, &judged.gathered.labels.as_ref().expect("clusters are judged by labels").column)
         ),
         None => String::new(),
     };
     format!("Trained for {steps} steps; {n} {what} of section {} {of_split} are judged.{how}", sections.join(", "))
+}
+
+/// What training saw of the labels that judge.
+fn of_labels(run: &RunState, column: &str) -> String {
+    let ModelConfig::Spatia(model) = &run.config.model else { unreachable!("vectors are made by spatia") };
+    let has_head = model.gene.families.iter().any(|family| family.name == column && !family.classes.is_empty());
+    match (&run.config.task, &run.parent, has_head) {
+        (TaskConfig::Cells(task), _, true) if task.classes > 0.0 => format!(
+            "ATTENTION: the training cells' labels of {column} were learned from (task.classes = {}): this is no judgement of \
+             vectors learned without labels.",
+            task.classes
+        ),
+        (_, Some(parent), true) => format!(
+            "ATTENTION: the model has a class head of {column}, so the checkpoint that this run began with ({}) learned from \
+             the training cells' labels, unless its task.classes was 0: take this for no judgement of vectors learned without \
+             labels.",
+            short(&parent.digest)
+        ),
+        (_, Some(parent), false) => format!(
+            "This run saw nothing of these labels in training, and the model has no class head of {column}; it began with \
+             checkpoint {}, whose own config tells of that one.",
+            short(&parent.digest)
+        ),
+        (task, None, _) => {
+            let heads = matches!(task, TaskConfig::Cells(task) if task.classes > 0.0);
+            let with_classes = model.gene.families.iter().filter(|family| heads && !family.classes.is_empty());
+            let others: Vec<&str> = with_classes.map(|family| family.name.as_str()).collect();
+            let others =
+                if others.is_empty() { String::new() } else { format!("; those of {} were", others.join(", ")) };
+            format!("Nothing of these labels was seen in training{others}.")
+        }
+    }
+}
+
+/// The beginning of a digest, enough to find it by.
+fn short(digest: &str) -> &str {
+    digest.get(..12).unwrap_or(digest)
 }
 
 /// Name of a section.
@@ -116,13 +158,15 @@ fn verdict(findings: &Findings, gathered: &Gathered, clusters: Option<&Clusters>
     if let Some(clusters) = clusters {
         let of = |at: usize| spread(clusters.clustered[at].seeds.iter().map(|seed| seed.ari));
         let (ours, sd) = of(0);
-        // Closer than either spreads over seeds is no difference.
+        // Closer than two standard errors, of the records drawn and of the seeds, is no difference.
         let [mut above, mut level, mut below] = [const { Vec::new() }; 3];
         for (at, method) in gathered.methods.iter().enumerate().skip(1) {
             let (theirs, their_sd) = of(at);
+            let of_records = clusters.resampled.error_of_difference(0, at);
+            let error = (of_records.powi(2) + sd.powi(2) + their_sd.powi(2)).sqrt();
             let group = match ours - theirs {
-                more if more > sd.max(their_sd) => &mut above,
-                less if -less > sd.max(their_sd) => &mut below,
+                more if more > 2.0 * error => &mut above,
+                less if -less > 2.0 * error => &mut below,
                 _ => &mut level,
             };
             group.push(format!("{} ({theirs:.3})", method.name));
@@ -132,14 +176,21 @@ fn verdict(findings: &Findings, gathered: &Gathered, clusters: Option<&Clusters>
         let said: Vec<String> = said.map(|(word, names)| format!("{word} {}", names.join(", "))).collect();
         let column = &gathered.labels.as_ref().expect("clusters are judged by labels").column;
         sentences.push(format!(
-            "Clusters of the model's vectors agree with {column} at an ARI of {ours:.3} ± {sd:.3}: {}.",
+            "Clusters of the model's vectors agree with {column} at an ARI of {ours:.3} ± {:.3} (standard error over the judged; \
+             {sd:.3} over seeds): {}. Level: within two standard errors of the difference.",
+            clusters.resampled.error(0),
             said.join("; ")
         ));
+        if gathered.methods.iter().any(|method| method.name == IMAGE_ONLY) {
+            sentences.push(format!(
+                "{GENES_ONLY} and {IMAGE_ONLY} are this network with one side left out, not networks trained on one side; pca \
+                 and pca_image read one side without a network."
+            ));
+        }
     }
-    if !gathered.retrieval.is_empty() {
-        let metric = "recall10_gene_to_image";
-        let of = |method: &str| findings.value(method, metric).map(|share| 100.0 * share);
-        let (ours, chance) = (of(&findings.model).unwrap_or(0.0), of(tables::CHANCE).unwrap_or(0.0));
+    // Also of a fusion: its fused vectors find nothing, its network's contrast does.
+    let of = |method: &str| findings.value(method, "recall10_gene_to_image").map(|share| 100.0 * share);
+    if let (Some(ours), Some(chance)) = (of(TRAINED), of(tables::CHANCE)) {
         let ridge =
             of("pca_ridge").map_or_else(String::new, |ridge| format!(", a ridge between components {ridge:.1} %"));
         sentences.push(format!(

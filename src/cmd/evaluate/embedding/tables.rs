@@ -6,7 +6,7 @@ use super::page::plural;
 use super::{Clusters, Gathered};
 use crate::evaluate::classification::NEIGHBOURS;
 use crate::evaluate::clustering::Agreement;
-use crate::evaluate::embedding::{Clustered, Method, SEEDS, spread};
+use crate::evaluate::embedding::{Clustered, Method, RESAMPLES, SEEDS, spread};
 use crate::evaluate::metrics::Figure;
 use crate::evaluate::retrieval::Ranks;
 use crate::report::findings::{Better, Column, Row, Score, Table};
@@ -29,19 +29,20 @@ pub fn of_clusters(gathered: &Gathered, clusters: &Clusters, column_name: &str, 
     let floor = (RANDOM, "clusters drawn without looking");
     let names = gathered.methods.iter().map(|m| (m.name.as_str(), m.what.as_str())).chain([floor]);
     let mut silhouettes = clusters.silhouettes.iter();
-    let row = |((name, what), clustered): ((&str, &str), &Clustered)| {
+    let row = |(at, ((name, what), clustered)): (usize, ((&str, &str), &Clustered))| {
         let silhouette = silhouettes.next().map(|&(value, n)| {
             let figure = Figure { value, n_used: n as u64, n_skipped: n_used - n as u64 + n_skipped };
-            Score { figure, sd: None }
+            Score { figure, sd: None, se: None }
         });
         let score = |of: fn(&Agreement) -> f64| {
             let (value, sd) = spread(clustered.seeds.iter().map(of));
-            Some(Score { figure: Figure { value, n_used, n_skipped }, sd: Some(sd) })
+            Some(Score { figure: Figure { value, n_used, n_skipped }, sd: Some(sd), se: None })
         };
+        let ari = score(|a| a.ari).map(|score| Score { se: Some(clusters.resampled.error(at)), ..score });
         Row {
             method: name.to_owned(),
             what: what.to_owned(),
-            scores: vec![score(|a| a.ari), score(|a| a.nmi), score(|a| a.ami), score(|a| a.homogeneity), silhouette],
+            scores: vec![ari, score(|a| a.nmi), score(|a| a.ami), score(|a| a.homogeneity), silhouette],
         }
     };
     let whose = match of {
@@ -51,8 +52,9 @@ pub fn of_clusters(gathered: &Gathered, clusters: &Clusters, column_name: &str, 
     Table {
         title: format!("Clusters against {column_name}"),
         note: format!(
-            "{} clusters of {n_used} {}; mean ± standard deviation over {SEEDS} seeds; best in bold. HOM: homogeneity; silhouette: of the labels themselves, no clustering asked. Labels: {}.{whose}",
+            "{} clusters of {n_used} {}; means over {SEEDS} seeds, best in bold. ± of ARI: standard error over the {}, taken as independent ({RESAMPLES} paired resamples of the first seed's clusters); ± of the others: standard deviation over the seeds, which report.json has of ARI too. HOM: homogeneity; silhouette: of the labels themselves, no clustering asked. Labels: {}.{whose}",
             clusters.k,
+            plural(of),
             plural(of),
             clusters.names.join(", ")
         ),
@@ -63,7 +65,7 @@ pub fn of_clusters(gathered: &Gathered, clusters: &Clusters, column_name: &str, 
             column("homogeneity", "HOM", 3),
             column("silhouette", "silhouette", 3),
         ],
-        rows: names.zip(&clusters.clustered).map(row).collect(),
+        rows: names.zip(&clusters.clustered).enumerate().map(row).collect(),
     }
 }
 
@@ -76,7 +78,7 @@ pub fn of_carried(gathered: &Gathered, clusters: &Clusters, column_name: &str) -
         what: method.what.clone(),
         scores: scores
             .iter()
-            .map(|&value| Some(Score { figure: Figure { value, n_used, n_skipped }, sd: None }))
+            .map(|&value| Some(Score { figure: Figure { value, n_used, n_skipped }, sd: None, se: None }))
             .collect(),
     };
     let known = gathered.labels.as_ref().map_or(0, |labels| labels.train.assigned().0.len());
@@ -100,7 +102,7 @@ pub fn of_retrieval(gathered: &Gathered) -> Table {
         columns.push(column(&format!("mrr_{name}"), &format!("{title} MRR"), 3));
     }
     let score = |value: f64| {
-        Some(Score { figure: Figure { value, n_used: n as u64, n_skipped: gathered.n_left_out }, sd: None })
+        Some(Score { figure: Figure { value, n_used: n as u64, n_skipped: gathered.n_left_out }, sd: None, se: None })
     };
     let mut rows: Vec<Row> = gathered
         .retrieval
