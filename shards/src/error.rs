@@ -137,6 +137,14 @@ pub enum StoreError {
         /// The folder.
         path: PathBuf,
     },
+    /// Vectors on disk are not those that were written.
+    #[error("{}: {what}; copy the folder again or make them again with `syncytia embed … --out`", path.display())]
+    DamagedVectors {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong, and in which file.
+        what: String,
+    },
     /// The folder holds other vectors.
     #[error("{} holds {what}: make them with `syncytia embed --shards` of these shards", path.display())]
     OtherVectors {

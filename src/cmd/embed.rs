@@ -14,7 +14,7 @@ use syncytia_launch::ExitCode;
 use syncytia_shards::error::StoreError;
 use syncytia_shards::processed::Split;
 use syncytia_shards::reader::Shards;
-use syncytia_shards::tables::vectors::{Vectors, VectorsFacts, VectorsOf, VectorsWriter};
+use syncytia_shards::tables::vectors::{Modality, Vectors, VectorsFacts, VectorsOf, VectorsWriter};
 
 use super::embed_fused;
 use super::embed_input;
@@ -23,7 +23,7 @@ use super::out;
 use super::trained::Trained;
 use crate::model::spatia::SpatiaConfig;
 use crate::model::{Model, ModelConfig};
-use crate::task::embedding::{self, BATCH, CellEncoder, Modality};
+use crate::task::embedding::{self, BATCH, CellEncoder};
 use crate::task::fusion::UpTo;
 use crate::task::places::{PlaceRows, lacking, most_members};
 use crate::tensor::cpu;
@@ -150,7 +150,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         None => {
             let cells = CellEncoder::new(&with.model, config, shards.manifest(), with.seed, modality);
             let cells = cells.map_err(TrainError::Data)?;
-            whole(out, of, config.h, &producer, &shards, |writer| with.cells(&cells, writer))?
+            whole(out, of, config.h, &producer, &shards, |writer| {
+                writer.made_with(modality);
+                with.cells(&cells, writer)
+            })?
         }
         Some(below) => whole(out, of, config.h, &producer, &shards, |writer| {
             writer.made_of(&below.facts);
@@ -248,6 +251,9 @@ pub(super) fn vectors_below(
             "was made by checkpoint {theirs}, the model learned from those of {}",
             learned_on.producer
         ));
+    }
+    if let Some(what) = vectors.facts.no_members() {
+        return refuse(format!("has {what}, the network of {} reads whole ones", of.plural()));
     }
     Ok(Some(vectors))
 }

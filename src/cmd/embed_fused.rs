@@ -107,10 +107,12 @@ fn misfit(facts: &VectorsFacts, width: usize, trained: &Trained, below: Option<&
     if below.is_some_and(|below| facts.members != Some(below.facts.digest())) {
         return Some("was made of other vectors than those given beside it".to_owned());
     }
-    let learned_on = trained.run.vectors.iter().find(|learned_on| learned_on.of == facts.of)?;
-    (learned_on.producer != facts.producer).then(|| {
-        format!("was made by checkpoint {}, the model learned from those of {}", facts.producer, learned_on.producer)
-    })
+    let learned_on = trained.run.vectors.iter().find(|learned_on| learned_on.of == facts.of);
+    if let Some(learned_on) = learned_on.filter(|learned_on| learned_on.producer != facts.producer) {
+        let (theirs, ours) = (&facts.producer, &learned_on.producer);
+        return Some(format!("was made by checkpoint {theirs}, the model learned from those of {ours}"));
+    }
+    facts.no_members().map(|what| format!("has {what}, the model fuses whole ones"))
 }
 
 /// The tissue of each niche of a split.

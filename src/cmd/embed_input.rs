@@ -18,7 +18,7 @@ use syncytia_shards::processed::{Crops, Matrix, Piece, Split};
 use syncytia_shards::row_group::{Images, RowGroup};
 use syncytia_shards::section::{Csr, Section};
 use syncytia_shards::tables::places::Places;
-use syncytia_shards::tables::vectors::{Vectors, VectorsOf};
+use syncytia_shards::tables::vectors::{Modality, Vectors, VectorsOf};
 
 use super::embed::encoder_of;
 use super::exit::UsageError;
@@ -29,7 +29,7 @@ use super::trained::Trained;
 use crate::config;
 use crate::model::Model;
 use crate::model::spatia::SpatiaConfig;
-use crate::task::embedding::{self, BATCH, CellEncoder, Modality};
+use crate::task::embedding::{self, BATCH, CellEncoder};
 use crate::task::places::{PlaceRows, most_members};
 use crate::tensor::cpu;
 use crate::train::checkpoint::Which;

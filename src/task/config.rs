@@ -112,14 +112,26 @@ impl TaskConfig {
     /// What keeps it from beginning with the weights of `parent`, in words: a level that it uses frozen and that the parent
     /// has not learned.
     pub fn unlearned(&self, parent: &TaskConfig) -> Option<String> {
-        let TaskConfig::Fusion(config) = self else { return None };
-        let (up_to, kind) = (config.up_to.as_str(), parent.kind());
-        (parent.learned() < Some(config.up_to)).then(|| {
+        let kind = parent.kind();
+        let below = |level: UpTo| {
+            let (kind_of_this, level) = (self.kind(), level.as_str());
             format!(
-                "its task is \"{kind}\", so it has not learned all that task.up_to = \"{up_to}\" fuses: begin with a \
-                 checkpoint of the stage of that level, or lower task.up_to"
+                "its task is \"{kind}\", so it has not learned the {level} level, which task.kind = \"{kind_of_this}\" uses \
+                 frozen: begin with a checkpoint of the stage of that level"
             )
-        })
+        };
+        match self {
+            TaskConfig::Niches(_) => (parent.learned() < Some(UpTo::Cell)).then(|| below(UpTo::Cell)),
+            TaskConfig::Tissues(_) => (parent.learned() < Some(UpTo::Niche)).then(|| below(UpTo::Niche)),
+            TaskConfig::Fusion(config) => (parent.learned() < Some(config.up_to)).then(|| {
+                let up_to = config.up_to.as_str();
+                format!(
+                    "its task is \"{kind}\", so it has not learned all that task.up_to = \"{up_to}\" fuses: begin with a \
+                     checkpoint of the stage of that level, or lower task.up_to"
+                )
+            }),
+            TaskConfig::Completion(_) | TaskConfig::Cells(_) | TaskConfig::Generate(_) => None,
+        }
     }
 
     /// What keeps it from this model, in words.

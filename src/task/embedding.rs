@@ -1,11 +1,10 @@
 //! Vectors of cells, niches and tissues by a trained encoder: what `embed` asks of it. Nothing is hidden, thinned or drawn
 //! by step: where a cell has more genes, or a tissue more niches, than are read, the draw belongs to its id (assay 0).
 
-use serde::{Deserialize, Serialize};
 use syncytia_shards::draw::{DrawKey, Purpose};
 use syncytia_shards::manifest::Manifest;
 use syncytia_shards::row_group::{Columns, RowGroup};
-use syncytia_shards::tables::vectors::Vectors;
+use syncytia_shards::tables::vectors::{Modality, Vectors};
 
 use super::DrawsAt;
 use super::cells;
@@ -20,29 +19,6 @@ use crate::tensor::{Device, Tensor, TensorData};
 
 /// Records of a forward: a vector's last bits may depend on it, so it is fixed.
 pub const BATCH: usize = 32;
-
-/// What is read of a cell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Modality {
-    /// Genes and picture.
-    #[default]
-    Both,
-    /// Genes alone.
-    Genes,
-    /// The picture alone.
-    Image,
-}
-
-impl Modality {
-    fn genes(self) -> bool {
-        self != Modality::Image
-    }
-
-    fn image(self) -> bool {
-        self != Modality::Genes
-    }
-}
 
 /// Encodes cells of one panel.
 #[derive(Debug, Clone)]

@@ -19,7 +19,7 @@ use super::source::{self, VectorsIdentity};
 use super::state::{self, Parent, RunState};
 use super::step::StepState;
 use crate::model::Model;
-use crate::task::{Task, TaskConfig};
+use crate::task::Task;
 use crate::tensor::{Device, cpu};
 
 /// A checkpoint to go on from.
@@ -151,7 +151,7 @@ impl<'a> Ready<'a> {
             )));
         }
         let config = &self.config;
-        let misfit = config.task.unlearned(&theirs.config.task).or_else(|| self.other_encoder(&theirs));
+        let misfit = config.task.unlearned(&theirs.config.task).or_else(|| self.other_encoder(&parent.digest, &theirs));
         if let Some(what) = misfit.or_else(|| config.model.renamed(&theirs.config.model)) {
             return Err(refuse(what));
         }
@@ -162,15 +162,26 @@ impl<'a> Ready<'a> {
         Ok(ledger)
     }
 
-    /// Where final fusion is given vectors that its parent's levels were not learned on, in words.
-    fn other_encoder(&self, theirs: &RunState) -> Option<String> {
-        let TaskConfig::Fusion(_) = &self.config.task else { return None };
-        let of_theirs = |ours: &&VectorsIdentity| {
-            theirs.vectors.iter().any(|theirs| theirs.of == ours.of && theirs.producer != ours.producer)
+    /// Where the vectors given are neither the parent's own nor those that it learned from, in words. Of the highest alone is
+    /// it asked where the parent does not say what it learned from: those below it are what the highest were made of.
+    fn other_encoder(&self, parent: &str, theirs: &RunState) -> Option<String> {
+        let (highest, below) = self.fresh.vectors.split_last()?;
+        let learned_on = |ours: &VectorsIdentity| theirs.vectors.iter().find(|theirs| theirs.of == ours.of);
+        let of_another = |ours: &&VectorsIdentity| {
+            ours.producer != parent && learned_on(ours).is_some_and(|theirs| theirs.producer != ours.producer)
         };
-        let ours = self.fresh.vectors.iter().find(of_theirs)?;
-        let (what, by, learned) = (ours.of.plural(), &ours.producer, VectorsIdentity::in_words(&theirs.vectors));
-        Some(format!("the vectors of {what} given were made by {by}, it learned from {learned}: give those"))
+        let unknown = || (highest.producer != parent && learned_on(highest).is_none()).then_some(highest);
+        let ours = below.iter().chain([highest]).find(of_another).or_else(unknown)?;
+        let or_those =
+            learned_on(ours).map(|theirs| format!(", or give those it learned from, made by {}", theirs.producer));
+        Some(format!(
+            "the vectors of {} given were made by {}, another encoder than this checkpoint's ({parent}): make them with \
+             `syncytia embed` of the checkpoint given to --from, --level {}{}",
+            ours.of.plural(),
+            ours.producer,
+            ours.of.level(),
+            or_those.unwrap_or_default()
+        ))
     }
 
     /// The state before the first step, or that of a checkpoint of `run` once nothing differs that would alter the trajectory.

@@ -88,6 +88,13 @@ pub fn vectors(dirs: &[PathBuf], config: &TrainConfig, shards: &Shards) -> Resul
                 model.h
             )));
         }
+        if let Some(what) = vectors.facts.no_members() {
+            return Err(TrainError::Data(format!(
+                "{} has {what}, task.kind = \"{kind}\" learns from whole vectors of {}: {make}",
+                dir.display(),
+                of.plural()
+            )));
+        }
         let below = read.last().map(|below| below.facts.digest());
         if below.is_some() && vectors.facts.members != below {
             let what = format!("{} was made of other vectors than those given beside it: {make}", dir.display());

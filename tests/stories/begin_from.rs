@@ -8,6 +8,7 @@ use syncytia::train::checkpoint::{CheckpointContents, NamedTensor, Which, resolv
 use syncytia::train::trainer::End;
 
 use crate::command::{cut, done, refused, syncytia};
+use crate::levels::{self, Chain};
 use crate::stage::{Theatre, tiny};
 
 const TINY: &str = "configs/spackle/tiny.toml";
@@ -168,4 +169,59 @@ fn a_parent_that_does_not_fit_is_refused_and_leaves_no_checkpoint() {
     no(from(&["--set", "task.layer=c_d_log1p"]), 3, &["c_d_log1p"]);
     no(from(&["--min-genes", "2"]), 2, &["--min-genes", "between 0 and 1"]);
     no(from(&["--set", "train.freeze=[\"linaer\"]"]), 2, &["train.freeze", "linaer", "linear"]);
+}
+
+/// A network that nobody trained is never counted as learned, and no network learns on vectors of an encoder that it does
+/// not have below it.
+#[test]
+fn a_stage_begins_only_with_the_level_below_and_with_that_levels_own_vectors() {
+    let chain = Chain::get();
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let cells = chain.path("cells");
+    let embed = |from: &str, out: &str, more: &[&str]| {
+        done(&[&["embed", from, "--shards", &cells, "--out", &path(out)][..], more].concat());
+    };
+    let stage = |config: &str, run: &str, from: &str, vectors: &str| {
+        let config = format!("configs/spatia/tiny-{config}.toml");
+        levels::train(&config, &cells, &path(run), 2, &["--from", from, "--vectors", vectors])
+    };
+    let no = |args: Vec<String>, code: i32, fragments: &[&str]| {
+        refused(&args.iter().map(String::as_str).collect::<Vec<_>>(), code, fragments);
+        assert!(!Path::new(&path("no/checkpoints/step-00000000")).exists());
+    };
+    let [run, niches, tissues, of_cells, of_niches] =
+        ["run", "niches", "tissues", "of-cells", "of-niches"].map(|name| chain.path(name));
+    // its niche network would stay as initialised
+    no(stage("tissue", "no", &run, &of_niches), 5, &["\"cells\"", "not learned the niche level", "\"tissues\""]);
+    // of another encoder: another checkpoint of the very run is one
+    let earlier = Path::new(&run).join("checkpoints/step-00000002");
+    let earlier = earlier.to_str().unwrap();
+    embed(earlier, "others", &[]);
+    no(stage("niche", "no", &run, &path("others")), 5, &["vectors of records given were made by", "--level cell"]);
+    no(stage("niche", "no", earlier, &of_cells), 5, &["vectors of records given were made by", "--from"]);
+    no(stage("niche", "no", &niches, &path("others")), 5, &["or give those it learned from"]);
+    let niches_earlier = Path::new(&niches).join("checkpoints/step-00000002");
+    no(
+        stage("tissue", "no", niches_earlier.to_str().unwrap(), &of_niches),
+        5,
+        &["vectors of niches given were made by", "--level niche"],
+    );
+    // of one side of a cell, or of several levels: whatever it begins with
+    embed(&run, "genes", &["--modality", "genes"]);
+    embed(&run, "image", &["--modality", "image"]);
+    for (vectors, what) in [
+        (path("genes"), "vectors of genes alone"),
+        (path("image"), "vectors of pictures alone"),
+        (chain.path("of-all"), "fused vectors"),
+    ] {
+        no(stage("niche", "no", &run, &vectors), 3, &[&vectors, what, "--level cell"]);
+        let meant = ["--vectors", &vectors, "--set", "train.freeze_untrained=true"];
+        no(levels::train("configs/spatia/tiny-niche.toml", &cells, &path("no"), 2, &meant), 3, &[what]);
+    }
+    // a stage once more, on what its parent learned from or on the parent's own vectors of the level below
+    ran(&stage("niche", "again", &niches, &of_cells));
+    embed(&niches, "own", &[]);
+    ran(&stage("niche", "own-niches", &niches, &path("own")));
+    ran(&stage("tissue", "again-tissues", &tissues, &of_niches));
 }

@@ -200,15 +200,16 @@ fn fusion_stops_at_the_level_that_is_asked_for_and_at_what_its_parent_has_learne
     no(fusion("no", "tissues", &["of-cells", "of-cells"], &[]), 3, &["vectors of records", "those of niches"]);
     no(with(fusion("no", "tissues", &both, &[]), "niche"), 2, &["reads no further vectors of niches"]);
     // vectors by another encoder than the levels learned from
-    let genes = path("genes");
-    done(&["embed", &chain.path("run"), "--shards", &chain.path("cells"), "--modality", "genes", "--out", &genes]);
-    let of_genes = ["--vectors", &genes];
-    let given = |more: &[&str]| fusion("no", "tissues", &["of-niches"], &[&of_genes[..], more].concat());
+    let earlier = Path::new(&chain.path("run")).join("checkpoints/step-00000002");
+    let others = path("others");
+    done(&["embed", earlier.to_str().unwrap(), "--shards", &chain.path("cells"), "--out", &others]);
+    let of_others = ["--vectors", &others];
+    let given = |more: &[&str]| fusion("no", "tissues", &["of-niches"], &[&of_others[..], more].concat());
     no(given(&[]), 3, &["was made of other vectors", "--level niche"]);
     no(
-        with(fusion("no", "niches", &[], &of_genes), "niche"),
+        with(fusion("no", "niches", &[], &of_others), "niche"),
         5,
-        &["the vectors of records given were made by", "genes"],
+        &["the vectors of records given were made by", "--level cell", "or give those it learned from"],
     );
     // frozen parts that nobody trained
     let none = train(FUSION, &chain.path("cells"), &path("no"), 2, &chain.vectors(&both));

@@ -7,13 +7,14 @@ use syncytia::model::ModelConfig;
 use syncytia::model::spatia::classes::{ClassFamily, UNKNOWN};
 use syncytia::task::TaskConfig;
 use syncytia::task::cells::CellsConfig;
-use syncytia::task::embedding::{BATCH, CellEncoder, Modality};
+use syncytia::task::embedding::{BATCH, CellEncoder};
 use syncytia::tensor::cpu;
 use syncytia::train::config::TrainConfig;
 use syncytia::train::state;
 use syncytia_shards::processed::Split;
 use syncytia_shards::reader::Shards;
 use syncytia_shards::row_group::Columns;
+use syncytia_shards::tables::vectors::Modality;
 
 use crate::command::{done, refused};
 use crate::levels::Chain;

@@ -362,7 +362,10 @@ fn what_does_not_fit_is_refused_and_nothing_is_half_written() {
     refused(&["doctor", NICHES, "--shards", &cells], 3, &["--vectors V"]);
     done(&["doctor", NICHES, "--shards", &cells, "--vectors", &vectors]);
     // nor does a run go on with them
-    let mut args = train(NICHES, &cells, &chain.path("niches"), 2, &["--vectors", genes.to_str().unwrap()]);
+    let others = dir.path().join("others");
+    let others = others.to_str().unwrap();
+    done(&["embed", &chain.path("niches"), "--shards", &cells, "--out", others]);
+    let mut args = train(NICHES, &cells, &chain.path("niches"), 2, &["--vectors", others]);
     args.extend(["--set", "train.max_steps=9"].map(str::to_owned));
     refused(&args.iter().map(String::as_str).collect::<Vec<_>>(), 5, &["would alter the trajectory", "vectors: "]);
     // what is there stays

@@ -306,7 +306,9 @@ fn vectors_come_back_by_id_and_only_for_their_shards() {
     let mut bytes = std::fs::read(out.join("part-00000.parquet")).unwrap();
     bytes[20] ^= 1;
     std::fs::write(out.join("part-00000.parquet"), bytes).unwrap();
-    assert!(refused(VectorsOf::Obs, "data").contains("part-00000.parquet"));
+    let said = refused(VectorsOf::Obs, "data");
+    assert!(said.starts_with(out.to_str().unwrap()) && said.contains("part-00000.parquet"), "{said}");
+    assert!(said.contains("syncytia embed") && !said.contains("syncytia shard"), "{said}");
     let mut again = VectorsWriter::create(&dir.path().join("w"), VectorsOf::Obs, 1, "c", "d").unwrap();
     assert!(again.push(&[3], &[f32::NAN]).unwrap_err().to_string().contains("id 3"));
 }

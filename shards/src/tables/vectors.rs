@@ -16,6 +16,7 @@ use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::errors::ParquetError;
 use serde::{Deserialize, Serialize};
 
 use super::properties;
@@ -43,6 +44,36 @@ pub enum VectorsOf {
     Tissue,
 }
 
+/// What of its records was read to make them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Modality {
+    /// Genes and picture: all that the model reads.
+    #[default]
+    Both,
+    /// Genes alone.
+    Genes,
+    /// The picture alone.
+    Image,
+}
+
+impl Modality {
+    /// Whether genes are read.
+    pub fn genes(self) -> bool {
+        self != Modality::Image
+    }
+
+    /// Whether the picture is read.
+    pub fn image(self) -> bool {
+        self != Modality::Genes
+    }
+
+    /// Whether all is read that the model reads.
+    pub fn both(&self) -> bool {
+        *self == Modality::Both
+    }
+}
+
 /// What a folder of vectors says about itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -55,6 +86,9 @@ pub struct VectorsFacts {
     pub width: u32,
     /// Hash of the checkpoint that made them.
     pub producer: String,
+    /// What was read, where it was not all.
+    #[serde(default, skip_serializing_if = "Modality::both")]
+    pub modality: Modality,
     /// Digest of the folder of their members' vectors, if they were made of vectors.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub members: Option<String>,
@@ -97,6 +131,16 @@ impl VectorsFacts {
             return Err(StoreError::NewerSchema { path, found, supported });
         }
         Ok(facts)
+    }
+
+    /// What keeps a later stage from learning on them, in words: they are of one modality alone, or fused of levels.
+    pub fn no_members(&self) -> Option<&'static str> {
+        match (self.modality, self.of, &self.members) {
+            (Modality::Genes, ..) => Some("vectors of genes alone (--modality genes)"),
+            (Modality::Image, ..) => Some("vectors of pictures alone (--modality image)"),
+            (Modality::Both, VectorsOf::Obs, Some(_)) => Some("fused vectors (--level fused)"),
+            (Modality::Both, ..) => None,
+        }
     }
 
     /// Which vectors they are: a digest of everything said here, the hashes of the files included.
@@ -145,6 +189,7 @@ impl VectorsWriter {
             of,
             width: width as u32,
             producer: producer.to_owned(),
+            modality: Modality::Both,
             members: None,
             data_hash: data_hash.to_owned(),
             n: 0,
@@ -156,6 +201,11 @@ impl VectorsWriter {
     /// They are made of the vectors with this digest.
     pub fn made_of(&mut self, members: &VectorsFacts) {
         self.facts.members = Some(members.digest());
+    }
+
+    /// They are made of this of their records.
+    pub fn made_with(&mut self, modality: Modality) {
+        self.facts.modality = modality;
     }
 
     /// Adds vectors: `values` is `[ids.len(), width]`, row-major.
@@ -226,6 +276,7 @@ impl Vectors {
             of,
             width: values.n_cols as u32,
             producer: String::new(),
+            modality: Modality::Both,
             members: None,
             data_hash: String::new(),
             n: ids.len() as u64,
@@ -258,7 +309,7 @@ impl Vectors {
         let row_of: BTreeMap<u64, usize> = ids.iter().enumerate().map(|(row, &id)| (id, row)).collect();
         if ids.len() as u64 != facts.n || row_of.len() != ids.len() {
             let what = format!("{} vectors of {} ids, {} expected", ids.len(), row_of.len(), facts.n);
-            return Err(StoreError::damaged(VECTORS_FILE, None, what));
+            return Err(StoreError::DamagedVectors { path: dir.into(), what });
         }
         Ok(Vectors { facts, ids, values: Matrix { n_cols: width, values }, row_of })
     }
@@ -276,26 +327,26 @@ fn read_part(
     ids: &mut Vec<u64>,
     values: &mut Vec<f32>,
 ) -> Result<(), StoreError> {
-    let damaged = |what: String| StoreError::damaged(&part.name, None, what);
+    let damaged = |what: String| StoreError::DamagedVectors { path: dir.into(), what: format!("{} {what}", part.name) };
     if part.name.contains(['/', '\\']) || part.name.starts_with('.') {
         return Err(damaged("is no file of the folder".to_owned()));
     }
     let path = dir.join(&part.name);
     let bytes = fs::read(&path).map_err(FileError::at("read", &path))?;
     if blake3::hash(&bytes).to_hex().as_str() != part.blake3 {
-        return Err(damaged("its bytes do not match its BLAKE3".to_owned()));
+        return Err(damaged("does not match its BLAKE3".to_owned()));
     }
-    let failed = || StoreError::parquet(&part.name, None);
-    let reader = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(bytes)).map_err(failed())?;
-    for batch in reader.build().map_err(failed())? {
-        let batch = batch.map_err(|e| failed()(e.into()))?;
+    let failed = |error: ParquetError| damaged(format!("cannot be read: {error}"));
+    let reader = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(bytes)).map_err(failed)?;
+    for batch in reader.build().map_err(failed)? {
+        let batch = batch.map_err(|e| failed(e.into()))?;
         let of_ids = batch.column_by_name("id").and_then(|c| c.as_primitive_opt::<UInt64Type>());
         let vectors = batch.column_by_name("vector").and_then(|c| c.as_fixed_size_list_opt());
         let (Some(of_ids), Some(vectors)) = (of_ids, vectors.filter(|v| v.value_length() as usize == width)) else {
-            return Err(damaged(format!("its columns are not id and vectors of {width}")));
+            return Err(damaged(format!("has other columns than id and vectors of {width}")));
         };
         let Some(numbers) = vectors.values().as_primitive_opt::<Float32Type>() else {
-            return Err(damaged("its vectors are no f32".to_owned()));
+            return Err(damaged("has vectors that are no f32".to_owned()));
         };
         ids.extend(of_ids.values());
         values.extend(&numbers.values()[vectors.offset() * width..(vectors.offset() + vectors.len()) * width]);

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use syncytia_shards::processed::{Matrix, Split};
 use syncytia_shards::reader::Shards;
 use syncytia_shards::row_group::{Columns, RowGroup};
-use syncytia_shards::tables::vectors::Vectors;
+use syncytia_shards::tables::vectors::{Modality, Vectors};
 
 use super::{COMPONENTS, Gathered, JUDGED, Labels, Retrieved, TRAIN, UsageError, evenly};
 use crate::cmd::trained::Trained;
@@ -15,7 +15,7 @@ use crate::evaluate::retrieval::Ranks;
 use crate::evaluate::{linear_map, pca};
 use crate::model::spatia::SpatiaConfig;
 use crate::model::{Model, ModelConfig};
-use crate::task::embedding::{BATCH, CellEncoder, Modality};
+use crate::task::embedding::{BATCH, CellEncoder};
 use crate::tensor::cpu;
 use crate::train::error::TrainError;
 
