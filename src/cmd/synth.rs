@@ -119,7 +119,9 @@ fn run_cells(args: &Args, cells: u32) -> anyhow::Result<ExitCode> {
     } else {
         // A wider window would show the neighbours too.
         let (dir, px) = (args.out.display(), args.crop_px);
-        eprintln!("next: syncytia shard {dir} --config configs/spatia/shard.toml --set process.crop_px={px} --out SHARDS");
+        eprintln!(
+            "next: syncytia shard {dir} --config configs/spatia/shard.toml --set process.crop_px={px} --out SHARDS"
+        );
     }
     Ok(ExitCode::Done)
 }
