@@ -160,8 +160,3 @@ impl TaskConfig {
         format!("task.kind = \"{}\" is asked of [model.{model}]", self.kind())
     }
 }
-
-/// A weight that cannot be one, in words.
-pub(super) fn positive_or_zero(key: &str, value: f64) -> Option<String> {
-    (!(value >= 0.0 && value.is_finite())).then(|| format!("task.{key} = {value}: must be 0 or positive"))
-}

@@ -12,8 +12,9 @@ use syncytia_shards::row_group::Columns;
 use syncytia_shards::tables::vectors::VectorsOf;
 
 use super::cells::{self, Cells, CellsConfig};
+use super::losses::positive_or_zero;
 use super::surroundings::{OwnPlaces, Placed, Surroundings};
-use super::{DrawsAt, Terms, positive_or_zero};
+use super::{DrawsAt, Terms};
 use crate::model::layers::Training;
 use crate::model::spatia::image_encoder::ImageInput;
 use crate::model::spatia::{CellInput, Spatia, SpatiaConfig};

@@ -12,8 +12,9 @@ use syncytia_shards::draw::{DrawKey, Purpose};
 use syncytia_shards::tables::vectors::VectorsOf;
 
 use super::losses::cosine::distance;
+use super::losses::positive_or_zero;
 use super::places::{self, Gathered, PlaceRows};
-use super::{DrawsAt, Terms, positive_or_zero};
+use super::{DrawsAt, Terms};
 use crate::model::Model;
 use crate::model::layers::Training;
 use crate::model::spatia::SpatiaConfig;

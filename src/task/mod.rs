@@ -25,7 +25,6 @@ use syncytia_shards::tables::vectors::VectorsOf;
 use self::cells::Cells;
 use self::completion::{Completion, GeneMeans};
 pub use self::config::TaskConfig;
-use self::config::positive_or_zero;
 use self::fusion::Fusion;
 use self::generate::Generate;
 use self::members::Members;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::model::spatia::SpatiaConfig;
-use crate::task::config::positive_or_zero;
+use crate::task::losses::positive_or_zero;
 
 /// `[task]` with `kind = "cells"`: the weights λ of its terms, and how counts are thinned.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

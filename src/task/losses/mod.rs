@@ -10,6 +10,11 @@ pub mod thinning;
 
 use crate::tensor::{Tensor, log_sigmoid};
 
+/// A weight that cannot be one, in words.
+pub fn positive_or_zero(key: &str, value: f64) -> Option<String> {
+    (!(value >= 0.0 && value.is_finite())).then(|| format!("task.{key} = {value}: must be 0 or positive"))
+}
+
 /// ln(1 + eˣ), without overflow and with its true gradient at 0.
 fn softplus<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     -log_sigmoid(-x)
