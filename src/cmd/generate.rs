@@ -33,7 +33,7 @@ pub struct Args {
     #[arg(long)]
     shards: Option<PathBuf>,
     /// Of shards: test, val or train; the first of them that there is.
-    #[arg(long, requires = "shards")]
+    #[arg(long, requires = "shards", conflicts_with = "input")]
     split: Option<String>,
     /// How many cells, evenly spaced in their order.
     #[arg(long, default_value_t = 16)]

@@ -208,7 +208,10 @@ fn real_beside_real(real: &Measured, others: &Pictures, network: &RandomFeatures
 }
 
 fn lead(trained: &Trained, shards: &Shards, split: Split, n: usize, there: usize, n_train: usize) -> String {
-    let sections: Vec<&str> = shards.manifest().sections.iter().map(|s| s.library_id.as_str()).collect();
+    let mut sections: Vec<u32> = shards.row_groups(split).iter().map(|group| group.section).collect();
+    sections.dedup();
+    let library = |&at: &u32| shards.manifest().sections[at as usize].library_id.as_str();
+    let sections: Vec<&str> = sections.iter().map(library).collect();
     format!(
         "Trained for {} steps. {n} of the {there} cells of split {} ({}; sections {}) are painted from their genes alone, from \
          noise drawn by the seed and the cell, and compared with their real pictures; fills are made from {n_train} training cells. \

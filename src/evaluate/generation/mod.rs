@@ -1,9 +1,9 @@
 //! Painted pictures beside real ones of the same cells, and the simple fills they are judged with (`evaluation.md` §5, §8).
 
+pub mod ks_score;
 pub mod mean_image;
 pub mod nearest_by_genes;
 pub mod scores;
-pub mod wass_corr;
 
 use syncytia_shards::draw::{Purpose, ShuffleStream};
 

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use super::findings::{Better, Column, Findings, Gallery, Key, Picture, Row, Score, Table};
 use super::histogram::{self, histogram};
 use crate::evaluate::generation::Pictures;
+use crate::evaluate::generation::ks_score::ks_score;
 use crate::evaluate::generation::scores::{FeatureScores, Measured, Scores};
-use crate::evaluate::generation::wass_corr::ks_score;
 use crate::evaluate::metrics::Figure;
 use crate::evaluate::shape::{NAMES, UNITS};
 
