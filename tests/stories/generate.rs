@@ -219,6 +219,8 @@ fn what_cannot_be_generated_is_refused_in_words_and_leaves_nothing() {
         refused(&[&args[..], more].concat(), code, fragments);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "something half-written");
     };
+    let split_of_file = ["generate", &g1, "--input", "x.h5ad", "--split", "val", "--seed", "1", "--out", &out];
+    refused(&split_of_file, 2, &["--input", "cannot be used with", "--split"]);
     no(&g1, &shards, &["--set-gene", "RADUIS1=0"], 2, &["RADUIS1 is no gene", "nearest are RADIUS1"]);
     no(&g1, &shards, &["--set-gene", "RADIUS1=big"], 2, &["big is no change"]);
     no(&g1, &shards, &["--solver", "ddim"], 2, &["Ddim does not fit"]);
