@@ -18,7 +18,7 @@ use parquet::file::properties::WriterProperties;
 use crate::error::StoreError;
 use crate::layout::{FilePlan, GroupPlan};
 use crate::manifest::{FileEntry, RowGroupEntry};
-use crate::pictures::{Cutter, PictureError};
+use crate::pictures::{Cutter, PictureError, Window};
 use crate::processed::{Crops, NO_NEIGHBOUR, Piece, Processed, Split};
 use crate::schema::{NO_ROW, RecordShape, element, image_fields, record_schema, writer_properties};
 
@@ -54,7 +54,8 @@ pub fn encode_file(
                 cutter = Some((piece.section, Cutter::open(&crops.pictures)?));
             }
             let (_, cutter) = cutter.as_mut().expect("opened above");
-            batch.push(Arc::new(images(group, piece, crops, cutter)?));
+            let windows: Vec<_> = group.own.iter().map(|&i| crops.windows[piece.rows[i as usize] as usize]).collect();
+            batch.push(Arc::new(images(&windows, group.halo.len(), crops, cutter)?));
         }
         let batch =
             RecordBatch::try_new(schema.clone(), batch).expect("columns are in the order and types of the schema");
@@ -226,18 +227,22 @@ fn record_columns(group: &GroupPlan, piece: &Piece, processed: &Processed, shape
     columns
 }
 
-/// The pictures of a row group's own records, null for the halo. Windows are cut from the top of the image down, so that
-/// those on one tile come together.
-fn images(group: &GroupPlan, piece: &Piece, crops: &Crops, cutter: &mut Cutter) -> Result<StructArray, PictureError> {
+/// The pictures of `windows`, then as many nulls as the row group has `halo` records. Windows are cut from the top of the image
+/// down, so that those on one tile come together.
+pub(crate) fn images(
+    windows: &[Window],
+    halo: usize,
+    crops: &Crops,
+    cutter: &mut Cutter,
+) -> Result<StructArray, PictureError> {
     const BAND: i64 = 512;
-    let windows: Vec<_> = group.own.iter().map(|&i| crops.windows[piece.rows[i as usize] as usize]).collect();
     let mut order: Vec<usize> = (0..windows.len()).collect();
     order.sort_by_key(|&k| (windows[k].row.div_euclid(BAND), windows[k].column, k));
     let mut cut = vec![Vec::new(); windows.len()];
     for k in order {
         cut[k] = cutter.cut(&windows[k])?;
     }
-    let (n_own, n) = (group.own.len(), group.own.len() + group.halo.len());
+    let (n_own, n) = (windows.len(), windows.len() + halo);
     let none: &[u8] = &[];
     let bytes = cut.iter().map(Vec::as_slice).chain(std::iter::repeat_n(none, n - n_own));
     let sides: Vec<u32> = windows.iter().map(|w| w.side).chain(std::iter::repeat_n(0, n - n_own)).collect();

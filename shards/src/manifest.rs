@@ -15,8 +15,8 @@ use crate::panel::{Ledger, Panel};
 use crate::processed::{Split, Summary};
 use crate::schema::RecordShape;
 
-/// Version of the record schema and of the manifest. The columns `image` and `niche` and the tables `niche`
-/// and `tissue` are there where asked for; other kinds are reserved and need no new version.
+/// Version of the record schema and of the manifest. The columns `image` and `niche` and the tables `niche`,
+/// `tissue` and `region` are there where asked for; other kinds are reserved and need no new version.
 pub const SCHEMA_VERSION: u32 = 1;
 /// Version of how records are laid out in row groups: space-filling curve, own records, then halos.
 pub const ORDER_VERSION: u32 = 1;
@@ -65,7 +65,7 @@ pub struct Manifest {
     pub sections: Vec<SectionEntry>,
     /// The splits that have records, in the order train, val, test.
     pub splits: Vec<SplitEntry>,
-    /// Tables: one of kind `obs`, and `niche` and `tissue` where asked for.
+    /// Tables: one of kind `obs`, and `niche`, `tissue` and `region` where asked for.
     pub tables: Vec<Table>,
     /// What was dropped and why.
     pub ledger: Ledger,
@@ -151,6 +151,8 @@ pub enum TableKind {
     Niche,
     /// Tissues.
     Tissue,
+    /// Pictures of niches' regions.
+    Region,
     /// Frozen vectors (reserved: they lie in folders of their own, [`crate::tables::vectors`]).
     Vectors,
     /// Pairs of records (reserved).
@@ -324,7 +326,7 @@ impl Manifest {
 
     /// Refuses what would make a reader panic, allocate without bound or leave the folder.
     fn check(&self) -> Result<(), String> {
-        for kind in [TableKind::Obs, TableKind::Niche, TableKind::Tissue] {
+        for kind in [TableKind::Obs, TableKind::Niche, TableKind::Tissue, TableKind::Region] {
             let n = self.tables.iter().filter(|t| t.kind == kind).count();
             if n > 1 || (n == 0 && kind == TableKind::Obs) {
                 return Err(format!("{n} tables of kind {kind:?}, 1 expected"));

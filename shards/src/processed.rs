@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::matrix::Matrix;
 use crate::panel::{Ledger, Panel};
-use crate::pictures::{Pictures, Window};
+use crate::pictures::{Cover, Pictures, Window};
 use crate::section::{Csr, ObsLabels, TissueImage};
 
 /// Which part of the data a record belongs to.
@@ -119,6 +119,22 @@ pub struct Crops {
     pub um_per_pixel: Option<f64>,
     /// The rule of the windows, in words.
     pub rule: String,
+    /// Side of the picture of a niche's region, pixels; `None` where none is cut.
+    pub region_side: Option<u32>,
+}
+
+impl Crops {
+    /// The window of the region of each niche of a `piece` that the picture shows and that decodes, with the niche's id.
+    pub fn regions<'a>(&'a self, piece: &'a Piece) -> impl Iterator<Item = (u64, Window)> + 'a {
+        let scale = self.region_side.zip(piece.um_per_unit);
+        piece.niches.niches.iter().filter_map(move |niche| {
+            let (side, um) = scale?;
+            let at = self.pictures.pixel(niche.centre_um.map(|v| v / um));
+            let window = self.pictures.window(at, side);
+            let shown = self.pictures.cover(&window) != Cover::None && self.pictures.bad_tile(&window).is_none();
+            shown.then_some((niche.niche_id, window))
+        })
+    }
 }
 
 impl Piece {

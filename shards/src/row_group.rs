@@ -298,7 +298,7 @@ impl Source<'_> {
         Ok(array.iter().collect())
     }
 
-    fn images(&self, batch: &RecordBatch, n_own: usize) -> Result<Images, StoreError> {
+    pub(crate) fn images(&self, batch: &RecordBatch, n_own: usize) -> Result<Images, StoreError> {
         let wrong = || self.wrong_type(batch, IMAGE);
         let parts = self.column(batch, IMAGE)?.as_struct_opt().ok_or_else(wrong)?;
         let part = |name: &str| parts.column_by_name(name).ok_or_else(wrong);

@@ -92,6 +92,15 @@ fn check_niches(shards: &Shards, groups: &[Ids<'_>]) -> Result<(), StoreError> {
         if let Some(id) = shards.tissues(split)?.niches.iter().find(|&id| !of_split.contains(id)) {
             return damaged(format!("niche {id} of a tissue is not in split {}", split.as_str()));
         }
+        let mut pictured = BTreeSet::new();
+        for entry in shards.region_groups(split) {
+            for id in shards.regions(entry)?.niche_ids {
+                if !of_split.contains(&id) || !pictured.insert(id) {
+                    let what = format!("region {id} is of no niche of split {}, or there twice", split.as_str());
+                    return Err(StoreError::damaged("the table of regions", None, what));
+                }
+            }
+        }
     }
     Ok(())
 }

@@ -139,6 +139,14 @@ pub(crate) fn write_watched(
         }
         tables.push(table);
     }
+    let mut regions = Table { kind: TableKind::Region, files: Vec::new(), row_groups: Vec::new() };
+    tables::region::encode(processed, |EncodedFile { bytes, file, row_groups }| {
+        write_file(&file.name, &bytes)?;
+        regions.files.push(file);
+        regions.row_groups.extend(row_groups);
+        Ok(())
+    })?;
+    tables.extend((!regions.files.is_empty()).then_some(regions));
     let manifest = Manifest {
         schema_version: SCHEMA_VERSION,
         order_version: ORDER_VERSION,

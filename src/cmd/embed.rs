@@ -54,7 +54,8 @@ pub struct Args {
     /// Of shards: whose vectors.
     #[arg(long, value_enum, default_value_t = Level::Cell, requires = "shards")]
     level: Level,
-    /// Vectors of the level below, for niches (those of cells) and tissues (those of niches); for fused ones, in a folder each,
+    /// Vectors of the level below, for niches (those of cells, and of regions where the model reads them) and tissues (those of
+    /// niches); for fused ones, in a folder each,
     /// those of cells, niches and tissues as far as the model fuses them.
     #[arg(long, value_name = "DIR", requires = "shards")]
     vectors: Vec<PathBuf>,
@@ -75,6 +76,8 @@ enum Level {
     Cell,
     Niche,
     Tissue,
+    /// Pictures of niches' regions, for the niches of a model with `regions = true`.
+    Region,
     /// Cells with their niches and tissues.
     Fused,
 }
@@ -93,6 +96,7 @@ impl Level {
             Level::Cell | Level::Fused => VectorsOf::Obs,
             Level::Niche => VectorsOf::Niche,
             Level::Tissue => VectorsOf::Tissue,
+            Level::Region => VectorsOf::Region,
         }
     }
 }
@@ -137,7 +141,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let config = encoder_of(&trained, of)?;
     let shards = Shards::open(shards)?;
     trained.check_shards(&shards)?;
-    let below = vectors_below(one(&args.vectors)?, of, &trained, &shards)?;
+    let below = vectors_below(&args.vectors, of, &trained, &shards)?;
     let with = Embedding { model: trained.model()?, config, seed: trained.run.config.train.seed, shards: &shards };
     let digest = trained.checkpoint.manifest.digest();
     let producer = match modality {
@@ -147,6 +151,15 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
     // Everything that may be refused was; what follows writes.
     let facts = match below {
+        None if of == VectorsOf::Region => {
+            if SPLITS.iter().all(|&split| shards.region_groups(split).is_empty()) {
+                let what = "the shards have no pictures of regions: make them with --set process.niche_pictures=true";
+                return Err(TrainError::Data(what.to_owned()).into());
+            }
+            let encoder = CellEncoder::new(&with.model, config, shards.manifest(), with.seed, Modality::Image);
+            let encoder = encoder.map_err(TrainError::Data)?;
+            whole(out, of, config.image.width, &producer, &shards, |writer| with.regions(&encoder, writer))?
+        }
         None => {
             let cells = CellEncoder::new(&with.model, config, shards.manifest(), with.seed, modality);
             let cells = cells.map_err(TrainError::Data)?;
@@ -156,20 +169,11 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             })?
         }
         Some(below) => whole(out, of, config.h, &producer, &shards, |writer| {
-            writer.made_of(&below.facts);
+            writer.made_of(&below.members.facts);
             with.places(of, &below, writer)
         })?,
     };
     said(args, out, &facts)
-}
-
-/// The one folder of the level below, if it is given.
-fn one(dirs: &[PathBuf]) -> Result<Option<&Path>, UsageError> {
-    match dirs {
-        [] => Ok(None),
-        [dir] => Ok(Some(dir)),
-        _ => Err(UsageError("--vectors is given once, but for --level fused: the level below is read".into())),
-    }
 }
 
 /// What was written.
@@ -196,7 +200,7 @@ pub(super) fn encoder_of(trained: &Trained, of: VectorsOf) -> anyhow::Result<&Sp
         return Err(UsageError(format!("{dir} is a checkpoint of {name}, and `embed` is for those of spatia")).into());
     };
     let wanted = Some(match of {
-        VectorsOf::Obs => UpTo::Cell,
+        VectorsOf::Obs | VectorsOf::Region => UpTo::Cell,
         VectorsOf::Niche => UpTo::Niche,
         VectorsOf::Tissue => UpTo::Tissue,
     });
@@ -214,37 +218,89 @@ pub(super) fn encoder_of(trained: &Trained, of: VectorsOf) -> anyhow::Result<&Sp
     Ok(config)
 }
 
-/// The vectors of the level below, of the kind that the checkpoint was trained on; none for cells.
+/// What the network of a level reads.
+#[derive(Debug)]
+pub(super) struct Below {
+    /// Vectors of the level below.
+    pub members: Vectors,
+    /// Of niches of a model that reads them: vectors of the pictures of their regions.
+    pub regions: Option<Vectors>,
+}
+
+/// The vectors that this level is made of, of the kind that the checkpoint was trained on; none for cells.
 pub(super) fn vectors_below(
-    dir: Option<&Path>,
+    dirs: &[PathBuf],
     of: VectorsOf,
     trained: &Trained,
     shards: &Shards,
-) -> anyhow::Result<Option<Vectors>> {
+) -> anyhow::Result<Option<Below>> {
     let Some(members) = of.members() else {
-        return match dir {
-            Some(_) => {
+        return match dirs {
+            [_, ..] => {
                 Err(UsageError("--vectors is for --level niche and tissue: cells are read as they are".into()).into())
             }
-            None => Ok(None),
+            [] => Ok(None),
         };
     };
+    let with_regions = of == VectorsOf::Niche && trained.run.config.model.reads_regions();
+    let mut dirs: Vec<&Path> = dirs.iter().map(PathBuf::as_path).collect();
+    let mut regions = None;
+    if with_regions {
+        let mut of_regions = None;
+        for (at, dir) in dirs.iter().enumerate() {
+            if VectorsFacts::read(dir)?.of == VectorsOf::Region {
+                of_regions = Some(at);
+            }
+        }
+        let Some(at) = of_regions else {
+            let what = "the network of niches reads pictures of their regions: make vectors of them with `syncytia embed STAGE1 \
+                        --level region` of these shards and add --vectors DIR";
+            return Err(TrainError::Data(what.to_owned()).into());
+        };
+        regions = Some(read_below(dirs.remove(at), VectorsOf::Region, of, trained, shards)?);
+    }
+    match dirs[..] {
+        [] => Err(lacking_below(members, of)),
+        [dir] => Ok(Some(Below { members: read_below(dir, members, of, trained, shards)?, regions })),
+        [_, more, ..] => {
+            let what =
+                format!("--vectors {}: nothing is read beside the vectors of {}", more.display(), members.plural());
+            Err(UsageError(what).into())
+        }
+    }
+}
+
+fn lacking_below(members: VectorsOf, of: VectorsOf) -> anyhow::Error {
     let (level, what) = (members.level(), members.plural());
-    let again = format!("make them with `syncytia embed … --level {level}` of these shards");
-    let Some(dir) = dir else {
-        let what = format!("the network of {} reads vectors of {what}: {again} and add --vectors DIR", of.plural());
-        return Err(TrainError::Data(what).into());
-    };
+    let what = format!(
+        "the network of {} reads vectors of {what}: make them with `syncytia embed … --level {level}` of these shards and add \
+         --vectors DIR",
+        of.plural()
+    );
+    TrainError::Data(what).into()
+}
+
+/// The vectors of `members` in `dir`, for the network of `of`.
+fn read_below(
+    dir: &Path,
+    members: VectorsOf,
+    of: VectorsOf,
+    trained: &Trained,
+    shards: &Shards,
+) -> anyhow::Result<Vectors> {
+    let again = format!("make them with `syncytia embed … --level {}` of these shards", members.level());
     if shards.manifest().table(syncytia_shards::manifest::TableKind::Niche).is_none() {
         return Err(StoreError::NoNiches.into());
     }
     let vectors = Vectors::read(dir, members, &shards.manifest().data_hash())?;
     let refuse = |what: String| Err(TrainError::Data(format!("{} {what}: {again}", dir.display())).into());
-    if Some(vectors.facts.width as usize) != width(trained) {
-        return refuse(format!("has vectors of {} values, the model reads {:?}", vectors.facts.width, width(trained)));
+    let width = width(trained, members);
+    if Some(vectors.facts.width as usize) != width {
+        return refuse(format!("has vectors of {} values, the model reads {width:?}", vectors.facts.width));
     }
     // What this level was trained on is known where it was trained last.
-    let learned_on = trained.run.vectors.iter().find(|_| trained.run.config.task.table() == of);
+    let mut learned_on = trained.run.vectors.iter().filter(|_| trained.run.config.task.table() == of);
+    let learned_on = learned_on.find(|learned_on| learned_on.of == members);
     if let Some(learned_on) = learned_on.filter(|learned_on| learned_on.producer != vectors.facts.producer) {
         let theirs = &vectors.facts.producer;
         return refuse(format!(
@@ -255,11 +311,12 @@ pub(super) fn vectors_below(
     if let Some(what) = vectors.facts.no_members() {
         return refuse(format!("has {what}, the network of {} reads whole ones", of.plural()));
     }
-    Ok(Some(vectors))
+    Ok(vectors)
 }
 
-fn width(trained: &Trained) -> Option<usize> {
+fn width(trained: &Trained, members: VectorsOf) -> Option<usize> {
     match &trained.run.config.model {
+        ModelConfig::Spatia(config) if members == VectorsOf::Region => Some(config.image.width),
         ModelConfig::Spatia(config) => Some(config.h),
         _ => None,
     }
@@ -311,18 +368,31 @@ impl Embedding<'_> {
         Ok(())
     }
 
-    fn places(&self, of: VectorsOf, below: &Vectors, writer: &mut VectorsWriter) -> anyhow::Result<()> {
+    fn regions(&self, encoder: &CellEncoder<'_>, writer: &mut VectorsWriter) -> anyhow::Result<()> {
+        for entry in SPLITS.into_iter().flat_map(|split| self.shards.region_groups(split)) {
+            let regions = self.shards.regions(entry)?;
+            let n = regions.niche_ids.len();
+            let starts: Vec<usize> = (0..n).step_by(BATCH).collect();
+            let encode = |&first: &usize| encoder.regions(&regions.images, first..n.min(first + BATCH), &cpu());
+            let vectors: Vec<Vec<f32>> = starts.par_iter().map(encode).collect();
+            writer.push(&regions.niche_ids, &vectors.concat())?;
+        }
+        Ok(())
+    }
+
+    fn places(&self, of: VectorsOf, below: &Below, writer: &mut VectorsWriter) -> anyhow::Result<()> {
         let most = most_members(self.config, of);
         for split in SPLITS {
             let places = self.shards.places(of, split)?;
-            if let Some((place, member)) = lacking(&places, below) {
+            if let Some((place, member)) = lacking(&places, &below.members) {
                 let what = format!("the vectors given have none of {member}, a member of {place}: make them again");
                 return Err(TrainError::Data(what).into());
             }
             let batches: Vec<usize> = (0..places.n()).step_by(BATCH).collect();
             let encode = |&first: &usize| {
                 let rows = (first..places.n().min(first + BATCH)).collect();
-                let from = PlaceRows { places: &places, vectors: below, rows };
+                let regions = below.regions.as_ref();
+                let from = PlaceRows { places: &places, vectors: &below.members, regions, rows };
                 embedding::places(&self.model, &from, most, self.seed, &cpu())
             };
             let vectors: Vec<Vec<f32>> = batches.par_iter().map(encode).collect();

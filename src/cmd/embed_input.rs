@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use syncytia_launch::ExitCode;
 use syncytia_shards::ingest::h5ad_write::{self, AnnData, Uns};
 use syncytia_shards::ingest::{self, Images as ImagesFrom, IngestError, IngestOptions};
-use syncytia_shards::pictures::Cutter;
+use syncytia_shards::pictures::{Cutter, Window};
 use syncytia_shards::process::{NicheKind, applied};
 use syncytia_shards::processed::{Crops, Matrix, Piece, Split};
 use syncytia_shards::row_group::{Images, RowGroup};
@@ -37,6 +37,8 @@ use crate::train::error::TrainError;
 
 /// Cells whose pictures are in memory at once.
 const AT_ONCE: usize = 1024;
+/// Niches whose regions' pictures are in memory at once.
+const REGIONS_AT_ONCE: usize = 128;
 
 /// The checkpoint, once it is clear that the file can be written.
 pub fn open(path: &Path, which: Which, input: &Path, output: &Path) -> anyhow::Result<Trained> {
@@ -67,13 +69,21 @@ pub fn run(
     let channels = cells.crops.map_or_else(Vec::new, |crops| crops.pictures.channels());
     let (model, seed) = (trained.model()?, run.config.train.seed);
     let encoder = CellEncoder::of_panel(&model, config, run.panel.genes.len(), &channels, seed, modality);
-    let z = cells.vectors(&rows, &encoder.map_err(TrainError::Data)?, config.h)?;
+    let encoder = encoder.map_err(TrainError::Data)?;
+    let z = cells.vectors(&rows, &encoder, config.h)?;
     let mut found = vec![("X_spatia", by_row(&section, config.h, |row| z.get(u64::from(row))))];
     let level = run.config.task.highest();
     if level != VectorsOf::Obs {
         let passed = applied::rows_that_pass(&counts, &shard_config.filter);
         let members: Vec<u32> = rows.iter().copied().filter(|row| passed.binary_search(row).is_ok()).collect();
-        let higher = Higher { model: &model, config, seed, shard_config: &shard_config };
+        let higher = Higher {
+            model: &model,
+            config,
+            seed,
+            shard_config: &shard_config,
+            encoder: &encoder,
+            crops: crops.as_ref(),
+        };
         found.extend(higher.levels(&section, &counts, members, &z, level)?);
     }
     if run.config.task.fuses() {
@@ -150,7 +160,8 @@ impl Cells<'_> {
         for rows in rows.chunks(AT_ONCE) {
             let images = match (self.crops, &mut cutter) {
                 (Some(crops), Some(cutter)) => {
-                    Some(cut(crops, cutter, rows).context("cannot cut the cells' pictures")?)
+                    let windows: Vec<Window> = rows.iter().map(|&row| crops.windows[row as usize]).collect();
+                    Some(cut(&windows, crops, cutter).context("cannot cut the cells' pictures")?)
                 }
                 _ => None,
             };
@@ -185,8 +196,7 @@ impl Cells<'_> {
     }
 }
 
-fn cut(crops: &Crops, cutter: &mut Cutter<'_>, rows: &[u32]) -> anyhow::Result<Images> {
-    let windows: Vec<_> = rows.iter().map(|&row| crops.windows[row as usize]).collect();
+fn cut(windows: &[Window], crops: &Crops, cutter: &mut Cutter<'_>) -> anyhow::Result<Images> {
     let pixels = windows.iter().map(|window| Ok(cutter.cut(window)?)).collect::<anyhow::Result<Vec<Vec<u8>>>>()?;
     let sides: Vec<u32> = windows.iter().map(|window| window.side).collect();
     Ok(Images::of_crops(&pixels, crops.pictures.channels().len() as u8, &sides, crops.um_per_pixel))
@@ -198,6 +208,8 @@ struct Higher<'a> {
     config: &'a SpatiaConfig,
     seed: u64,
     shard_config: &'a ShardConfig,
+    encoder: &'a CellEncoder<'a>,
+    crops: Option<&'a Crops>,
 }
 
 impl Higher<'_> {
@@ -216,14 +228,15 @@ impl Higher<'_> {
             return Err(TrainError::Data(what.to_owned()).into());
         }
         let piece = applied::piece(section, counts, members, process)?;
-        let niches = self.vectors(VectorsOf::Niche, &piece, z);
+        let regions = if self.config.regions { self.regions(&piece)? } else { None };
+        let niches = self.vectors(VectorsOf::Niche, &piece, z, regions.as_ref());
         let niche_of: BTreeMap<u32, u64> =
             piece.rows.iter().zip(&piece.niches.niche_of).filter_map(|(&row, id)| Some((row, (*id)?))).collect();
         let h = self.config.h;
         let of_niches = by_row(section, h, |row| niches.get(*niche_of.get(&row)?));
         let mut found = vec![("X_spatia_niche", of_niches)];
         if level == VectorsOf::Tissue {
-            let tissues = self.vectors(VectorsOf::Tissue, &piece, &niches);
+            let tissues = self.vectors(VectorsOf::Tissue, &piece, &niches, None);
             let tissue_of: BTreeMap<u64, u64> = piece.niches.niches.iter().map(|n| (n.niche_id, n.tissue_id)).collect();
             let of_tissues = by_row(section, h, |row| tissues.get(*tissue_of.get(niche_of.get(&row)?)?));
             found.push(("X_spatia_tissue", of_tissues));
@@ -231,13 +244,37 @@ impl Higher<'_> {
         Ok(found)
     }
 
-    fn vectors(&self, of: VectorsOf, piece: &Piece, below: &Vectors) -> Vectors {
+    /// Of the pictures of the niches' regions; `None`, with a warning, where the file has no pictures.
+    fn regions(&self, piece: &Piece) -> anyhow::Result<Option<Vectors>> {
+        let Some(crops) = self.crops else {
+            eprintln!("warning: the model's niches were learned with pictures of their regions, here they have none");
+            return Ok(None);
+        };
+        let regions: Vec<(u64, Window)> = crops.regions(piece).collect();
+        let mut cutter = Cutter::open(&crops.pictures)?;
+        let (width, mut values) = (self.config.image.width, Vec::new());
+        for some in regions.chunks(REGIONS_AT_ONCE) {
+            let windows: Vec<Window> = some.iter().map(|region| region.1).collect();
+            let pictures = cut(&windows, crops, &mut cutter).context("cannot cut the regions' pictures")?;
+            let starts: Vec<usize> = (0..some.len()).step_by(BATCH).collect();
+            let encode = |&first: &usize| self.encoder.regions(&pictures, first..some.len().min(first + BATCH), &cpu());
+            let of_batches: Vec<Vec<f32>> = starts.par_iter().map(encode).collect();
+            values.extend(of_batches.concat());
+        }
+        let mut rows: Vec<(u64, usize)> = regions.iter().enumerate().map(|(row, region)| (region.0, row)).collect();
+        rows.sort_unstable();
+        let sorted = rows.iter().flat_map(|&(_, row)| values[row * width..(row + 1) * width].iter().copied()).collect();
+        let ids = rows.iter().map(|row| row.0).collect();
+        Ok(Some(Vectors::in_memory(VectorsOf::Region, ids, Matrix { n_cols: width, values: sorted })))
+    }
+
+    fn vectors(&self, of: VectorsOf, piece: &Piece, below: &Vectors, regions: Option<&Vectors>) -> Vectors {
         let places = Places::of_piece(of, piece);
         let most = most_members(self.config, of);
         let starts: Vec<usize> = (0..places.n()).step_by(BATCH).collect();
         let encode = |&first: &usize| {
             let rows = (first..places.n().min(first + BATCH)).collect();
-            let from = PlaceRows { places: &places, vectors: below, rows };
+            let from = PlaceRows { places: &places, vectors: below, regions, rows };
             embedding::places(self.model, &from, most, self.seed, &cpu())
         };
         let values: Vec<Vec<f32>> = starts.par_iter().map(encode).collect();

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use syncytia_launch::ExitCode;
 use syncytia_shards::ingest::{self, IngestOptions};
 use syncytia_shards::process::{self, FilterConfig, ProcessConfig, SplitConfig};
-use syncytia_shards::processed::{Processed, Split};
+use syncytia_shards::processed::{Piece, Processed, Split};
 use syncytia_shards::section::Section;
 use syncytia_shards::writer::{self, WriteOptions};
 
@@ -221,7 +221,17 @@ pub fn describe(processed: &Processed) {
     let niches = || processed.pieces.iter().map(|p| &p.niches);
     match niches().map(|n| n.niches.len()).sum::<usize>() {
         0 => {}
-        n => eprintln!("{n} niches, {} tissues", niches().map(|n| n.tissues.len()).sum::<usize>()),
+        n => {
+            let regions = |piece: &Piece| {
+                let crops = processed.sections[piece.section as usize].crops.as_ref();
+                crops.filter(|crops| crops.region_side.is_some()).map_or(0, |crops| crops.regions(piece).count())
+            };
+            let pictures = match processed.pieces.iter().map(regions).sum::<usize>() {
+                0 => String::new(),
+                with => format!(", {with} of the niches with a picture of their region"),
+            };
+            eprintln!("{n} niches, {} tissues{pictures}", niches().map(|n| n.tissues.len()).sum::<usize>());
+        }
     }
     eprintln!("{} genes passed, {} in the layers", processed.panel.genes.len(), processed.panel.n_selected());
     eprintln!("{}", processed.summary);

@@ -175,8 +175,16 @@ pub struct Trained {
     engines: Vec<Watched>,
 }
 
-/// Trains in a locked run folder, on this process's ranks or as one of several processes.
+/// Trains in a locked run folder, on this process's ranks or as one of several processes. What is refused leaves no folder.
 pub fn train(config: &TrainConfig, shards: &Path, run: &Path, start: &StartFrom) -> anyhow::Result<Trained> {
+    let trained = train_locked(config, shards, run, start);
+    if trained.is_err() {
+        RunFolder::at(run).remove_if_empty();
+    }
+    trained
+}
+
+fn train_locked(config: &TrainConfig, shards: &Path, run: &Path, start: &StartFrom) -> anyhow::Result<Trained> {
     config.check()?;
     // First of all: a USR1 that comes while data is loaded must become a vote, not the end.
     let stop = StopVote::on_signals().context("cannot listen to signals")?;

@@ -168,11 +168,16 @@ impl ModelConfig {
     pub fn n_kept_of_level(&self, of: VectorsOf, records: usize) -> Option<(f64, usize)> {
         let ModelConfig::Spatia(config) = self else { return None };
         let level = match of {
-            VectorsOf::Obs => return None,
+            VectorsOf::Obs | VectorsOf::Region => return None,
             VectorsOf::Niche => config.niche,
             VectorsOf::Tissue => config.tissue,
         };
         Some((config.n_kept_of_level(level, records), config.h))
+    }
+
+    /// Whether its niches are read with the pictures of their regions.
+    pub fn reads_regions(&self) -> bool {
+        matches!(self, ModelConfig::Spatia(config) if config.regions)
     }
 
     /// A new model with initial parameters keyed by `seed` and tensor path.

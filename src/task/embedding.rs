@@ -3,7 +3,8 @@
 
 use syncytia_shards::draw::{DrawKey, Purpose};
 use syncytia_shards::manifest::Manifest;
-use syncytia_shards::row_group::{Columns, RowGroup};
+use syncytia_shards::pictures::CellImage;
+use syncytia_shards::row_group::{Columns, Images, RowGroup};
 use syncytia_shards::tables::vectors::{Modality, Vectors};
 
 use super::DrawsAt;
@@ -142,15 +143,26 @@ impl<'a> CellEncoder<'a> {
     }
 
     fn pictures(&self, group: &RowGroup, rows: std::ops::Range<usize>, device: &Device) -> ImageInput {
+        self.image_input(rows.map(|row| group.image(row).expect("pictures were asked for")), device)
+    }
+
+    fn image_input<'p>(&self, pictures: impl Iterator<Item = CellImage<'p>>, device: &Device) -> ImageInput {
         let image = &self.config.image;
-        let (b, mut values) = (rows.len(), Vec::new());
-        for row in rows {
-            let picture = group.image(row).expect("pictures were asked for");
+        let (mut b, mut values) = (0, Vec::new());
+        for picture in pictures {
             let shape = [picture.height as usize, picture.width as usize, usize::from(picture.channels)];
             pixels::push_picture(&mut values, picture.bytes, shape, image).expect("the manifest's channels fit");
+            b += 1;
         }
         let shape = [b, image.channels, image.size, image.size];
         ImageInput { pixels: Tensor::from_data(TensorData::new(values, shape), device), kept: None }
+    }
+
+    /// Vectors of the regions `rows` of some pictures, flat `[rows, e]`; one forward. What is read of a niche beside its cells.
+    pub fn regions(&self, pictures: &Images, rows: std::ops::Range<usize>, device: &Device) -> Vec<f32> {
+        let Model::Spatia(model) = self.model else { unreachable!("cells are SPATIA's") };
+        let input = self.image_input(rows.map(|row| pictures.get(row)), device);
+        model.region(&input).into_data().try_to_vec().expect("vectors are f32")
     }
 }
 

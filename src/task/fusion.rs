@@ -170,7 +170,7 @@ impl Fusion {
         let whole = image.map(|image| ImageInput { kept: None, ..image });
         let cells = model.forward(&CellInput { genes, image: whole }, None);
         let niche = batch.niches.as_ref().map(|at| {
-            let z = model.niche(&at.input(cells.z_cell.clone(), device), None, None).z;
+            let z = model.niche(&at.input(cells.z_cell.clone(), device), None).z;
             at.where_there(z)
         });
         let tissue = batch.tissues.as_ref().map(|at| {

@@ -8,7 +8,7 @@ use syncytia_shards::tables::vectors::{Vectors, VectorsOf};
 use crate::model::Model;
 use crate::model::layers::Training;
 use crate::model::spatia::config::SpatiaConfig;
-use crate::model::spatia::context::{ContextInput, ContextOutput};
+use crate::model::spatia::context::{ContextInput, ContextOutput, RegionInput};
 use crate::model::spatia::gene_list::gene_list;
 use crate::tensor::{Bool, Device, Tensor, TensorData};
 
@@ -19,6 +19,8 @@ pub struct PlaceRows<'a> {
     pub places: &'a Places,
     /// A vector of every member of them.
     pub vectors: &'a Vectors,
+    /// Of niches: a vector of the picture of each region that has one, if they are read.
+    pub regions: Option<&'a Vectors>,
     /// Which, in slot order.
     pub rows: Vec<usize>,
 }
@@ -38,6 +40,40 @@ pub struct Gathered {
     pub vectors: Vec<f32>,
     /// `[b, n, 2]`: µm from the place's centre; 0 where padded.
     pub offsets_um: Vec<f32>,
+    /// The pictures of their regions, if they are read.
+    pub regions: Option<GatheredRegions>,
+}
+
+/// Pictures of the regions of `b` places.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GatheredRegions {
+    /// `[b, e]`: 0 where there is none.
+    vectors: Vec<f32>,
+    /// `[b]`.
+    absent: Vec<bool>,
+}
+
+impl GatheredRegions {
+    /// Of these places; `None`: there is no place.
+    pub fn of(ids: impl Iterator<Item = Option<u64>>, regions: &Vectors) -> GatheredRegions {
+        let mut out = GatheredRegions { vectors: Vec::new(), absent: Vec::new() };
+        for id in ids {
+            let vector = id.and_then(|id| regions.get(id));
+            out.absent.push(vector.is_none());
+            match vector {
+                Some(vector) => out.vectors.extend_from_slice(vector),
+                None => out.vectors.resize(out.vectors.len() + regions.values.n_cols, 0.0),
+            }
+        }
+        out
+    }
+
+    fn input(&self, device: &Device) -> RegionInput {
+        let b = self.absent.len();
+        let vectors = TensorData::new(self.vectors.clone(), [b, self.vectors.len() / b]);
+        let absent = || Tensor::from_data(TensorData::new(self.absent.clone(), [b, 1]), device);
+        RegionInput { vectors: Tensor::from_data(vectors, device), absent: self.absent.contains(&true).then(absent) }
+    }
 }
 
 impl Gathered {
@@ -50,10 +86,12 @@ impl Gathered {
         let rows = from.rows.iter().zip(streams);
         let members: Vec<Vec<Member>> =
             rows.map(|(&row, &stream)| members_read(from.places, row, most, key, stream)).collect();
-        Self::of_members(from.rows.iter().map(|&row| from.places.ids[row]).collect(), &members, from.vectors)
+        let ids: Vec<u64> = from.rows.iter().map(|&row| from.places.ids[row]).collect();
+        let regions = from.regions.map(|regions| GatheredRegions::of(ids.iter().map(|&id| Some(id)), regions));
+        Gathered { regions, ..Self::of_members(ids, &members, from.vectors) }
     }
 
-    /// These members of the places `ids`.
+    /// These members of the places `ids`, without pictures of their regions.
     ///
     /// # Panics
     /// If a member has no vector: [`lacking`] was to be asked.
@@ -66,6 +104,7 @@ impl Gathered {
             lengths: members.iter().map(Vec::len).collect(),
             vectors: Vec::with_capacity(ids.len() * n * width),
             offsets_um: Vec::with_capacity(ids.len() * n * 2),
+            regions: None,
             ids,
         };
         for (i, members) in members.iter().enumerate() {
@@ -100,6 +139,7 @@ impl Gathered {
             offsets_um: values(&self.offsets_um, 2),
             padding: padding.contains(&true).then(|| mask(padding)),
             hidden: hidden.map(|hidden| mask(hidden.to_vec())),
+            region: self.regions.as_ref().map(|regions| regions.input(device)),
         }
     }
 }
@@ -140,7 +180,7 @@ pub fn most_members(model: &SpatiaConfig, of: VectorsOf) -> usize {
     }
 }
 
-/// What the transformer of this level makes of its input; niches without a picture of their region.
+/// What the transformer of this level makes of its input.
 ///
 /// # Panics
 /// If the model is no [`Model::Spatia`].
@@ -148,6 +188,6 @@ pub fn forward(model: &Model, of: VectorsOf, input: &ContextInput, training: Opt
     let Model::Spatia(model) = model else { unreachable!("places are SPATIA's") };
     match of {
         VectorsOf::Tissue => model.tissue(input, training),
-        _ => model.niche(input, None, training),
+        _ => model.niche(input, training),
     }
 }

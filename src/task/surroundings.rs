@@ -13,7 +13,7 @@ use syncytia_shards::tables::places::Places;
 use syncytia_shards::tables::vectors::Vectors;
 
 use super::DrawsAt;
-use super::places::{Gathered, Member, members_read};
+use super::places::{Gathered, GatheredRegions, Member, members_read};
 use crate::model::spatia::context::ContextInput;
 use crate::tensor::{Bool, Device, Tensor, TensorData};
 
@@ -24,6 +24,8 @@ pub struct Level {
     pub places: Places,
     /// Of their members.
     pub vectors: Arc<Vectors>,
+    /// Of niches: of the pictures of their regions, if they are read.
+    pub regions: Option<Arc<Vectors>>,
 }
 
 /// The niches and tissues of a split.
@@ -123,6 +125,8 @@ impl OwnPlaces {
                 seen.vectors[(i * n + at) * width..][..width].fill(0.0);
             }
         }
+        let place = |row: &Option<usize>| row.map(|row| level.places.ids[row]);
+        seen.regions = level.regions.as_ref().map(|regions| GatheredRegions::of(rows.iter().map(place), regions));
         let there = rows.iter().map(|row| f32::from(u8::from(row.is_some()))).collect();
         OwnPlaces { seen, own: is_own, there }
     }

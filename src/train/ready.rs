@@ -7,6 +7,7 @@ use std::sync::Arc;
 use syncytia_shards::draw::STEP_VERSION;
 use syncytia_shards::processed::Split;
 use syncytia_shards::reader::Shards;
+use syncytia_shards::tables::vectors::VectorsOf;
 
 use super::adopt::{Ledger, adopt};
 use super::checkpoint::{self, CheckpointContents};
@@ -20,6 +21,7 @@ use super::state::{self, Parent, RunState};
 use super::step::StepState;
 use crate::model::Model;
 use crate::task::Task;
+use crate::task::fusion::UpTo;
 use crate::tensor::{Device, cpu};
 
 /// A checkpoint to go on from.
@@ -151,7 +153,11 @@ impl<'a> Ready<'a> {
             )));
         }
         let config = &self.config;
-        let misfit = config.task.unlearned(&theirs.config.task).or_else(|| self.other_encoder(&parent.digest, &theirs));
+        let misfit = config
+            .task
+            .unlearned(&theirs.config.task)
+            .or_else(|| self.other_niches(&theirs))
+            .or_else(|| self.other_encoder(&parent.digest, &theirs));
         if let Some(what) = misfit.or_else(|| config.model.renamed(&theirs.config.model)) {
             return Err(refuse(what));
         }
@@ -162,16 +168,28 @@ impl<'a> Ready<'a> {
         Ok(ledger)
     }
 
+    /// Where niches are used frozen that were learned with pictures of their regions and are now read without, or the other way.
+    fn other_niches(&self, theirs: &RunState) -> Option<String> {
+        let with = |reads: bool| if reads { "true" } else { "false" };
+        let (ours, there) = (self.config.model.reads_regions(), theirs.config.model.reads_regions());
+        let frozen = self.config.task.table() != VectorsOf::Niche && theirs.config.task.learned() >= Some(UpTo::Niche);
+        (frozen && ours != there).then(|| {
+            format!("its niches were learned with model.spatia.regions = {}, here it is {}", with(there), with(ours))
+        })
+    }
+
     /// Where the vectors given are neither the parent's own nor those that it learned from, in words. Of the highest alone is
     /// it asked where the parent does not say what it learned from: those below it are what the highest were made of.
     fn other_encoder(&self, parent: &str, theirs: &RunState) -> Option<String> {
-        let (highest, below) = self.fresh.vectors.split_last()?;
+        // Those of regions are of the encoder of the cells' vectors: that was looked at when they were read.
+        let levels: Vec<&VectorsIdentity> = self.fresh.vectors.iter().filter(|v| v.of != VectorsOf::Region).collect();
+        let (&highest, below) = levels.split_last()?;
         let learned_on = |ours: &VectorsIdentity| theirs.vectors.iter().find(|theirs| theirs.of == ours.of);
         let of_another = |ours: &&VectorsIdentity| {
             ours.producer != parent && learned_on(ours).is_some_and(|theirs| theirs.producer != ours.producer)
         };
         let unknown = || (highest.producer != parent && learned_on(highest).is_none()).then_some(highest);
-        let ours = below.iter().chain([highest]).find(of_another).or_else(unknown)?;
+        let ours = below.iter().copied().chain([highest]).find(of_another).or_else(unknown)?;
         let or_those =
             learned_on(ours).map(|theirs| format!(", or give those it learned from, made by {}", theirs.producer));
         Some(format!(

@@ -40,6 +40,13 @@ impl RunFolder {
         Ok(run)
     }
 
+    /// Removes what [`RunFolder::create`] made, if nothing came to lie in it.
+    pub fn remove_if_empty(&self) {
+        for dir in [self.checkpoints(), self.log(), self.root.clone()] {
+            let _ = fs::remove_dir(dir); // one with something in it stays
+        }
+    }
+
     /// The folder itself; TensorBoard's event files lie here.
     pub fn root(&self) -> &Path {
         &self.root

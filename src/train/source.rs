@@ -57,7 +57,7 @@ pub fn vectors(dirs: &[PathBuf], config: &TrainConfig, shards: &Shards) -> Resul
     let kind = config.task.kind();
     let refuse =
         |what: String| Err(TrainError::Config(vec![format!("--vectors: task.kind = \"{kind}\" reads {what}")]));
-    let reads = config.task.reads();
+    let reads = reads(config);
     if reads.is_empty() && !dirs.is_empty() {
         return refuse("no vectors".to_owned());
     }
@@ -78,15 +78,17 @@ pub fn vectors(dirs: &[PathBuf], config: &TrainConfig, shards: &Shards) -> Resul
         };
         let (dir, _) = given.remove(at);
         let vectors = Vectors::read(dir, of, &shards.manifest().data_hash())?;
-        if let ModelConfig::Spatia(model) = &config.model
-            && vectors.facts.width as usize != model.h
-        {
-            return Err(TrainError::Data(format!(
-                "{} has vectors of {} values and model.spatia.h = {}: {make} by a model of that width, or give [model] its sizes",
-                dir.display(),
-                vectors.facts.width,
-                model.h
-            )));
+        if let ModelConfig::Spatia(model) = &config.model {
+            let (key, width) =
+                if of == VectorsOf::Region { ("image.width", model.image.width) } else { ("h", model.h) };
+            if vectors.facts.width as usize != width {
+                return Err(TrainError::Data(format!(
+                    "{} has vectors of {} values and model.spatia.{key} = {width}: {make} by a model of that width, or give \
+                     [model] its sizes",
+                    dir.display(),
+                    vectors.facts.width,
+                )));
+            }
         }
         if let Some(what) = vectors.facts.no_members() {
             return Err(TrainError::Data(format!(
@@ -95,7 +97,17 @@ pub fn vectors(dirs: &[PathBuf], config: &TrainConfig, shards: &Shards) -> Resul
                 of.plural()
             )));
         }
-        let below = read.last().map(|below| below.facts.digest());
+        let below = read.last().map(|below| below.facts.digest()).filter(|_| of != VectorsOf::Region);
+        let encoder = |vectors: &Vectors| vectors.facts.producer.split(' ').next().map(str::to_owned);
+        let cells = read.first().filter(|cells| of == VectorsOf::Region && cells.facts.of == VectorsOf::Obs);
+        if let Some(cells) = cells.filter(|cells| encoder(cells) != encoder(&vectors)) {
+            return Err(TrainError::Data(format!(
+                "{} was made by {}, the vectors of cells beside it by {}: {make} with the checkpoint that made those",
+                dir.display(),
+                vectors.facts.producer,
+                cells.facts.producer
+            )));
+        }
         if below.is_some() && vectors.facts.members != below {
             let what = format!("{} was made of other vectors than those given beside it: {make}", dir.display());
             return Err(TrainError::Data(what));
@@ -106,6 +118,14 @@ pub fn vectors(dirs: &[PathBuf], config: &TrainConfig, shards: &Shards) -> Resul
         Some((dir, of)) => refuse(format!("no further vectors of {}: leave {} out", of.plural(), dir.display())),
         None => Ok(read),
     }
+}
+
+/// Whose vectors a run reads: from below, and those of regions last.
+fn reads(config: &TrainConfig) -> Vec<VectorsOf> {
+    let mut reads = config.task.reads();
+    let niches = reads.first() == Some(&VectorsOf::Obs);
+    reads.extend((niches && config.model.reads_regions()).then_some(VectorsOf::Region));
+    reads
 }
 
 /// A split's records.
@@ -126,6 +146,8 @@ pub enum Source {
         places: Places,
         /// Of their members.
         vectors: Arc<Vectors>,
+        /// Of niches: of the pictures of their regions, if the model reads them.
+        regions: Option<Arc<Vectors>>,
     },
 }
 
@@ -138,13 +160,18 @@ impl Source {
         config: &TrainConfig,
         task: &Task,
     ) -> Result<Source, TrainError> {
+        let (vectors, regions) = match vectors {
+            [vectors @ .., regions] if regions.facts.of == VectorsOf::Region => (vectors, Some(Arc::clone(regions))),
+            vectors => (vectors, None),
+        };
         match (task.table(), vectors) {
             (VectorsOf::Obs, vectors) => {
                 let sizes = shards.row_groups(split).iter().map(|g| g.n_own).collect();
                 every_label(shards, split, task)?;
                 let loader = Loader::new(Arc::clone(shards), split, task.columns(), config.data.window_bytes)?;
                 let level = |of, vectors: &Arc<Vectors>| -> Result<Level, TrainError> {
-                    Ok(Level { places: whole(shards, of, split, vectors)?, vectors: Arc::clone(vectors) })
+                    let regions = regions.clone().filter(|_| of == VectorsOf::Niche);
+                    Ok(Level { places: whole(shards, of, split, vectors)?, vectors: Arc::clone(vectors), regions })
                 };
                 let surroundings = match vectors {
                     [] => None,
@@ -156,7 +183,8 @@ impl Source {
                 Ok(Source::Obs { loader, sizes, surroundings })
             }
             (of, [vectors]) => {
-                Ok(Source::Places { places: whole(shards, of, split, vectors)?, vectors: Arc::clone(vectors) })
+                let places = whole(shards, of, split, vectors)?;
+                Ok(Source::Places { places, vectors: Arc::clone(vectors), regions })
             }
             (of, _) => Err(TrainError::Data(format!("the {} are learned from vectors: add --vectors", of.plural()))),
         }
@@ -205,8 +233,9 @@ impl Source {
                     None => Records::Obs(slots),
                 }
             }
-            Source::Places { places, vectors } => {
-                Records::Places(PlaceRows { places, vectors, rows: rows.iter().map(|r| r.row as usize).collect() })
+            Source::Places { places, vectors, regions } => {
+                let rows = rows.iter().map(|r| r.row as usize).collect();
+                Records::Places(PlaceRows { places, vectors, regions: regions.as_deref(), rows })
             }
         })
     }

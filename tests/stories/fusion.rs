@@ -58,8 +58,11 @@ impl Stage {
     }
 
     fn surroundings(&self) -> Surroundings {
-        let level =
-            |places: &Places, vectors: &Vectors| Level { places: places.clone(), vectors: Arc::new(vectors.clone()) };
+        let level = |places: &Places, vectors: &Vectors| Level {
+            places: places.clone(),
+            vectors: Arc::new(vectors.clone()),
+            regions: None,
+        };
         Surroundings::new(level(&self.places[0], &self.cells), Some(level(&self.places[1], &self.niches)))
     }
 

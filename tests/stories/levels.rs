@@ -237,7 +237,7 @@ fn hidden_members_reach_no_output() {
         let task = Members::new(MembersConfig::default(), of, sizes, 7);
         let model = config.model.build(config.model.shape(shards.manifest()), 1, &cpu());
         let outputs = |model: &Model, vectors: &Vectors| {
-            let from = PlaceRows { places: &places, vectors, rows: (0..8).collect() };
+            let from = PlaceRows { places: &places, vectors, regions: None, rows: (0..8).collect() };
             let batch = task.prepare(&from, DrawsAt::Step { global_step: 3, first_slot: 0 });
             let out = task.forward(model, &batch, None, &cpu());
             let bits = |v: Vec<f32>| v.into_iter().map(f32::to_bits).collect::<Vec<u32>>();
@@ -283,7 +283,10 @@ fn the_nearest_cells_of_a_niche_are_read_and_a_random_subset_of_a_tissues_niches
         let rows: Vec<usize> = (0..places.n()).collect();
         let streams: Vec<[u32; 3]> = rows.iter().map(|&row| [slot + row as u32, 0, 0]).collect();
         let offsets = rows.iter().map(|&row| places.members(row).1.to_vec()).collect();
-        (Gathered::of(&PlaceRows { places: &places, vectors: &vectors, rows }, most, 7, &streams), offsets)
+        (
+            Gathered::of(&PlaceRows { places: &places, vectors: &vectors, regions: None, rows }, most, 7, &streams),
+            offsets,
+        )
     };
     let of = |gathered: &Gathered, i: usize| -> Vec<[f32; 2]> {
         let at = |k: usize| (i * gathered.n + k) * 2;

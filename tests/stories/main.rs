@@ -53,6 +53,8 @@ mod process;
 mod processes;
 /// The README's commands.
 mod readme;
+/// Niches with the pictures of their regions.
+mod regions;
 /// The page of a run again, and several runs on one page.
 mod report;
 /// The same bits for any number of ranks and kernel threads, through stops and resumes.

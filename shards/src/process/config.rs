@@ -164,6 +164,8 @@ pub struct ProcessConfig {
     pub niche_cells: u32,
     /// A niche has at least this many cells. Default 1.
     pub niche_min_cells: u32,
+    /// Whether the picture of a niche's region is cut: the square of `niche_um` around its centre. Default false.
+    pub niche_pictures: bool,
 }
 
 impl Default for ProcessConfig {
@@ -187,6 +189,7 @@ impl Default for ProcessConfig {
             tissue_um: 217.6,
             niche_cells: 16,
             niche_min_cells: 1,
+            niche_pictures: false,
         }
     }
 }

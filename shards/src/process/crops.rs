@@ -1,4 +1,5 @@
-//! Which window of a section's pictures is a cell's (`spatia.md` §1.1): a square around its centre.
+//! Which window of a section's pictures is a cell's (`spatia.md` §1.1), a square around its centre, and how large that of a
+//! niche's region is.
 //!
 //! Pure: pixels are cut when a row group is written.
 
@@ -27,9 +28,14 @@ enum Rule {
 /// The windows of a section's cells as ingested; `None` without pictures.
 ///
 /// # Errors
-/// [`ProcessError::Config`] where `process.crop_um` meets a section without a scale or gives no window.
+/// [`ProcessError::Config`] where a length in µm meets a section without a scale or gives no window, and where regions are
+/// asked of a section without pictures.
 pub(super) fn plan(section: &Section, config: &ProcessConfig) -> Result<Option<Crops>, ProcessError> {
-    let Some(pictures) = &section.pictures else { return Ok(None) };
+    let Some(pictures) = &section.pictures else {
+        let key = "process.niche_pictures";
+        let problem = format!("section `{}` has no pictures to cut a region from", section.library_id);
+        return if config.niche_pictures { Err(ProcessError::Config { key, problem }) } else { Ok(None) };
+    };
     let um_per_pixel = section.um_per_unit.map(|um| um * pictures.units_per_pixel);
     let rule = rule(section, config, um_per_pixel)?;
     let window = |i: usize| {
@@ -42,30 +48,43 @@ pub(super) fn plan(section: &Section, config: &ProcessConfig) -> Result<Option<C
         pictures.window(at, side)
     };
     let windows = (0..section.n_obs()).map(window).collect();
-    Ok(Some(Crops { pictures: pictures.clone(), windows, um_per_pixel, rule: words(section, config) }))
+    let region_side = config.niche_pictures.then(|| {
+        let pixels = um_per_pixel.map(|scale| (config.niche_um / scale).round());
+        pixels.map_or_else(
+            || Err(unscaled(section, "process.niches", "")),
+            |pixels| side(section, "process.niche_um", pixels),
+        )
+    });
+    let region_side = region_side.transpose()?;
+    let rule = words(section, config);
+    Ok(Some(Crops { pictures: pictures.clone(), windows, um_per_pixel, rule, region_side }))
 }
 
 fn rule(section: &Section, config: &ProcessConfig, um_per_pixel: Option<f64>) -> Result<Rule, ProcessError> {
-    let pixels = match (config.crop_px, config.crop_um) {
-        (Some(side), _) => f64::from(side),
-        (None, None) => return Ok(Rule::Boundary),
-        (None, Some(um)) => match um_per_pixel {
-            Some(scale) => (um / scale).round(),
-            None => {
-                let name = &section.library_id;
-                let problem = format!(
-                    "section `{name}` has no scale: set input.um_per_unit, or process.crop_px instead of crop_um"
-                );
-                return Err(ProcessError::Config { key: "process.crop_um", problem });
-            }
-        },
+    let pixels = match (config.crop_px, config.crop_um, um_per_pixel) {
+        (None, None, _) => return Ok(Rule::Boundary),
+        (Some(side), ..) => f64::from(side),
+        (None, Some(um), Some(scale)) => (um / scale).round(),
+        (None, Some(_), None) => {
+            return Err(unscaled(section, "process.crop_um", ", or process.crop_px instead of crop_um"));
+        }
     };
+    side(section, "process.crop_um", pixels).map(Rule::Pixels)
+}
+
+fn unscaled(section: &Section, key: &'static str, or: &str) -> ProcessError {
+    let problem = format!("section `{}` has no scale: set input.um_per_unit{or}", section.library_id);
+    ProcessError::Config { key, problem }
+}
+
+/// A side of so many `pixels`, of which `key` speaks.
+fn side(section: &Section, key: &'static str, pixels: f64) -> Result<u32, ProcessError> {
     if !(2.0..=MAX_SIDE).contains(&pixels) {
         let problem =
             format!("gives {pixels} pixels a side in section `{}`, 2 to {MAX_SIDE} are possible", section.library_id);
-        return Err(ProcessError::Config { key: "process.crop_um", problem });
+        return Err(ProcessError::Config { key, problem });
     }
-    Ok(Rule::Pixels(pixels as u32))
+    Ok(pixels as u32)
 }
 
 fn half_side(pictures: &Pictures, [x, y]: [f64; 2], [x0, y0, x1, y1]: [f64; 4]) -> u32 {

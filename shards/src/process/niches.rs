@@ -39,6 +39,9 @@ pub(super) fn check(config: &ProcessConfig) -> Result<(), ProcessError> {
         let problem = format!("{} is no multiple of niche_um = {}", config.tissue_um, config.niche_um);
         return refuse("process.tissue_um", problem);
     }
+    if config.niche_pictures && config.niches == NicheKind::None {
+        return refuse("process.niche_pictures", "and process.niches = \"none\": there are no niches".to_owned());
+    }
     if config.niche_cells == 0 || config.niche_min_cells == 0 {
         return refuse("process.niche_cells", "a niche has at least one cell".to_owned());
     }

@@ -1,9 +1,11 @@
-//! Tables beside the records: niches and tissues, written with the shards, and vectors, written later by `embed`.
+//! Tables beside the records: niches, tissues and pictures of regions, written with the shards, and vectors, written later by
+//! `embed`.
 //!
 //! Each file here owns one table: its columns, how it is written, how it is read.
 
 pub mod niche;
 pub mod places;
+pub mod region;
 pub mod tissue;
 pub mod vectors;
 

@@ -26,7 +26,7 @@ impl VectorsOf {
     /// What its members are; records have none.
     pub fn members(self) -> Option<VectorsOf> {
         match self {
-            VectorsOf::Obs => None,
+            VectorsOf::Obs | VectorsOf::Region => None,
             VectorsOf::Niche => Some(VectorsOf::Obs),
             VectorsOf::Tissue => Some(VectorsOf::Niche),
         }
@@ -38,6 +38,7 @@ impl VectorsOf {
             VectorsOf::Obs => "records",
             VectorsOf::Niche => "niches",
             VectorsOf::Tissue => "tissues",
+            VectorsOf::Region => "regions",
         }
     }
 
@@ -47,6 +48,7 @@ impl VectorsOf {
             VectorsOf::Obs => "cell",
             VectorsOf::Niche => "niche",
             VectorsOf::Tissue => "tissue",
+            VectorsOf::Region => "region",
         }
     }
 }
@@ -74,7 +76,7 @@ impl Places {
         let um = piece.um_per_unit.unwrap_or(1.0);
         let less = |at: [f64; 2], centre: [f64; 2]| [0, 1].map(|axis| (at[axis] - centre[axis]) as f32);
         let rows: Vec<(u64, Vec<u64>, Vec<[f32; 2]>)> = match of {
-            VectorsOf::Obs => panic!("records are no places"),
+            VectorsOf::Obs | VectorsOf::Region => panic!("records and pictures are no places"),
             VectorsOf::Niche => {
                 let niche = |niche: &Niche| {
                     let members = || niche.members.iter().map(|&i| i as usize);
@@ -119,7 +121,7 @@ impl Shards {
     /// If records are asked for: they are no places.
     pub fn places(&self, of: VectorsOf, split: Split) -> Result<Places, StoreError> {
         Ok(match of {
-            VectorsOf::Obs => panic!("records are no places"),
+            VectorsOf::Obs | VectorsOf::Region => panic!("records and pictures are no places"),
             VectorsOf::Niche => {
                 let table = self.niches(split)?;
                 Places::sorted(of, (0..table.n_niches()).map(|i| (table.niche_ids[i], table.members(i))))

@@ -42,6 +42,8 @@ pub enum VectorsOf {
     Niche,
     /// Tissues.
     Tissue,
+    /// Pictures of niches' regions, by niche.
+    Region,
 }
 
 /// What of its records was read to make them.

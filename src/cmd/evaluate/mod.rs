@@ -41,9 +41,10 @@ pub struct Args {
     /// Of spatia: the label column that judges clusters; `cell_type`, `niche_type`, `tissue_type` and the like if not given.
     #[arg(long, value_name = "COLUMN")]
     label: Option<String>,
-    /// Of niches and tissues: the folder of vectors of the level below; of a fusion: that of its fused vectors.
+    /// Of niches and tissues: the folder of vectors of the level below, and that of regions where the model reads them; of a
+    /// fusion: that of its fused vectors.
     #[arg(long, value_name = "DIR")]
-    vectors: Option<PathBuf>,
+    vectors: Vec<PathBuf>,
     #[command(flatten)]
     generation: GenerationArgs,
     /// Print report.json instead of the table.
@@ -56,7 +57,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let split = args.split.as_deref().map(split_named).transpose()?;
     let trained = Trained::open(&args.path, args.checkpoint.unwrap_or_default())?;
     let kind = trained.run.config.task.kind();
-    if matches!(kind, "completion" | "generate") && (args.label.is_some() || args.vectors.is_some()) {
+    if matches!(kind, "completion" | "generate") && (args.label.is_some() || !args.vectors.is_empty()) {
         let what = format!("--label and --vectors are for cells, niches and tissues, this is a run of \"{kind}\"");
         return Err(UsageError(what).into());
     }

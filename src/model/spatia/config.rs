@@ -34,6 +34,9 @@ pub struct SpatiaConfig {
     /// Whether the picture can be painted from z_cell alone.
     #[serde(default)]
     pub vector_painter: bool,
+    /// Whether niches are read with the picture of their region as a further token.
+    #[serde(default)]
+    pub regions: bool,
 }
 
 /// `[model.spatia.gene]`.
@@ -283,7 +286,7 @@ impl SpatiaConfig {
             ("contrast", contrast),
             ("cell_out", linear(d + e, h) + norm(h)),
             ("vector_painter", vector_painter),
-            ("niche", level(self.niche) + linear(e, h)),
+            ("niche", level(self.niche) + if self.regions { linear(e, h) } else { 0.0 }),
             ("tissue", level(self.tissue)),
             ("final_fusion", linear(3.0 * h, h) + norm(h)),
         ]

@@ -22,6 +22,17 @@ pub struct ContextInput {
     pub padding: Option<Tensor<2, Bool>>,
     /// `[b, n]`: true where a member is hidden by the learned token (the masked objective); its position stays.
     pub hidden: Option<Tensor<2, Bool>>,
+    /// Of niches: the picture of the region, where it is read.
+    pub region: Option<RegionInput>,
+}
+
+/// Pictures of the places' regions.
+#[derive(Debug, Clone)]
+pub struct RegionInput {
+    /// `[b, e]`: the image encoder's vectors; 0 where there is no picture.
+    pub vectors: Tensor<2>,
+    /// `[b, 1]`: true where there is none; `None` if there are all.
+    pub absent: Option<Tensor<2, Bool>>,
 }
 
 /// What comes out.
@@ -71,8 +82,8 @@ impl Context {
         }
     }
 
-    /// Sequence [query; members + positions; `image`], `image` being `[b, 1, h]`. `hidden` needs `masked_token`. With
-    /// `training` once in a forward only: z and the predictions of the hidden come from the same pass.
+    /// Sequence [query; members + positions; `image`], `image` being `[b, 1, h]`, the token of the region's picture. `hidden`
+    /// needs `masked_token`. With `training` once in a forward only: z and the predictions of the hidden come from the same pass.
     pub fn forward(
         &self,
         input: &ContextInput,
@@ -92,14 +103,15 @@ impl Context {
         let at = positions::offsets(input.offsets_um.clone(), self.wavelengths_um);
         let query = self.query.val().reshape([1, 1, h]).expand([b, 1, h]);
         let mut parts = vec![query, members + self.position.forward(at, training)];
-        let image_tokens = usize::from(image.is_some());
+        let region = input.region.as_ref().filter(|_| image.is_some());
         parts.extend(image);
-        let absent = input.padding.as_ref().map(|padding| {
-            let device = padding.device();
+        let no_picture = region.and_then(|region| region.absent.clone());
+        let absent = (input.padding.is_some() || no_picture.is_some()).then(|| {
+            let device = input.members.device();
             let present = |n| Tensor::<2, crate::tensor::Int>::zeros([b, n], &device).equal_elem(1);
-            let mut parts = vec![present(1), padding.clone()];
-            if image_tokens > 0 {
-                parts.push(present(image_tokens));
+            let mut parts = vec![present(1), input.padding.clone().unwrap_or_else(|| present(n))];
+            if region.is_some() {
+                parts.push(no_picture.unwrap_or_else(|| present(1)));
             }
             Tensor::cat(parts, 1)
         });

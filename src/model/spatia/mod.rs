@@ -271,9 +271,16 @@ impl Spatia {
         Some(self.contrast.as_ref()?.forward(genes, image, training))
     }
 
-    /// z_niche of precomputed cell vectors, the nearest first; `image`: the region's image vector, `[b, e]`.
-    pub fn niche(&self, cells: &ContextInput, image: Option<Tensor<2>>, training: Option<&Training>) -> ContextOutput {
-        self.niche.forward(cells, image, training)
+    /// What a niche reads of the picture of its region: the image encoder's tokens of all patches, CLS left out, their mean;
+    /// `[b, e]`.
+    pub fn region(&self, pictures: &ImageInput) -> Tensor<2> {
+        let encoder = &self.image_encoder;
+        without_cls_mean(encoder.forward(encoder.patches(pictures), &encoder.kept(pictures), None))
+    }
+
+    /// z_niche of precomputed cell vectors, the nearest first, and of the region's picture.
+    pub fn niche(&self, cells: &ContextInput, training: Option<&Training>) -> ContextOutput {
+        self.niche.forward(cells, training)
     }
 
     /// z_tissue of precomputed niche vectors.

@@ -4,7 +4,7 @@ use super::config::SpatiaConfig;
 use super::context::{Context, ContextInput, ContextOutput};
 use crate::model::init::Scope;
 use crate::model::layers::{Linear, Training};
-use crate::tensor::{Module, Tensor};
+use crate::tensor::Module;
 
 /// Shortest and longest wavelength of a cell's position features, µm.
 pub const WAVELENGTHS_UM: (f64, f64) = (4.0, 440.0);
@@ -14,8 +14,8 @@ pub const WAVELENGTHS_UM: (f64, f64) = (4.0, 440.0);
 pub struct Niche {
     /// Over [query; cells; picture].
     pub context: Context,
-    /// e → h: the region's image vector as a token.
-    pub image: Linear,
+    /// e → h: the region's image vector as a token, when `regions`.
+    pub image: Option<Linear>,
 }
 
 impl Niche {
@@ -25,18 +25,16 @@ impl Niche {
         let (h, token) = (config.h, config.masked_token);
         Self {
             context: Context::new(&context, config.niche, h, config.dropout, token, WAVELENGTHS_UM),
-            image: Linear::new(&scope.child("image"), config.image.width, h),
+            image: config.regions.then(|| Linear::new(&scope.child("image"), config.image.width, h)),
         }
     }
 
-    /// `image`: the image vector of the niche's region, `[b, e]`; without one the sequence has no such token.
-    pub fn forward(
-        &self,
-        cells: &ContextInput,
-        image: Option<Tensor<2>>,
-        training: Option<&Training>,
-    ) -> ContextOutput {
-        let image = image.map(|image| self.image.forward2(image, training).unsqueeze_dim(1));
+    /// Without pictures of the regions the sequence has no such token.
+    pub fn forward(&self, cells: &ContextInput, training: Option<&Training>) -> ContextOutput {
+        let image = cells.region.as_ref().map(|region| {
+            let image = self.image.as_ref().expect("pictures of regions need model.spatia.regions = true");
+            image.forward2(region.vectors.clone(), training).unsqueeze_dim(1)
+        });
         self.context.forward(cells, image, training)
     }
 }

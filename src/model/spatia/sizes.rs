@@ -67,6 +67,7 @@ impl SpatiaConfig {
             tissue: level(levels[1]),
             contrast_width: None,
             masked_token: false,
+            regions: true,
             vector_painter: false,
         }
     }

@@ -14,7 +14,9 @@ use crate::train::error::TrainError;
 fn usual(of: VectorsOf) -> &'static [&'static str] {
     match of {
         VectorsOf::Obs => &["cell_type", "celltype", "cell_types", "cell_class", "subclass", "class", "cluster"],
-        VectorsOf::Niche => &["niche_type", "niche", "region", "domain", "layer", "cell_type", "celltype"],
+        VectorsOf::Niche | VectorsOf::Region => {
+            &["niche_type", "niche", "region", "domain", "layer", "cell_type", "celltype"]
+        }
         VectorsOf::Tissue => &["tissue_type", "tissue", "region", "domain", "niche_type", "niche"],
     }
 }

@@ -42,15 +42,15 @@ pub fn evaluate(args: &Args, trained: &Trained) -> anyhow::Result<Evaluated> {
     let gathered = match of {
         VectorsOf::Obs => {
             let fused = fused(args, trained, &shards)?;
-            if args.vectors.is_some() && fused.is_none() {
+            if !args.vectors.is_empty() && fused.is_none() {
                 let what = "--vectors is for runs of niches and tissues: cells are read as they are";
                 return Err(UsageError(what.to_owned()).into());
             }
             cells::gather(trained, &shards, split, column.as_deref(), fused.as_ref())?
         }
         _ => {
-            let vectors = args.vectors.as_deref();
-            let below = crate::cmd::embed::vectors_below(vectors, of, trained, &shards)?.expect("places have members");
+            let below =
+                crate::cmd::embed::vectors_below(&args.vectors, of, trained, &shards)?.expect("places have members");
             let column = column.ok_or_else(|| labels::none(&shards, of))?;
             places::gather(trained, &shards, split, of, &below, column)?
         }
@@ -66,7 +66,7 @@ fn fused(args: &Args, trained: &Trained, shards: &Shards) -> anyhow::Result<Opti
         return Ok(None);
     }
     let again = "make them with `syncytia embed RUN --level fused --out V` and add --vectors V";
-    let Some(dir) = &args.vectors else {
+    let [dir] = &args.vectors[..] else {
         return Err(TrainError::Data(format!("a fusion is judged by its fused vectors: {again}")).into());
     };
     let vectors = Vectors::read(dir, VectorsOf::Obs, &shards.manifest().data_hash())?;

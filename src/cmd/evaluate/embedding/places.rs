@@ -7,11 +7,12 @@ use rayon::prelude::*;
 use syncytia_shards::processed::{Matrix, Split};
 use syncytia_shards::reader::Shards;
 use syncytia_shards::tables::niche::NicheTable;
-use syncytia_shards::tables::vectors::{Vectors, VectorsOf};
+use syncytia_shards::tables::vectors::VectorsOf;
 
 use super::cells::profile;
 use super::page::plural;
 use super::{COMPONENTS, Gathered, JUDGED, Labels, TRAIN, UsageError, labels};
+use crate::cmd::embed::Below;
 use crate::cmd::trained::Trained;
 use crate::evaluate::embedding::{Classes, Method, majority};
 use crate::evaluate::pca;
@@ -39,7 +40,7 @@ struct Read {
 struct Reader<'a> {
     shards: &'a Shards,
     of: VectorsOf,
-    below: &'a Vectors,
+    below: &'a Below,
     column: &'a str,
     models: [&'a Model; 2],
     config: &'a SpatiaConfig,
@@ -52,7 +53,7 @@ pub fn gather(
     shards: &Shards,
     split: Split,
     of: VectorsOf,
-    below: &Vectors,
+    below: &Below,
     column: String,
 ) -> anyhow::Result<Gathered> {
     let ModelConfig::Spatia(config) = &trained.run.config.model else {
@@ -120,7 +121,7 @@ impl Reader<'_> {
     /// At most `most` places of a split, evenly spaced by id.
     fn read(&self, split: Split, most: usize) -> anyhow::Result<Read> {
         let places = self.shards.places(self.of, split)?;
-        if let Some((place, member)) = lacking(&places, self.below) {
+        if let Some((place, member)) = lacking(&places, &self.below.members) {
             let what = format!("the vectors given have none of {member}, a member of {place}: make them again");
             return Err(TrainError::Data(what).into());
         }
@@ -129,7 +130,8 @@ impl Reader<'_> {
         let read_most = most_members(self.config, self.of);
         let encode = |model: &Model| -> Vec<f32> {
             let batch = |rows: &[usize]| {
-                let from = PlaceRows { places: &places, vectors: self.below, rows: rows.to_vec() };
+                let (vectors, regions) = (&self.below.members, self.below.regions.as_ref());
+                let from = PlaceRows { places: &places, vectors, regions, rows: rows.to_vec() };
                 embedding::places(model, &from, read_most, self.seed, &cpu())
             };
             rows.par_chunks(BATCH).map(batch).collect::<Vec<_>>().concat()
@@ -137,7 +139,8 @@ impl Reader<'_> {
         let width = self.config.h;
         let (mut mean, mut own) = (Vec::new(), Vec::new());
         for &row in &rows {
-            let vectors: Vec<&[f32]> = places.members(row).0.iter().filter_map(|&id| self.below.get(id)).collect();
+            let vectors: Vec<&[f32]> =
+                places.members(row).0.iter().filter_map(|&id| self.below.members.get(id)).collect();
             let sum = |k: usize| vectors.iter().map(|v| f64::from(v[k])).sum::<f64>();
             mean.extend((0..width).map(|k| (sum(k) / vectors.len() as f64) as f32));
             own.extend_from_slice(vectors[0]);

@@ -1,6 +1,7 @@
 //! Where gradients come from, and when.
 
 use super::*;
+use crate::model::spatia::context::RegionInput;
 
 /// Σ of everything the model can make, so that every parameter has a part in it.
 fn everything(model: &Spatia, training: Option<&Training>) -> Tensor<1> {
@@ -23,9 +24,11 @@ fn everything(model: &Spatia, training: Option<&Training>) -> Tensor<1> {
         offsets_um: Tensor::from_data(TensorData::new(noise(2 * 3 * 2, salt + 1), [2, 3, 2]), &device),
         padding: None,
         hidden: Some(Tensor::from_data(TensorData::new(vec![true, false, false, false, true, false], [2, 3]), &device)),
+        region: None,
     };
-    let region = Tensor::from_data(TensorData::new(noise(2 * 32, 9), [2, 32]), &device);
-    let niche = model.niche(&context(5), Some(region), training);
+    let vectors = Tensor::from_data(TensorData::new(noise(2 * 32, 9), [2, 32]), &device);
+    let region = Some(RegionInput { vectors, absent: None });
+    let niche = model.niche(&ContextInput { region, ..context(5) }, training);
     let tissue = model.tissue(&context(7), training);
     let z = model.fuse_levels(out.z_cell.clone(), Some(niche.z), Some(tissue.z), training);
     let mut terms = vec![squared(z.clone() * 0.7 + 0.3)];

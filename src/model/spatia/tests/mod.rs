@@ -331,9 +331,20 @@ fn a_level_ignores_padding_and_sees_neither_order_nor_what_is_hidden() {
             offsets_um: tensor(at, [1, 4, 2]),
             padding: flags(vec![false, false, false, true]),
             hidden: flags(order.iter().map(|&i| i == 1).chain([false]).collect()),
+            region: None,
         };
-        [values(model.niche(&input, None, None).z), values(model.tissue(&input, None).z)]
+        [values(model.niche(&input, None).z), values(model.tissue(&input, None).z)]
     };
+    let pictured = |absent: bool, value: f32| {
+        let [members, at] =
+            [(noise(2 * 32, 1), [1, 2, 32]), (noise(4, 2), [1, 2, 2])].map(|(of, shape)| tensor(of, shape));
+        let vectors = Tensor::<2>::from_data(TensorData::new(vec![value; 32], [1, 32]), &cpu());
+        let absent = absent.then(|| Tensor::<2, Bool>::from_data(TensorData::new(vec![true], [1, 1]), &cpu()));
+        let region = Some(RegionInput { vectors, absent });
+        values(model.niche(&ContextInput { members, offsets_um: at, padding: None, hidden: None, region }, None).z)
+    };
+    assert_eq!(pictured(true, 0.0), pictured(true, 3.0), "a picture that is not there");
+    assert!(!close(&pictured(false, 1.0), &pictured(false, 3.0), 1e-3), "a picture that is there");
     let plain = read([0, 1, 2], 0.0, 0.0);
     assert_eq!(plain, read([0, 1, 2], 3.0, 0.0), "padding");
     assert_eq!(plain, read([0, 1, 2], 0.0, 7.0), "a hidden member");
