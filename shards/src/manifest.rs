@@ -451,7 +451,10 @@ impl fmt::Display for Manifest {
         }
         for entry in &self.ledger.entries {
             let place = entry.library_id.as_deref().unwrap_or("all sections");
-            writeln!(f, "dropped    {} {} ({place}): {}", entry.n, entry.what, entry.reason)?;
+            match entry.n {
+                0 => writeln!(f, "noted      {place}: {}", entry.reason)?,
+                n => writeln!(f, "dropped    {n} {} ({place}): {}", entry.what, entry.reason)?,
+            }
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use syncytia_shards::durable;
 use syncytia_shards::ingest;
 use syncytia_shards::manifest::MANIFEST_FILE;
 use syncytia_shards::reader::Shards;
+use syncytia_shards::tables::vectors::{VECTORS_FILE, VectorsFacts};
 
 use super::exit::UsageError;
 use super::out;
@@ -19,7 +20,7 @@ use crate::train::state;
 /// Arguments of `inspect`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A shard folder, a checkpoint, a run folder, an `.h5ad` file, a Space Ranger or MERSCOPE folder.
+    /// A shard folder, a folder of vectors, a checkpoint, a run folder, an `.h5ad` file, a Space Ranger or MERSCOPE folder.
     path: PathBuf,
     /// Of shards with pictures: a contact sheet of random records, an HTML file.
     #[arg(long, value_name = "OUT.html")]
@@ -60,6 +61,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
         return Ok(ExitCode::Done);
     }
+    if path.join(VECTORS_FILE).exists() {
+        let facts = VectorsFacts::read(path)?;
+        return if args.json { out::json(&facts) } else { out::line(&facts) }.map(|()| ExitCode::Done);
+    }
     if args.sheet.is_some() {
         return Err(UsageError(format!("--sheet: {} is no shard folder", path.display())).into());
     }
@@ -87,10 +92,10 @@ fn inspect_checkpoint(path: &Path, json: bool) -> anyhow::Result<ExitCode> {
     let run = state::run_state(&checkpoint.contents).map_err(|e| anyhow!("{}: {e}", checkpoint.dir.display()))?;
     out::line(format_args!("checkpoint {}", checkpoint.dir.display()))?;
     out::line(format_args!(
-        "model      {}, {} genes, neighbourhoods of {} spots",
+        "model      {}, {} genes{}",
         run.config.model.name(),
         run.shape.genes,
-        run.shape.spots
+        if run.shape.spots > 1 { format!(", neighbourhoods of {} spots", run.shape.spots) } else { String::new() }
     ))?;
     out::line(format_args!("steps      {} batches consumed, {} updates", run.global_step, run.optim_step))?;
     if let Some(best) = run.best {

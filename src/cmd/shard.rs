@@ -210,7 +210,10 @@ fn rule_in_words(config: &SplitConfig, processed: &Processed) -> String {
 pub fn describe(processed: &Processed) {
     for entry in &processed.ledger.entries {
         let section = entry.library_id.as_deref().map_or(String::new(), |l| format!("{l}: "));
-        eprintln!("  {section}{} {}: {}", entry.n, entry.what, entry.reason);
+        match entry.n {
+            0 => eprintln!("  {section}{}", entry.reason),
+            n => eprintln!("  {section}{n} {}: {}", entry.what, entry.reason),
+        }
     }
     for piece in &processed.pieces {
         eprintln!("{} {}: {} observations", piece.library_id, piece.split.as_str(), piece.n_obs());

@@ -25,6 +25,7 @@ use crate::train::checkpoint::{self, Which};
 use crate::train::config::TrainConfig;
 use crate::train::error::TrainError;
 use crate::train::group::Alike;
+use crate::train::heed;
 use crate::train::join;
 use crate::train::lock::{RunLock, Timing};
 use crate::train::ready::{self, Ready, Resumed};
@@ -223,6 +224,9 @@ fn train_locked(config: &TrainConfig, shards: &Path, run: &Path, start: &StartFr
     let beginning = ready.state(resumed.as_ref(), folder.root()).map_err(anyhow::Error::from);
     let beginning = group.together("going on", beginning, exit::number)?;
     let machines = group.each(&machine)?;
+    if group.leads() {
+        heed::warnings(&ready, &shards)?.iter().for_each(|warning| eprintln!("warning: {warning}"));
+    }
     let opened = if group.leads() {
         let world_size = world_size(config, &machines);
         world_file::write(&folder, config, world_size, &machines, shards.dir())

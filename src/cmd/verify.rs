@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use syncytia_launch::ExitCode;
+use syncytia_shards::tables::vectors::{VECTORS_FILE, Vectors, VectorsFacts};
 use syncytia_shards::verify::verify;
 
 use super::exit::UsageError;
@@ -12,7 +13,7 @@ use crate::train::checkpoint::{self, Which};
 /// Arguments of `verify`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A shard folder, a checkpoint, or a run folder.
+    /// A shard folder, a folder of vectors, a checkpoint, or a run folder.
     path: PathBuf,
     /// Print what was looked at as JSON.
     #[arg(long)]
@@ -33,10 +34,21 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
         return Ok(ExitCode::Done);
     }
+    if args.path.join(VECTORS_FILE).exists() {
+        let facts = VectorsFacts::read(&args.path)?;
+        Vectors::read(&args.path, facts.of, &facts.data_hash)?;
+        if args.json {
+            out::json(&serde_json::json!({"files": facts.parts.len(), "vectors": facts.n, "digest": facts.digest()}))?;
+        } else {
+            let (n, files) = (facts.n, facts.parts.len());
+            out::line(format_args!("{n} vectors of {} in {files} files: every checksum holds", facts.of.plural()))?;
+        }
+        return Ok(ExitCode::Done);
+    }
     if !args.path.is_dir() {
         let what = if args.path.exists() { "a file" } else { "not there" };
         return Err(UsageError(format!(
-            "{} is {what}: verify looks at a shard folder, a checkpoint or a run folder; an instrument file is read with \
+            "{} is {what}: verify looks at a shard folder, a folder of vectors, a checkpoint or a run folder; an instrument file is read with \
              `syncytia inspect`",
             args.path.display()
         ))

@@ -175,6 +175,15 @@ impl ModelConfig {
         Some((config.n_kept_of_level(level, records), config.h))
     }
 
+    /// Most genes of one record that are read, where a record is a list of genes.
+    pub fn gene_context(&self) -> Option<usize> {
+        match self {
+            ModelConfig::Spackle(_) => None,
+            ModelConfig::Spatia(config) => Some(config.gene.context),
+            ModelConfig::Generator(config) => Some(config.encoder.gene.context),
+        }
+    }
+
     /// Whether its niches are read with the pictures of their regions.
     pub fn reads_regions(&self) -> bool {
         matches!(self, ModelConfig::Spatia(config) if config.regions)

@@ -9,6 +9,7 @@ pub mod config;
 pub mod data;
 pub mod error;
 pub mod group;
+pub mod heed;
 pub mod join;
 pub mod lock;
 pub mod news;

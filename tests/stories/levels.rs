@@ -406,3 +406,31 @@ fn the_shipped_stages_have_one_size_and_freeze_all_but_their_level() {
         }
     }
 }
+
+#[test]
+fn a_folder_of_vectors_is_looked_at_and_verified_and_a_run_says_what_to_heed() {
+    let chain = Chain::get();
+    let vectors = chain.path("of-niches");
+    let said = done(&["inspect", &vectors]);
+    assert!(said.contains("of niches, 32 values each") && said.contains("made of    vectors"), "{said}");
+    assert!(done(&["verify", &vectors]).contains("every checksum holds"));
+    let dir = tempfile::tempdir().unwrap();
+    let damaged = dir.path().join("damaged");
+    std::fs::create_dir(&damaged).unwrap();
+    for entry in std::fs::read_dir(&vectors).unwrap().map(Result::unwrap) {
+        std::fs::copy(entry.path(), damaged.join(entry.file_name())).unwrap();
+    }
+    let part = damaged.join("part-00000.parquet");
+    let mut bytes = std::fs::read(&part).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&part, bytes).unwrap();
+    refused(&["verify", damaged.to_str().unwrap()], 3, &["part-00000.parquet"]);
+
+    let run = dir.path().join("run").to_str().unwrap().to_owned();
+    let more = ["--set", "train.micro_batch=4", "--set", "model.spatia.gene.context=8"];
+    let args = train(CELLS, &chain.path("cells"), &run, 1, &more);
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let said = String::from_utf8(crate::command::syncytia(&args).stderr).unwrap();
+    assert!(said.contains("warning: 128 of the 128 records") && said.contains("than the 8 that are read"), "{said}");
+}

@@ -152,6 +152,25 @@ impl VectorsFacts {
     }
 }
 
+impl std::fmt::Display for VectorsFacts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(
+            f,
+            "vectors    {} of {}, {} values each, {} files",
+            self.n,
+            self.of.plural(),
+            self.width,
+            self.parts.len()
+        )?;
+        writeln!(f, "made by    {}", self.producer)?;
+        if let Some(members) = &self.members {
+            writeln!(f, "made of    vectors {members}")?;
+        }
+        writeln!(f, "data       {}", self.data_hash)?;
+        write!(f, "digest     {}", self.digest())
+    }
+}
+
 fn schema(width: usize) -> SchemaRef {
     Arc::new(Schema::new(vec![
         Field::new("id", DataType::UInt64, false),
