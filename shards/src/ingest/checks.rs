@@ -92,8 +92,9 @@ pub(super) fn counts(
 }
 
 /// Refuses coordinates that are no numbers.
-pub(super) fn finite(path: &Path, obs: &[String], xy: &[[f64; 2]]) -> Result<(), IngestError> {
-    match xy.iter().position(|p| !p[0].is_finite() || !p[1].is_finite()) {
+pub(super) fn finite(path: &Path, obs: &[String], xy: &[[f64; 2]], z: Option<&[f64]>) -> Result<(), IngestError> {
+    let bad = |i: usize| !xy[i].iter().chain(z.map(|z| &z[i])).all(|v| v.is_finite());
+    match (0..xy.len()).find(|&i| bad(i)) {
         Some(i) => Err(IngestError::BadCoordinate { path: path.into(), obs: obs[i].clone() }),
         None => Ok(()),
     }

@@ -33,11 +33,11 @@ pub(super) fn read(path: &Path, options: &IngestOptions) -> Result<Section, Inge
     checks::unique(path, "observation", obs_ids.iter().map(String::as_str))?;
     checks::unique(path, "gene", genes.iter().map(|g| g.id.as_str()))?;
 
-    let xy = match &options.xy_columns {
-        Some(columns) => coordinates_in_obs(&h5, &obs, columns)?,
+    let (xy, z) = match &options.xy_columns {
+        Some(columns) => (coordinates_in_obs(&h5, &obs, columns)?, None),
         None => coordinates(&h5, &options.spatial_key, obs_ids.len())?,
     };
-    checks::finite(path, &obs_ids, &xy)?;
+    checks::finite(path, &obs_ids, &xy, z.as_deref())?;
     let features = features(&h5, &options.features, xy.len())?;
     let matrix = CountsWindow::open(&h5, &source.node, obs_ids.len(), genes.len())?;
     let named = Named { path, node: &source.node, obs: &obs_ids, genes: &genes };
@@ -69,6 +69,7 @@ pub(super) fn read(path: &Path, options: &IngestOptions) -> Result<Section, Inge
         genes,
         counts,
         xy,
+        z,
         um_per_unit,
         array_row_col,
         labels,
@@ -191,8 +192,8 @@ fn features(h5: &H5File, names: &[String], n_obs: usize) -> Result<Vec<Features>
     names.iter().map(one).collect()
 }
 
-/// Two columns of `obsm[key]`: an array `[n_obs, ≥ 2]` or a data frame with two numeric columns.
-fn coordinates(h5: &H5File, key: &str, n_obs: usize) -> Result<Vec<[f64; 2]>, IngestError> {
+/// x, y and, where there are three columns, z of `obsm[key]`: an array `[n_obs, ≥ 2]` or a data frame with numeric columns.
+fn coordinates(h5: &H5File, key: &str, n_obs: usize) -> Result<Places, IngestError> {
     let node = format!("obsm/{key}");
     let length = |found| IngestError::Length { path: h5.path().into(), node: node.clone(), found, expected: n_obs };
     match h5.node(&node)? {
@@ -211,7 +212,9 @@ fn coordinates(h5: &H5File, key: &str, n_obs: usize) -> Result<Vec<[f64; 2]>, In
                 return Err(length(rows as usize));
             }
             let values = h5.read_f64(&node, 0, u64::MAX)?;
-            Ok(values.chunks(columns as usize).map(|row| [row[0], row[1]]).collect())
+            let rows = || values.chunks(columns as usize);
+            let z = (columns == 3).then(|| rows().map(|row| row[2]).collect());
+            Ok((rows().map(|row| [row[0], row[1]]).collect(), z))
         }
         Some(Node::Group) => {
             let frame = DataFrame::open(h5, &node)?;
@@ -231,7 +234,8 @@ fn coordinates(h5: &H5File, key: &str, n_obs: usize) -> Result<Vec<[f64; 2]>, In
             if x.len() != n_obs {
                 return Err(length(x.len()));
             }
-            Ok(x.iter().zip(y).map(|(&x, &y)| [x, y]).collect())
+            let z = if let [_, _, z] = numeric.as_slice() { Some(z.clone()) } else { None };
+            Ok((x.iter().zip(y).map(|(&x, &y)| [x, y]).collect(), z))
         }
     }
 }
@@ -255,6 +259,9 @@ fn coordinates_in_obs(h5: &H5File, obs: &DataFrame, names: &[String; 2]) -> Resu
     let [x, y] = names;
     Ok(column(x)?.into_iter().zip(column(y)?).map(|(x, y)| [x, y]).collect())
 }
+
+/// x and y, and z where there is one.
+type Places = (Vec<[f64; 2]>, Option<Vec<f64>>);
 
 type Lattice = Option<Vec<[i32; 2]>>;
 
@@ -412,6 +419,7 @@ fn cut(section: Section, rows: &[u32]) -> Section {
         obs_ids: take(&section.obs_ids, rows),
         counts: section.counts.select_rows(rows),
         xy: take(&section.xy, rows),
+        z: section.z.as_ref().map(|z| take(z, rows)),
         array_row_col: section.array_row_col.as_ref().map(|a| take(a, rows)),
         labels: section.labels.iter().map(label).collect(),
         features: section.features.iter().map(features).collect(),

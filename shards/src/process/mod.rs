@@ -26,6 +26,7 @@ pub mod median;
 pub mod moran;
 pub mod neighbours;
 mod niches;
+pub mod pairing;
 pub mod picture;
 mod pieces;
 pub mod split;
@@ -106,7 +107,7 @@ pub fn process(
     let summary = summary(&sections, &pieces, missing_before);
     tracing::info!(%summary);
     let sections = sections.into_iter().zip(crops).map(|(section, crops)| facts(section, crops)).collect();
-    Ok(Processed { panel, sections, pieces, ledger, summary, covariates })
+    Ok(Processed { panel, sections, pieces, ledger, summary, covariates, reference: None, holdout: None })
 }
 
 /// TPM is per base; counts need no lengths.
