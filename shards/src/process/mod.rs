@@ -18,6 +18,7 @@ pub mod filter;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod fractions;
+mod hide;
 mod hops;
 mod layers;
 mod ledger;
@@ -29,6 +30,7 @@ mod niches;
 pub mod pairing;
 pub mod picture;
 mod pieces;
+mod shared;
 pub mod split;
 pub mod tpm;
 
@@ -39,9 +41,11 @@ pub use config::{
     TopMoran,
 };
 pub use error::ProcessError;
+pub use hide::hide;
 pub use hops::HopWindows;
 pub use layers::batch_name;
 pub use niches::NicheKind;
+pub use shared::{Shared, shared_genes};
 
 use std::collections::BTreeSet;
 
