@@ -55,6 +55,10 @@ pub enum Purpose {
     Clusters = 30,
     /// Which records, and which of their pictures, an evaluation of pictures compares: no step draws by it.
     PaintedPictures = 31,
+    /// Entries of a data set that are hidden from training, drawn once: no step draws by it.
+    HeldEntries = 32,
+    /// Which fold hides a gene, drawn once: no step draws by it.
+    GeneFolds = 33,
 }
 
 /// Key of a Philox stream: the first 64 bits of BLAKE3(version ‖ seed ‖ purpose), all little-endian.

@@ -197,6 +197,18 @@ fn record_columns(group: &GroupPlan, piece: &Piece, processed: &Processed, shape
     let fixed = |t: DataType, width: usize, values: ArrayRef| -> ArrayRef {
         Arc::new(FixedSizeListArray::new(element(t), width as i32, values, None))
     };
+    if shape.z {
+        let z = |scale: Option<f64>| {
+            let of_row = |i: &u32| Some(piece.z.get(at(i))? * scale?);
+            Arc::new(Float64Array::from_iter(rows.iter().map(of_row)))
+        };
+        columns.push(z(Some(1.0)));
+        columns.push(z(piece.um_per_unit));
+    }
+    if shape.n_hidden > 0 {
+        let hidden: BooleanBuffer = rows.iter().flat_map(|i| piece.hidden.row(at(i))).copied().collect();
+        columns.push(fixed(DataType::Boolean, shape.n_hidden, Arc::new(BooleanArray::new(hidden, None))));
+    }
     for layer in piece.layers.values() {
         let values: Vec<f32> = rows.iter().flat_map(|i| layer.row(at(i))).copied().collect();
         let values = PrimitiveArray::<Float32Type>::from_iter_values(values);

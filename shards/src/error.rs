@@ -153,6 +153,42 @@ pub enum StoreError {
         /// How they differ.
         what: String,
     },
+    /// Counts were asked for of shards that hide some.
+    #[error(
+        "the shards hide values from training (data.holdout = \"{protocol}\"), and this command would read them as zeros or see them: \
+         write shards with data.holdout = \"none\" for it"
+    )]
+    HeldOut {
+        /// `entries` or `gene_folds`.
+        protocol: &'static str,
+    },
+    /// A fold was named where there is none, or none where there are some, or one too many.
+    #[error("data.holdout = \"{protocol}\" with {folds} folds of genes: {}", match fold {
+        Some(fold) if *folds > 0 => format!("there is no fold {fold}, they count from 0"),
+        Some(fold) => format!("there is no fold {fold}, name none"),
+        None => "name the fold whose genes are hidden".to_owned(),
+    })]
+    Fold {
+        /// Protocol of the shards.
+        protocol: &'static str,
+        /// Folds they have.
+        folds: u32,
+        /// The fold asked for.
+        fold: Option<u32>,
+    },
+    /// A section has too few spots to be near each other.
+    #[error(
+        "section {library_id:?}, split {split}: {n} spots have a visible value, 7 are needed (each has its 6 nearest); hide less, or \
+         leave the section out"
+    )]
+    TooFewNear {
+        /// Section.
+        library_id: String,
+        /// Split.
+        split: &'static str,
+        /// Spots with a visible value.
+        n: usize,
+    },
     /// A (section, split) was asked for that has no records.
     #[error("the shards have no record of section {section} in split {split}")]
     NoPiece {

@@ -140,6 +140,8 @@ pub fn shape_of(processed: &Processed) -> Result<RecordShape, StoreError> {
         labels,
         niches: processed.pieces.iter().any(|p| !p.niches.niche_of.is_empty()),
         images: processed.sections.iter().any(|s| s.crops.is_some()),
+        z: processed.pieces.iter().any(|p| !p.z.is_empty()),
+        n_hidden: first.hidden.n_cols,
     };
     for piece in &processed.pieces {
         check_piece(piece, processed, &shape).map_err(|what| StoreError::Inconsistent {
@@ -182,7 +184,12 @@ fn check_piece(piece: &Piece, processed: &Processed, shape: &RecordShape) -> Res
     if n == 0 {
         return Ok(());
     }
+    let z = if piece.z.is_empty() { 0 } else { n };
+    let held = if shape.n_hidden > 0 { n } else { 0 };
     let lengths = [
+        ("third coordinates", piece.z.len(), z),
+        ("hidden bits", piece.hidden.values.len(), n * shape.n_hidden),
+        ("rows of hidden counts", piece.held.n_rows(), held),
         ("names", piece.obs_ids.len(), n),
         ("coordinates", piece.xy.len(), n),
         ("rows of counts", piece.counts.n_rows(), n),
@@ -233,6 +240,16 @@ fn check_piece(piece: &Piece, processed: &Processed, shape: &RecordShape) -> Res
         let ascends = genes.windows(2).all(|w| w[0] < w[1]) && genes.last().is_none_or(|&l| (l as usize) < n_genes);
         if !ascends || counts.iter().any(|c| !c.is_finite()) {
             return Err(format!("counts of observation {:?} are out of order or not finite", piece.obs_ids[i]));
+        }
+    }
+    if shape.n_hidden > 0 {
+        let hidden = |i: usize, gene: &u32| piece.hidden.row(i)[*gene as usize];
+        let wrong = |&i: &usize| {
+            piece.counts.row(i).0.iter().any(|gene| hidden(i, gene))
+                || !piece.held.row(i).0.iter().all(|gene| hidden(i, gene))
+        };
+        if let Some(i) = (0..n).find(wrong) {
+            return Err(format!("observation {:?} shows what is hidden, or hides what is not", piece.obs_ids[i]));
         }
     }
     let names: Vec<&String> = piece.layers.keys().collect();

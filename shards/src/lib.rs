@@ -10,6 +10,7 @@ pub mod draw;
 pub mod durable;
 pub mod encode;
 pub mod error;
+pub mod holdout;
 pub mod ingest;
 pub mod layout;
 pub mod loader;
@@ -26,6 +27,7 @@ pub mod schema;
 pub mod section;
 pub mod tables;
 pub mod verify;
+pub mod visible;
 pub mod writer;
 
 #[cfg(test)]

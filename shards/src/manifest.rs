@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::durable::FileError;
 use crate::error::StoreError;
+use crate::holdout::{Holdout, Protocol};
 use crate::panel::{Ledger, Panel};
 use crate::processed::{Split, Summary};
 use crate::schema::RecordShape;
@@ -57,6 +58,9 @@ pub struct Manifest {
     /// Pictures of the records, where there are some.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub crops: Option<CropFacts>,
+    /// What is hidden until it is judged, and what values become; absent where nothing was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holdout: Option<Holdout>,
     /// Genes, lengths, fractions.
     pub panel: Panel,
     /// The data set in one line, as SpaRED's Table 1 has it.
@@ -65,7 +69,7 @@ pub struct Manifest {
     pub sections: Vec<SectionEntry>,
     /// The splits that have records, in the order train, val, test.
     pub splits: Vec<SplitEntry>,
-    /// Tables: one of kind `obs`, and `niche`, `tissue` and `region` where asked for.
+    /// Tables: one of kind `obs`, and `niche`, `tissue`, `region`, `held` and `reference` where asked for.
     pub tables: Vec<Table>,
     /// What was dropped and why.
     pub ledger: Ledger,
@@ -97,6 +101,9 @@ pub struct SectionEntry {
     pub n_obs_ingested: u64,
     /// µm per native unit, where known.
     pub um_per_unit: Option<f64>,
+    /// Whether its places have a third coordinate.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_z: bool,
     /// Low-resolution picture.
     pub image: Option<ImageEntry>,
 }
@@ -145,8 +152,10 @@ pub struct SplitEntry {
 pub enum TableKind {
     /// Spots or cells.
     Obs,
-    /// Cells of a reference without places (reserved).
+    /// Cells of a reference without places.
     Reference,
+    /// Hidden values of the records.
+    Held,
     /// Niches.
     Niche,
     /// Tissues.
@@ -316,6 +325,30 @@ impl Manifest {
             labels: self.labels.clone(),
             niches: self.table(TableKind::Niche).is_some(),
             images: self.crops.is_some(),
+            z: self.sections.iter().any(|s| s.has_z),
+            n_hidden: if self.protocol() == Protocol::Entries { self.panel.genes.len() } else { 0 },
+        }
+    }
+
+    /// Which values are hidden.
+    pub fn protocol(&self) -> Protocol {
+        self.holdout.as_ref().map_or(Protocol::None, |h| h.protocol)
+    }
+
+    /// The genes that no record may show when the shards are read for `fold` `[n_genes]`: none but under `gene_folds`.
+    ///
+    /// # Errors
+    /// [`StoreError::Fold`] where there is a fold to name and none is named, or the other way round, or no such fold.
+    pub fn hidden_genes(&self, fold: Option<u32>) -> Result<Vec<bool>, StoreError> {
+        let n_genes = self.panel.genes.len();
+        let folds = self.holdout.as_ref().and_then(|h| h.folds);
+        match (folds, fold) {
+            (None, None) => Ok(vec![false; n_genes]),
+            (Some(folds), Some(fold)) if fold < folds => {
+                let of_gene = self.holdout.iter().flat_map(|h| &h.fold_of_gene);
+                Ok(of_gene.map(|&f| f == fold).collect())
+            }
+            _ => Err(StoreError::Fold { protocol: self.protocol().as_str(), folds: folds.unwrap_or(0), fold }),
         }
     }
 
@@ -326,7 +359,8 @@ impl Manifest {
 
     /// Refuses what would make a reader panic, allocate without bound or leave the folder.
     fn check(&self) -> Result<(), String> {
-        for kind in [TableKind::Obs, TableKind::Niche, TableKind::Tissue, TableKind::Region] {
+        let at_most_one = [TableKind::Niche, TableKind::Tissue, TableKind::Region, TableKind::Held, TableKind::Reference];
+        for kind in [TableKind::Obs].into_iter().chain(at_most_one) {
             let n = self.tables.iter().filter(|t| t.kind == kind).count();
             if n > 1 || (n == 0 && kind == TableKind::Obs) {
                 return Err(format!("{n} tables of kind {kind:?}, 1 expected"));
@@ -335,6 +369,7 @@ impl Manifest {
         if let Some(&gene) = self.panel.selected.iter().find(|&&g| g as usize >= self.panel.genes.len()) {
             return Err(format!("selected gene {gene} of {} genes", self.panel.genes.len()));
         }
+        self.check_holdout()?;
         for image in self.sections.iter().filter_map(|s| s.image.as_ref()) {
             if !image.file.strip_prefix("images/").is_some_and(is_plain_name) {
                 return Err(format!("{:?} is no image file of the folder", image.file));
@@ -352,6 +387,25 @@ impl Manifest {
             }
         }
         Ok(())
+    }
+}
+
+impl Manifest {
+    fn check_holdout(&self) -> Result<(), String> {
+        let has_table = self.table(TableKind::Held).is_some();
+        if has_table != (self.protocol() == Protocol::Entries) {
+            return Err(format!("holdout {}, a table of hidden values: {has_table}", self.protocol().as_str()));
+        }
+        let Some(holdout) = &self.holdout else { return Ok(()) };
+        let folds = holdout.folds.unwrap_or(0);
+        let n_folded = if holdout.protocol == Protocol::GeneFolds { self.panel.genes.len() } else { 0 };
+        if holdout.fold_of_gene.len() != n_folded || holdout.folds.is_some() != (n_folded > 0) {
+            return Err(format!("folds of {} genes, {n_folded} expected", holdout.fold_of_gene.len()));
+        }
+        match holdout.fold_of_gene.iter().find(|&&fold| fold >= folds) {
+            Some(fold) => Err(format!("a gene of fold {fold}, there are {folds}")),
+            None => Ok(()),
+        }
     }
 }
 
@@ -420,6 +474,9 @@ impl fmt::Display for Manifest {
             let dots = if panel.n_selected() > first.len() { " ..." } else { "" };
             writeln!(f, "selected   {}: {}{dots}", panel.n_selected(), first.join(" "))?;
             writeln!(f, "layers     {}", self.layers.join(" "))?;
+        }
+        if let Some(holdout) = &self.holdout {
+            writeln!(f, "{holdout}")?;
         }
         if let Some(crops) = &self.crops {
             let mut rules = crops.rules.clone();

@@ -5,10 +5,12 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::holdout::Holdout;
 pub use crate::matrix::Matrix;
 use crate::panel::{Ledger, Panel};
 use crate::pictures::{Cover, Pictures, Window};
 use crate::section::{Csr, ObsLabels, TissueImage};
+use crate::tables::reference::Reference;
 
 /// Which part of the data a record belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -53,10 +55,16 @@ pub struct Piece {
     pub obs_ids: Vec<String>,
     /// Native coordinates.
     pub xy: Vec<[f64; 2]>,
+    /// Third coordinate; empty where the section has none.
+    pub z: Vec<f64>,
     /// µm per native unit.
     pub um_per_unit: Option<f64>,
-    /// Counts over `Panel::genes`, `[n_obs, n_genes]`.
+    /// Counts over `Panel::genes`, `[n_obs, n_genes]`; of entries that are not hidden.
     pub counts: Csr,
+    /// Which entries are hidden `[n_obs, n_genes]`; no columns where none is.
+    pub hidden: Matrix<bool>,
+    /// Counts of the hidden entries, `[n_obs, n_genes]`; for who judges.
+    pub held: Csr,
     /// Whether the entry was measured (count > 0) `[n_obs, G]`; no columns without layers.
     pub measured: Matrix<bool>,
     /// Layers over `Panel::selected`: `log1p`, `d_log1p`, ... `[n_obs, G]`; none where counts are all that is asked for.
@@ -222,4 +230,8 @@ pub struct Processed {
     pub summary: Summary,
     /// Names of the covariates: ids of context genes, then features as `key[column]`.
     pub covariates: Vec<String>,
+    /// Single cells of the same genes, where given.
+    pub reference: Option<Reference>,
+    /// What is hidden and by which rule; `None` where nothing was asked for.
+    pub holdout: Option<Holdout>,
 }

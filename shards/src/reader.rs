@@ -14,6 +14,7 @@ use rayon::prelude::*;
 
 use crate::durable::FileError;
 use crate::error::StoreError;
+use crate::holdout::Protocol;
 use crate::manifest::{FileEntry, Manifest, RowGroupEntry, TableKind};
 use crate::processed::{Matrix, NO_NEIGHBOUR, Niches, Piece, Split};
 use crate::row_group::{Columns, FilePart, RowGroup, Source};
@@ -60,15 +61,32 @@ impl Shards {
     /// Every column there is.
     pub fn all_columns(&self) -> Columns {
         let layers = self.manifest.layers.clone();
-        Columns { counts: true, names: true, labels: Vec::new(), layers, covariates: true, images: self.shape.images }
+        Columns {
+            counts: true,
+            names: true,
+            labels: Vec::new(),
+            layers,
+            hidden: true,
+            covariates: true,
+            images: self.shape.images,
+        }
     }
 
     /// Decodes one row group.
     ///
     /// # Errors
     /// [`StoreError::Damaged`] with file and row group when the checksum or the content is wrong;
-    /// [`StoreError::NoLayer`]; the system's errors.
+    /// [`StoreError::NoLayer`]; [`StoreError::HeldOut`] where counts are asked for and some are hidden; the system's errors.
     pub fn read_row_group(&self, entry: &RowGroupEntry, columns: &Columns) -> Result<RowGroup, StoreError> {
+        if columns.counts && self.manifest.protocol() != Protocol::None {
+            return Err(StoreError::HeldOut { protocol: self.manifest.protocol().as_str() });
+        }
+        self.decode(entry, columns)
+    }
+
+    /// As [`Shards::read_row_group`], counts with hidden genes among them: for [`crate::visible`], which takes them out, for
+    /// [`crate::tables::held`] and for the proof of the folder.
+    pub(crate) fn decode(&self, entry: &RowGroupEntry, columns: &Columns) -> Result<RowGroup, StoreError> {
         let (source, part) = self.read_checked(entry)?;
         source.decode(part, columns)
     }
@@ -152,8 +170,14 @@ impl Shards {
             rows: order.iter().map(|o| o.0 as u32).collect(),
             obs_ids: order.iter().map(|&(_, k, row)| groups[k].obs_ids[row].clone()).collect(),
             xy: order.iter().map(|&(_, k, row)| groups[k].xy[row]).collect(),
+            z: match facts.has_z {
+                true => order.iter().map(|&(_, k, row)| groups[k].z[row]).collect(),
+                false => Vec::new(),
+            },
             um_per_unit: facts.um_per_unit,
             counts,
+            hidden: Matrix::default(), // shards that hide something are not read so
+            held: Csr::default(),
             measured: Matrix { n_cols: g, values: measured },
             layers: self.shape.layers.iter().map(layer).collect(),
             covariates: Matrix { n_cols: e, values: covariates },

@@ -17,7 +17,7 @@ use crate::error::StoreError;
 use crate::manifest::RowGroupEntry;
 use crate::pictures::CellImage;
 use crate::processed::{Matrix, Split};
-use crate::schema::{COVARIATES, IMAGE, NICHE, NO_ROW, RecordShape, label_column, layer_column};
+use crate::schema::{COVARIATES, HIDDEN, IMAGE, NICHE, NO_ROW, RecordShape, label_column, layer_column};
 use crate::section::{Csr, ObsLabels};
 
 /// Which columns to decode; ids, places, `measured` and neighbours always are.
@@ -31,6 +31,8 @@ pub struct Columns {
     pub labels: Vec<String>,
     /// Layers.
     pub layers: Vec<String>,
+    /// Which entries are hidden.
+    pub hidden: bool,
     /// Covariates.
     pub covariates: bool,
     /// Pictures.
@@ -52,6 +54,10 @@ pub struct RowGroup {
     pub obs_ids: Vec<String>,
     /// Native coordinates `[n_rows]`.
     pub xy: Vec<[f64; 2]>,
+    /// Third coordinate `[n_rows]`, 0 where the section has none; empty where no section has one.
+    pub z: Vec<f64>,
+    /// Which entries are hidden `[n_rows, n_genes]`, if asked for; no columns where none is.
+    pub hidden: Matrix<bool>,
     /// Counts `[n_rows, n_genes]`, if asked for.
     pub counts: Option<Csr>,
     /// The layers asked for, `[n_rows, G]`.
@@ -204,6 +210,13 @@ impl Source<'_> {
         if shape.n_neighbours > 0 {
             names.push("neighbours".to_owned());
         }
+        if shape.z {
+            names.push("z".to_owned());
+        }
+        let hidden = columns.hidden && shape.n_hidden > 0;
+        if hidden {
+            names.push(HIDDEN.to_owned());
+        }
         if shape.niches {
             names.push(NICHE.to_owned());
         }
@@ -269,10 +282,20 @@ impl Source<'_> {
             record_ids: self.numbers::<UInt64Type>(&batch, "record_id")?.to_vec(),
             obs_ids,
             xy: x.iter().zip(y).map(|(&x, &y)| [x, y]).collect(),
+            z: if shape.z {
+                self.optional::<Float64Type>(&batch, "z")?.into_iter().map(Option::unwrap_or_default).collect()
+            } else {
+                Vec::new()
+            },
+            hidden: if hidden { self.fixed_bits(&batch, HIDDEN, shape.n_hidden)? } else { Matrix::default() },
             counts: if columns.counts { Some(self.counts(&batch)?) } else { None },
             layers,
             covariates: of_rows,
-            measured: if shape.n_selected > 0 { self.measured(&batch)? } else { Matrix::default() },
+            measured: if shape.n_selected > 0 {
+                self.fixed_bits(&batch, "measured", shape.n_selected)?
+            } else {
+                Matrix::default()
+            },
             neighbours: Matrix { n_cols: shape.n_neighbours, values: neighbours },
             labels,
             niches: if shape.niches { self.optional::<UInt64Type>(&batch, NICHE)? } else { Vec::new() },
@@ -357,10 +380,9 @@ impl Source<'_> {
         Ok(&values.values()[start..start + list.len() * width])
     }
 
-    fn measured(&self, batch: &RecordBatch) -> Result<Matrix<bool>, StoreError> {
-        let width = self.shape.n_selected;
-        let list = self.fixed(batch, "measured", width)?;
-        let values = list.values().as_boolean_opt().ok_or_else(|| self.wrong_type(batch, "measured"))?;
+    fn fixed_bits(&self, batch: &RecordBatch, name: &str, width: usize) -> Result<Matrix<bool>, StoreError> {
+        let list = self.fixed(batch, name, width)?;
+        let values = list.values().as_boolean_opt().ok_or_else(|| self.wrong_type(batch, name))?;
         let bits = values.values().slice(list.offset() * width, list.len() * width);
         Ok(Matrix { n_cols: width, values: bits.iter().collect() })
     }

@@ -8,6 +8,8 @@
 //! | `halo` | bool | a copy kept for its neighbours; never sampled, scored or counted |
 //! | `obs_id` | string | barcode or cell name |
 //! | `x`, `y`, `x_um`, `y_um` | double, double? | native coordinates, and µm where the scale is known |
+//! | `z`, `z_um` | double? | there where a section has a third coordinate |
+//! | `hidden` | fixed-size list\<bool, n genes\> | there where entries are hidden: this entry's count is not in `count` |
 //! | `gene_idx`, `count` | list\<uint32\>, list\<float\> | counts of all panel genes, ascending, no zeros |
 //! | `layer.<name>` | fixed-size list\<float, G\> | processed values of the selected genes |
 //! | `covariates` | fixed-size list\<float, E\> | there where E > 0: what models see and never predict |
@@ -50,6 +52,10 @@ pub struct RecordShape {
     pub niches: bool,
     /// Whether records have pictures.
     pub images: bool,
+    /// Whether places have a third coordinate.
+    pub z: bool,
+    /// Entries per record that may be hidden: all panel genes, or none.
+    pub n_hidden: usize,
 }
 
 impl RecordShape {
@@ -60,6 +66,8 @@ impl RecordShape {
         let per_row = self.n_selected * (4 * self.layers.len() + 1)
             + 4 * (self.n_neighbours + self.n_covariates)
             + 56
+            + self.n_hidden
+            + 8 * usize::from(self.z)
             + 24 * self.labels.len()
             + 9 * usize::from(self.niches)
             + 25 * usize::from(self.images); // offset 4, channels 1, sides 8, scale 8, null flags
@@ -67,6 +75,8 @@ impl RecordShape {
     }
 }
 
+/// Column of the hidden bits.
+pub const HIDDEN: &str = "hidden";
 /// Column of the covariates.
 pub const COVARIATES: &str = "covariates";
 
@@ -119,6 +129,12 @@ pub fn record_schema(shape: &RecordShape) -> SchemaRef {
         Field::new("gene_idx", DataType::List(element(DataType::UInt32)), false),
         Field::new("count", DataType::List(element(DataType::Float32)), false),
     ];
+    if shape.z {
+        fields.extend(["z", "z_um"].map(|name| Field::new(name, DataType::Float64, true)));
+    }
+    if shape.n_hidden > 0 {
+        fields.push(Field::new(HIDDEN, fixed(DataType::Boolean, shape.n_hidden), false));
+    }
     fields.extend(
         shape.layers.iter().map(|l| Field::new(layer_column(l), fixed(DataType::Float32, shape.n_selected), false)),
     );

@@ -130,6 +130,8 @@ pub struct Section {
     pub counts: Csr,
     /// Native coordinates (full-resolution pixels for Visium): x = column, y = row.
     pub xy: Vec<[f64; 2]>,
+    /// Third coordinate in native units, where there is one.
+    pub z: Option<Vec<f64>>,
     /// µm per native unit, where known.
     pub um_per_unit: Option<f64>,
     /// Lattice row and column, where the instrument has one.
@@ -144,6 +146,25 @@ pub struct Section {
     pub pictures: Option<Pictures>,
     /// Box around each cell's boundary in native units: least x, least y, greatest x, greatest y.
     pub boxes: Option<Vec<[f64; 4]>>,
+    /// Things the reader left out or corrected, each with its number, for the ledger.
+    pub notes: Vec<String>,
+}
+
+/// Single cells without places: what a spatial section is paired with.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cells {
+    /// Where they were read from.
+    pub source: PathBuf,
+    /// Format they were read as: `h5ad`, `tenx_matrix`, `table`.
+    pub format: &'static str,
+    /// Names of the cells, unique.
+    pub obs_ids: Vec<String>,
+    /// Genes, ids unique.
+    pub genes: Vec<Gene>,
+    /// Counts, `[n_cells, n_genes]`.
+    pub counts: Csr,
+    /// Their type, where the file has one.
+    pub label: Option<ObsLabels>,
     /// Things the reader left out or corrected, each with its number, for the ledger.
     pub notes: Vec<String>,
 }

@@ -12,10 +12,13 @@ use rayon::prelude::*;
 
 use crate::durable::FileError;
 use crate::error::StoreError;
+use crate::holdout::Protocol;
 use crate::manifest::{Manifest, RowGroupEntry, TableKind};
 use crate::processed::Split;
 use crate::reader::Shards;
+use crate::row_group::Columns;
 use crate::schema::NO_ROW;
+use crate::tables::held;
 
 /// What was looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +64,8 @@ pub fn verify(dir: &Path) -> Result<VerifyReport, StoreError> {
     }
     check_ids(manifest, &groups)?;
     check_niches(&shards, &groups)?;
+    check_held(&shards)?;
+    shards.reference()?;
     let files = || manifest.tables.iter().flat_map(|t| &t.files);
     for file in manifest.tables.iter().filter(|t| t.kind != TableKind::Obs).flat_map(|t| &t.files) {
         check_file(dir, &file.name, file.bytes, &file.blake3)?;
@@ -71,6 +76,28 @@ pub fn verify(dir: &Path) -> Result<VerifyReport, StoreError> {
         n_records: manifest.splits.iter().map(|s| s.n_records).sum(),
         bytes: files().map(|f| f.bytes).chain(images.iter().map(|i| i.bytes)).sum(),
     })
+}
+
+/// No record shows what it hides, and every hidden value belongs to an entry that a record hides.
+fn check_held(shards: &Shards) -> Result<(), StoreError> {
+    if shards.manifest().protocol() != Protocol::Entries {
+        return Ok(());
+    }
+    let columns = Columns { counts: true, hidden: true, ..Columns::default() };
+    for split in [Split::Train, Split::Val, Split::Test] {
+        for entry in shards.row_groups(split) {
+            let group = shards.decode(entry, &columns)?;
+            let counts = group.counts.as_ref().expect("asked for");
+            let shows = |&row: &usize| counts.row(row).0.iter().any(|&gene| group.hidden.row(row)[gene as usize]);
+            if let Some(row) = (0..group.n_rows()).find(shows) {
+                let file = &shards.manifest().obs().files[entry.file as usize].name;
+                let what = format!("record {} shows a value that is hidden", group.record_ids[row]);
+                return Err(StoreError::damaged(file, Some(entry.index), what));
+            }
+        }
+        held::read(shards, split, None)?;
+    }
+    Ok(())
 }
 
 /// A niche's members are records of its split, a niche is there once, and every tissue names niches of its split.
@@ -147,7 +174,7 @@ fn check_row_group<'a>(shards: &'a Shards, entry: &'a RowGroupEntry) -> Result<I
     let manifest = shards.manifest();
     let file = &manifest.obs().files[entry.file as usize];
     let damaged = |what: String| Err(StoreError::damaged(&file.name, Some(entry.index), what));
-    let group = shards.read_row_group(entry, &shards.all_columns())?;
+    let group = shards.decode(entry, &shards.all_columns())?;
     let (own, halo) = group.record_ids.split_at(group.n_own);
     if own.is_empty() {
         return damaged("it has no own record".to_owned());

@@ -161,6 +161,7 @@ pub(crate) fn write_watched(
         labels: shape.labels.clone(),
         covariates: processed.covariates.clone(),
         crops: crop_facts(processed),
+        holdout: processed.holdout.clone(),
         panel: processed.panel.clone(),
         summary: processed.summary,
         sections,
@@ -301,6 +302,7 @@ fn section_entries(processed: &Processed) -> Vec<SectionEntry> {
         format: s.format.clone(),
         n_obs_ingested: s.n_obs_ingested,
         um_per_unit: s.um_per_unit,
+        has_z: processed.pieces.iter().any(|p| p.section as usize == ordinal && !p.z.is_empty()),
         image: s.image.as_ref().map(|image| image_entry(ordinal, image)),
     };
     processed.sections.iter().enumerate().map(entry).collect()
@@ -342,7 +344,7 @@ fn input_hash(processed: &Processed, sections: &[SectionEntry], config_toml: &st
     let header = (
         [SCHEMA_VERSION, ORDER_VERSION, STEP_VERSION],
         (config_toml, &options.split_rule, options.row_group_records, options.row_groups_per_file),
-        (&processed.panel, sections, &processed.ledger),
+        (&processed.panel, sections, &processed.ledger, &processed.holdout),
     );
     text(&mut hasher, &serde_json::to_string(&header).expect("strings, numbers and lists always serialise"));
     for crops in processed.sections.iter().filter_map(|s| s.crops.as_ref()) {
@@ -359,6 +361,10 @@ fn input_hash(processed: &Processed, sections: &[SectionEntry], config_toml: &st
         numbers(&mut hasher, piece.counts.indptr.iter().map(|&v| (v as u64).to_le_bytes()));
         numbers(&mut hasher, piece.counts.indices.iter().map(|v| v.to_le_bytes()));
         numbers(&mut hasher, piece.counts.values.iter().map(|v| v.to_le_bytes()));
+        numbers(&mut hasher, piece.z.iter().map(|v| v.to_le_bytes()));
+        numbers(&mut hasher, piece.hidden.values.iter().map(|&v| [u8::from(v)]));
+        numbers(&mut hasher, piece.held.indices.iter().map(|v| v.to_le_bytes()));
+        numbers(&mut hasher, piece.held.values.iter().map(|v| v.to_le_bytes()));
         numbers(&mut hasher, piece.measured.values.iter().map(|&v| [u8::from(v)]));
         for (name, layer) in &piece.layers {
             text(&mut hasher, name);
@@ -371,6 +377,16 @@ fn input_hash(processed: &Processed, sections: &[SectionEntry], config_toml: &st
             let values = label.values.iter().map(|v| v.as_deref().map_or(&b"\xff"[..], str::as_bytes));
             values.for_each(|bytes| counted(&mut hasher, bytes));
         }
+    }
+    if let Some(reference) = &processed.reference {
+        reference.names.iter().for_each(|name| text(&mut hasher, name));
+        let labels = reference.labels.iter().map(|v| v.as_deref().map_or(&b"\xff"[..], str::as_bytes));
+        labels.for_each(|bytes| counted(&mut hasher, bytes));
+        numbers(&mut hasher, reference.ids.iter().map(|v| v.to_le_bytes()));
+        numbers(&mut hasher, reference.totals.iter().map(|v| v.to_le_bytes()));
+        numbers(&mut hasher, reference.counts.indptr.iter().map(|&v| (v as u64).to_le_bytes()));
+        numbers(&mut hasher, reference.counts.indices.iter().map(|v| v.to_le_bytes()));
+        numbers(&mut hasher, reference.counts.values.iter().map(|v| v.to_le_bytes()));
     }
     hasher.finalize().to_hex().to_string()
 }

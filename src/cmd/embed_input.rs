@@ -184,6 +184,8 @@ impl Cells<'_> {
             record_ids: rows.iter().map(|&row| u64::from(row)).collect(),
             obs_ids: Vec::new(),
             xy: rows.iter().map(|&row| self.section.xy[row as usize]).collect(),
+            z: Vec::new(),
+            hidden: Matrix::default(),
             counts: Some(self.counts.select_rows(rows)),
             layers: BTreeMap::new(),
             covariates: Matrix::default(),

@@ -1,4 +1,4 @@
-//! `syncytia shard`: instrument files → sections → processed pieces → Parquet.
+//! `syncytia shard`: instrument files → sections → processed pieces → Parquet; with a single-cell reference and hidden values where asked for.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -6,10 +6,11 @@ use std::time::Instant;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use syncytia_launch::ExitCode;
+use syncytia_shards::holdout::{GeneCase, HoldoutRule, Protocol, Transform};
 use syncytia_shards::ingest::{self, IngestOptions};
 use syncytia_shards::process::{self, FilterConfig, ProcessConfig, SplitConfig};
 use syncytia_shards::processed::{Piece, Processed, Split};
-use syncytia_shards::section::Section;
+use syncytia_shards::section::{Cells, Section};
 use syncytia_shards::writer::{self, WriteOptions};
 
 use super::exit::UsageError;
@@ -19,10 +20,13 @@ use crate::config;
 /// Arguments of `shard`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// `.h5ad` files, Space Ranger `outs` and MERSCOPE folders, folders of `.h5ad` files, in the order of their ordinals;
-    /// NAME=PATH names a section.
+    /// `.h5ad` files, Space Ranger `outs` and MERSCOPE folders, folders of `.h5ad` files, text tables (with input.coordinates), in
+    /// the order of their ordinals; NAME=PATH names a section.
     #[arg(required = true)]
     inputs: Vec<PathBuf>,
+    /// Single cells of the same tissue: an `.h5ad`, a 10x `.h5` matrix or a text table; `[reference]` of the config says how it is read.
+    #[arg(long, value_name = "PATH")]
+    reference: Option<PathBuf>,
     /// Shard config; its defaults without one.
     #[arg(long)]
     config: Option<PathBuf>,
@@ -55,6 +59,8 @@ pub struct Args {
 pub struct ShardConfig {
     /// How input files are read.
     pub input: IngestOptions,
+    /// How the single-cell reference is read.
+    pub reference: IngestOptions,
     /// Which observations and genes stay.
     pub filter: FilterConfig,
     /// Layers and neighbourhoods.
@@ -71,11 +77,48 @@ pub struct ShardConfig {
 pub struct LayoutConfig {
     /// Own records per row group.
     pub row_group_records: usize,
+    /// What is hidden until it is judged: `"none"`, `"entries"` or `"gene_folds"`.
+    pub holdout: Protocol,
+    /// `entries`: share of all entries, zeros included.
+    pub holdout_fraction: f64,
+    /// `gene_folds`: number of folds.
+    pub folds: u32,
+    /// Of the draw of what is hidden.
+    pub seed: u64,
+    /// What becomes of a value: `"auto"`, `"total_log1p"`, `"log1p"` or `"none"`.
+    pub transform: Transform,
+    /// The same for the reference's cells.
+    pub reference_transform: Transform,
+    /// How names of genes meet those of the reference: `"exact"`, or `"ignore"` case.
+    pub gene_case: GeneCase,
+}
+
+impl LayoutConfig {
+    fn rule(&self) -> HoldoutRule {
+        HoldoutRule {
+            protocol: self.holdout,
+            fraction: self.holdout_fraction,
+            folds: self.folds,
+            seed: self.seed,
+            transform: self.transform,
+            reference_transform: self.reference_transform,
+            gene_case: self.gene_case,
+        }
+    }
 }
 
 impl Default for LayoutConfig {
     fn default() -> Self {
-        Self { row_group_records: WriteOptions::default().row_group_records }
+        Self {
+            row_group_records: WriteOptions::default().row_group_records,
+            holdout: Protocol::None,
+            holdout_fraction: 0.3,
+            folds: 5,
+            seed: 0,
+            transform: Transform::Auto,
+            reference_transform: Transform::Auto,
+            gene_case: GeneCase::Exact,
+        }
     }
 }
 
@@ -88,7 +131,16 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
     name_splits(&mut config.split, &args.split)?;
     let sections = read(&args.inputs, &config)?;
-    let processed = process::process(sections, &config.filter, &config.process, &config.split)?;
+    let processed = match &args.reference {
+        None if config.data.holdout == Protocol::None => {
+            process::process(sections, &config.filter, &config.process, &config.split)?
+        }
+        reference => {
+            let cells = reference.as_deref().map(|path| read_cells(path, &sections, &config)).transpose()?;
+            let steps = (&config.filter, &config.process, &config.split);
+            process::hide(sections, cells, steps, &config.data.rule(), config.input.on_bad_cell)?
+        }
+    };
     describe(&processed);
     if args.dry_run {
         eprintln!("dry run: nothing written ({:.1} s)", started.elapsed().as_secs_f64());
@@ -145,6 +197,19 @@ pub fn read(inputs: &[PathBuf], config: &ShardConfig) -> anyhow::Result<Vec<Sect
         sections.push(section);
     }
     Ok(sections)
+}
+
+/// Reads the reference, saying what it is.
+fn read_cells(path: &Path, sections: &[Section], config: &ShardConfig) -> anyhow::Result<Cells> {
+    let cells = ingest::read_cells(path, &config.reference, &sections[0].genes)?;
+    let labels = cells.label.as_ref().map_or(String::new(), |l| format!(", labels `{}`", l.name));
+    eprintln!(
+        "read {}: reference, {} cells × {} genes{labels}",
+        path.display(),
+        cells.obs_ids.len(),
+        cells.genes.len()
+    );
+    Ok(cells)
 }
 
 /// The inputs, a folder of `.h5ad` files taken apart.
@@ -206,6 +271,18 @@ fn rule_in_words(config: &SplitConfig, processed: &Processed) -> String {
     }
 }
 
+/// Whether values are counts, as found, and what becomes of them.
+fn say_kind(what: &str, transform: Transform, whole: bool) {
+    let found = if whole { "whole numbers" } else { "not whole numbers" };
+    let words = match transform.resolve(whole) {
+        Transform::TotalLog1p => "ln(1 + 10⁴ · value / total)",
+        Transform::Log1p => "ln(1 + value)",
+        Transform::None | Transform::Auto => "as they are: neither totalled nor logged",
+    };
+    let by = if transform == Transform::Auto { "taken so" } else { "as the config says" };
+    eprintln!("{what}: {found}; {words} ({by})");
+}
+
 /// The ledger, before anything is written.
 pub fn describe(processed: &Processed) {
     for entry in &processed.ledger.entries {
@@ -234,6 +311,15 @@ pub fn describe(processed: &Processed) {
                 with => format!(", {with} of the niches with a picture of their region"),
             };
             eprintln!("{n} niches, {} tissues{pictures}", niches().map(|n| n.tissues.len()).sum::<usize>());
+        }
+    }
+    if let Some(holdout) = &processed.holdout {
+        eprintln!("{holdout}");
+        let values = || processed.pieces.iter().flat_map(|p| &p.counts.values);
+        say_kind("observations", holdout.transform, values().all(|v| v.fract() == 0.0));
+        if let Some(reference) = &processed.reference {
+            let whole = reference.counts.values.iter().all(|v| v.fract() == 0.0);
+            say_kind("reference", holdout.reference_transform, whole);
         }
     }
     eprintln!("{} genes passed, {} in the layers", processed.panel.genes.len(), processed.panel.n_selected());

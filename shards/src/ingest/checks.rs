@@ -34,6 +34,41 @@ pub(super) struct Named<'a> {
     pub(super) genes: &'a [Gene],
 }
 
+/// Leaves out genes that are NaN in every observation: they were not measured.
+pub(super) fn measured(window: Window, genes: Vec<Gene>, notes: &mut Vec<String>) -> (Window, Vec<Gene>) {
+    let n_obs = window.indptr.len() - 1;
+    let mut n_nan = vec![0usize; window.n_vars];
+    for (&column, value) in window.indices.iter().zip(&window.values) {
+        n_nan[column as usize] += usize::from(value.is_nan());
+    }
+    let is_left_out = |column: usize| n_obs > 0 && n_nan[column] == n_obs;
+    let names: Vec<&str> = (0..genes.len()).filter(|&c| is_left_out(c)).map(|c| genes[c].id.as_str()).collect();
+    if names.is_empty() {
+        return (window, genes);
+    }
+    notes.push(format!("{} genes that are NaN in every observation left out: {}", names.len(), names.join(", ")));
+    let mut new_of = vec![None; window.n_vars];
+    (0..window.n_vars).filter(|&c| !is_left_out(c)).enumerate().for_each(|(new, c)| new_of[c] = Some(new as u32));
+    let mut left = Window {
+        n_vars: window.n_vars - names.len(),
+        indptr: vec![0],
+        indices: Vec::new(),
+        values: Vec::new(),
+        ..window
+    };
+    for row in window.indptr.windows(2) {
+        for k in row[0]..row[1] {
+            if let Some(new) = new_of[window.indices[k] as usize] {
+                left.indices.push(new);
+                left.values.push(window.values[k]);
+            }
+        }
+        left.indptr.push(left.indices.len());
+    }
+    let genes = genes.into_iter().zip(new_of).filter(|(_, new)| new.is_some()).map(|(gene, _)| gene).collect();
+    (left, genes)
+}
+
 /// Turns a matrix as read into counts; refuses what no count can be. `declared`: values must be whole numbers.
 pub(super) fn counts(
     window: Window,
@@ -92,8 +127,9 @@ pub(super) fn counts(
 }
 
 /// Refuses coordinates that are no numbers.
-pub(super) fn finite(path: &Path, obs: &[String], xy: &[[f64; 2]]) -> Result<(), IngestError> {
-    match xy.iter().position(|p| !p[0].is_finite() || !p[1].is_finite()) {
+pub(super) fn finite(path: &Path, obs: &[String], xy: &[[f64; 2]], z: Option<&[f64]>) -> Result<(), IngestError> {
+    let bad = |i: usize| !xy[i].iter().chain(z.map(|z| &z[i])).all(|v| v.is_finite());
+    match (0..xy.len()).find(|&i| bad(i)) {
         Some(i) => Err(IngestError::BadCoordinate { path: path.into(), obs: obs[i].clone() }),
         None => Ok(()),
     }

@@ -9,7 +9,7 @@ use super::counts_window::CountsWindow;
 use super::data_frame::DataFrame;
 use super::error::IngestError;
 use super::h5::{H5File, Node};
-use super::{Format, detect, h5ad, merscope, space_ranger, tenx_h5};
+use super::{Format, detect, h5ad, merscope, space_ranger, tables, tenx_h5};
 
 /// A matrix of the input.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -35,7 +35,7 @@ pub struct MatrixFacts {
 pub struct Description {
     /// Input.
     pub path: PathBuf,
-    /// `h5ad`, `space_ranger`, `tenx_matrix`.
+    /// `h5ad`, `space_ranger`, `tenx_matrix`, `table`.
     pub format: &'static str,
     /// Encoding and version of the file, e.g. `anndata 0.1.0, data frames 0.2.0`.
     pub encoding: String,
@@ -62,6 +62,7 @@ pub fn describe(path: &Path) -> Result<Description, IngestError> {
     match detect(path)? {
         Format::H5ad => describe_h5ad(path),
         Format::Merscope => merscope::describe(path),
+        Format::Table => tables::describe(path),
         Format::TenxMatrix => describe_tenx(path, path, None),
         Format::SpaceRanger => {
             let outs = space_ranger::outs_folder(path).expect("detect found it");

@@ -26,7 +26,9 @@ pub enum IngestError {
         source: std::io::Error,
     },
     /// Not a format we know.
-    #[error("{path}: {found}; expected an AnnData .h5ad file, a Space Ranger `outs` folder or a MERSCOPE folder")]
+    #[error(
+        "{path}: {found}; expected an AnnData .h5ad file, a Space Ranger `outs` folder, a MERSCOPE folder or a text table"
+    )]
     UnknownFormat {
         /// Input.
         path: PathBuf,

@@ -13,11 +13,13 @@ use super::h5::{Element, H5File, Node};
 use super::options::{CountsFrom, Images, IngestOptions};
 use super::visium::{self, ScaleFactors};
 use crate::processed::Matrix;
-use crate::section::{Features, Gene, ObsLabels, Section, TissueImage};
+use crate::section::{Cells, Csr, Features, Gene, ObsLabels, Section, TissueImage};
 
 const GENE_IDS: [&str; 4] = ["gene_ids", "gene_id", "ensembl_id", "feature_id"];
 const SYMBOLS: [&str; 6] = ["gene_symbols", "gene_symbol", "gene_name", "gene_names", "feature_name", "symbol"];
 const DONORS: [&str; 2] = ["donor_id", "donor"];
+/// Columns of `obs` with the type of a cell.
+const CELL_TYPES: [&str; 7] = ["cell_type", "celltype", "subclass_label", "subclass", "class", "label", "Cell_class"];
 /// Rows looked at in one read when a matrix is tried for whole numbers.
 const PROBE_ROWS: usize = 4096;
 
@@ -33,18 +35,13 @@ pub(super) fn read(path: &Path, options: &IngestOptions) -> Result<Section, Inge
     checks::unique(path, "observation", obs_ids.iter().map(String::as_str))?;
     checks::unique(path, "gene", genes.iter().map(|g| g.id.as_str()))?;
 
-    let xy = match &options.xy_columns {
-        Some(columns) => coordinates_in_obs(&h5, &obs, columns)?,
+    let (xy, z) = match &options.xy_columns {
+        Some(columns) => (coordinates_in_obs(&h5, &obs, columns)?, None),
         None => coordinates(&h5, &options.spatial_key, obs_ids.len())?,
     };
-    checks::finite(path, &obs_ids, &xy)?;
+    checks::finite(path, &obs_ids, &xy, z.as_deref())?;
     let features = features(&h5, &options.features, xy.len())?;
-    let matrix = CountsWindow::open(&h5, &source.node, obs_ids.len(), genes.len())?;
-    let named = Named { path, node: &source.node, obs: &obs_ids, genes: &genes };
-    let counts = checks::counts(matrix.all()?, options.declared_counts, &named, &mut notes)?;
-    if source.node != "X" {
-        notes.push(format!("counts taken from `{}`", source.node));
-    }
+    let (genes, counts) = counts(&h5, &source, genes, &obs_ids, options, &mut notes)?;
 
     let (labels, array_row_col) = obs_columns(&h5, &obs, &mut notes)?;
     let donor_names: Vec<&str> = options.donor_column.as_deref().map_or(DONORS.to_vec(), |name| vec![name]);
@@ -69,6 +66,7 @@ pub(super) fn read(path: &Path, options: &IngestOptions) -> Result<Section, Inge
         genes,
         counts,
         xy,
+        z,
         um_per_unit,
         array_row_col,
         labels,
@@ -82,6 +80,52 @@ pub(super) fn read(path: &Path, options: &IngestOptions) -> Result<Section, Inge
         Some(rows) => cut(section, &rows),
         None => section,
     })
+}
+
+/// Reads single cells: counts, names and their type; places are passed over.
+pub(super) fn read_cells(path: &Path, options: &IngestOptions) -> Result<Cells, IngestError> {
+    let h5 = H5File::open(path)?;
+    let obs = DataFrame::open(&h5, "obs")?;
+    let mut notes = Vec::new();
+    let source = choose_counts(&h5, &obs, options)?;
+    let genes = genes(&h5, &DataFrame::open(&h5, source.var_group)?, options)?;
+    checks::unique(path, "observation", obs.index.iter().map(String::as_str))?;
+    checks::unique(path, "gene", genes.iter().map(|g| g.id.as_str()))?;
+    let (genes, counts) = counts(&h5, &source, genes, &obs.index, options, &mut notes)?;
+    let label = match &options.label_column {
+        Some(name) => match obs.first_text(&h5, &[name])? {
+            Some((_, values)) => Some(ObsLabels {
+                name: name.clone(),
+                values: values.into_iter().map(|v| Some(v).filter(|v| !v.is_empty())).collect(),
+            }),
+            None => {
+                let advice =
+                    format!("reference.label_column names a column of obs; it has [{}]", obs.columns.join(", "));
+                return Err(IngestError::Absent { path: path.into(), node: format!("obs/{name}"), advice });
+            }
+        },
+        None => obs_columns(&h5, &obs, &mut Vec::new())?.0.into_iter().find(|l| CELL_TYPES.contains(&l.name.as_str())),
+    };
+    Ok(Cells { source: path.into(), format: "h5ad", obs_ids: obs.index.clone(), genes, counts, label, notes })
+}
+
+/// Genes that were measured, and the counts, checked.
+fn counts(
+    h5: &H5File,
+    source: &CountsSource,
+    genes: Vec<Gene>,
+    obs_ids: &[String],
+    options: &IngestOptions,
+    notes: &mut Vec<String>,
+) -> Result<(Vec<Gene>, Csr), IngestError> {
+    let matrix = CountsWindow::open(h5, &source.node, obs_ids.len(), genes.len())?;
+    let (window, genes) = checks::measured(matrix.all()?, genes, notes);
+    let named = Named { path: h5.path(), node: &source.node, obs: obs_ids, genes: &genes };
+    let counts = checks::counts(window, options.declared_counts, &named, notes)?;
+    if source.node != "X" {
+        notes.push(format!("counts taken from `{}`", source.node));
+    }
+    Ok((genes, counts))
 }
 
 /// Which matrix holds the counts.
@@ -191,8 +235,8 @@ fn features(h5: &H5File, names: &[String], n_obs: usize) -> Result<Vec<Features>
     names.iter().map(one).collect()
 }
 
-/// Two columns of `obsm[key]`: an array `[n_obs, ≥ 2]` or a data frame with two numeric columns.
-fn coordinates(h5: &H5File, key: &str, n_obs: usize) -> Result<Vec<[f64; 2]>, IngestError> {
+/// x, y and, where there are three columns, z of `obsm[key]`: an array `[n_obs, ≥ 2]` or a data frame with numeric columns.
+fn coordinates(h5: &H5File, key: &str, n_obs: usize) -> Result<Places, IngestError> {
     let node = format!("obsm/{key}");
     let length = |found| IngestError::Length { path: h5.path().into(), node: node.clone(), found, expected: n_obs };
     match h5.node(&node)? {
@@ -211,7 +255,9 @@ fn coordinates(h5: &H5File, key: &str, n_obs: usize) -> Result<Vec<[f64; 2]>, In
                 return Err(length(rows as usize));
             }
             let values = h5.read_f64(&node, 0, u64::MAX)?;
-            Ok(values.chunks(columns as usize).map(|row| [row[0], row[1]]).collect())
+            let rows = || values.chunks(columns as usize);
+            let z = (columns == 3).then(|| rows().map(|row| row[2]).collect());
+            Ok((rows().map(|row| [row[0], row[1]]).collect(), z))
         }
         Some(Node::Group) => {
             let frame = DataFrame::open(h5, &node)?;
@@ -231,7 +277,8 @@ fn coordinates(h5: &H5File, key: &str, n_obs: usize) -> Result<Vec<[f64; 2]>, In
             if x.len() != n_obs {
                 return Err(length(x.len()));
             }
-            Ok(x.iter().zip(y).map(|(&x, &y)| [x, y]).collect())
+            let z = if let [_, _, z] = numeric.as_slice() { Some(z.clone()) } else { None };
+            Ok((x.iter().zip(y).map(|(&x, &y)| [x, y]).collect(), z))
         }
     }
 }
@@ -255,6 +302,9 @@ fn coordinates_in_obs(h5: &H5File, obs: &DataFrame, names: &[String; 2]) -> Resu
     let [x, y] = names;
     Ok(column(x)?.into_iter().zip(column(y)?).map(|(x, y)| [x, y]).collect())
 }
+
+/// x and y, and z where there is one.
+type Places = (Vec<[f64; 2]>, Option<Vec<f64>>);
 
 type Lattice = Option<Vec<[i32; 2]>>;
 
@@ -412,6 +462,7 @@ fn cut(section: Section, rows: &[u32]) -> Section {
         obs_ids: take(&section.obs_ids, rows),
         counts: section.counts.select_rows(rows),
         xy: take(&section.xy, rows),
+        z: section.z.as_ref().map(|z| take(z, rows)),
         array_row_col: section.array_row_col.as_ref().map(|a| take(a, rows)),
         labels: section.labels.iter().map(label).collect(),
         features: section.features.iter().map(features).collect(),

@@ -58,7 +58,7 @@ pub(super) fn read(path: &Path, options: &IngestOptions) -> Result<Section, Inge
     }
     let obs_ids: Vec<String> = placed.iter().map(|&i| table.cells[i as usize].clone()).collect();
     let xy: Vec<[f64; 2]> = obs_ids.iter().map(|id| cells[id].centre).collect();
-    checks::finite(&path.join(CELLS), &obs_ids, &xy)?;
+    checks::finite(&path.join(CELLS), &obs_ids, &xy, None)?;
     let boxes: Option<Vec<[f64; 4]>> = obs_ids.iter().map(|id| cells[id].bounds).collect();
     let pictures = match options.images {
         Images::None => None,
@@ -73,6 +73,7 @@ pub(super) fn read(path: &Path, options: &IngestOptions) -> Result<Section, Inge
         obs_ids,
         genes: measured.iter().map(|&i| genes[i as usize].clone()).collect(),
         xy,
+        z: None,
         um_per_unit: Some(1.0),
         array_row_col: None,
         labels: Vec::new(),

@@ -19,7 +19,9 @@ mod options;
 mod space_ranger;
 pub mod synthetic;
 pub mod synthetic_cells;
+mod tables;
 mod tenx_h5;
+mod text;
 mod visium;
 
 use std::path::{Path, PathBuf};
@@ -29,9 +31,9 @@ pub use data_frame::{Column, DataFrame};
 pub use describe::{Description, describe};
 pub use error::IngestError;
 pub use h5::{Attr, Element, Extent, H5File, Node};
-pub use options::{CountsFrom, Images, IngestOptions, MosaicScale, OnBadCell};
+pub use options::{CountsFrom, GenesIn, Images, IngestOptions, MosaicScale, OnBadCell};
 
-use crate::section::Section;
+use crate::section::{Cells, Gene, Section};
 
 /// Formats we read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,18 +44,21 @@ pub enum Format {
     SpaceRanger,
     /// A MERSCOPE (Vizgen) export: tables of cells and `images/`.
     Merscope,
-    /// A 10x matrix alone: has no places, so it can be described but is no section.
+    /// A 10x matrix alone: has no places, so it is no section, but can be a reference.
     TenxMatrix,
+    /// A text table of values; its places are in another.
+    Table,
 }
 
 impl Format {
-    /// `h5ad`, `space_ranger`, `merscope` or `tenx_matrix`.
+    /// `h5ad`, `space_ranger`, `merscope`, `tenx_matrix` or `table`.
     pub fn as_str(self) -> &'static str {
         match self {
             Format::H5ad => "h5ad",
             Format::SpaceRanger => "space_ranger",
             Format::Merscope => "merscope",
             Format::TenxMatrix => "tenx_matrix",
+            Format::Table => "table",
         }
     }
 }
@@ -72,6 +77,9 @@ pub fn detect(path: &Path) -> Result<Format, IngestError> {
             None if merscope::is_export(path) => Ok(Format::Merscope),
             None => unknown("a folder without `spatial/` beside a matrix, and without `cell_by_gene.csv`".into()),
         };
+    }
+    if text::is_table(path) {
+        return Ok(Format::Table);
     }
     let h5 = H5File::open(path)?;
     let root = h5.list("")?;
@@ -109,7 +117,29 @@ pub fn read_section(path: &Path, options: &IngestOptions) -> Result<Section, Ing
         Format::H5ad => h5ad::read(path, options),
         Format::SpaceRanger => space_ranger::read(path, options),
         Format::Merscope => merscope::read(path, options),
+        Format::Table => tables::read(path, options),
         Format::TenxMatrix => Err(IngestError::NoPositions { path: path.into() }),
+    }
+}
+
+/// Reads single cells without places; `known`: genes of the sections they go with, which tell a table's genes from its cells.
+pub fn read_cells(path: &Path, options: &IngestOptions, known: &[Gene]) -> Result<Cells, IngestError> {
+    match detect(path)? {
+        Format::H5ad => h5ad::read_cells(path, options),
+        Format::Table => tables::read_cells(path, options, known),
+        Format::TenxMatrix => tenx_h5::read_cells(path, options),
+        Format::SpaceRanger | Format::Merscope => {
+            let section = read_section(path, options)?;
+            Ok(Cells {
+                source: section.source,
+                format: section.format,
+                obs_ids: section.obs_ids,
+                genes: section.genes,
+                counts: section.counts,
+                label: None,
+                notes: section.notes,
+            })
+        }
     }
 }
 

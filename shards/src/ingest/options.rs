@@ -27,10 +27,26 @@ pub struct IngestOptions {
     pub gene_symbol_column: Option<String>,
     /// Column of `obs` with the donor, used when it holds one value. `None`: `donor_id`, `donor`.
     pub donor_column: Option<String>,
+    /// For a text table: the file with the places of its observations, beside it or from where the command runs. Joined by name
+    /// where both have names, else row by row.
+    pub coordinates: Option<String>,
+    /// For a text table: where the genes are.
+    pub genes: GenesIn,
+    /// For a text table: whether the first line is a header. `None`: found by looking.
+    pub header: Option<bool>,
+    /// For a text table: whether the first column holds names. `None`: found by looking.
+    pub row_names: Option<bool>,
+    /// For a text table: a file with a label per observation, in its order.
+    pub labels: Option<String>,
+    /// Column of the labels, by name or number from 1: of `labels`, or of `obs` of a reference. `None`: the only one; of a reference's
+    /// `obs` the first of `cell_type`, `celltype`, `subclass_label`, `subclass`, `class`, `label`, `Cell_class`.
+    pub label_column: Option<String>,
     /// µm per native unit, where the file does not tell.
     pub um_per_unit: Option<f64>,
     /// Two numeric columns of `obs` with the coordinates, x (column of the image) first, instead of `spatial_key`.
     pub xy_columns: Option<[String; 2]>,
+    /// For a text table: column of `coordinates` with the third coordinate; `xy_columns` are then columns of it, too.
+    pub z_column: Option<String>,
     /// Whether pictures of single cells can be cut.
     pub images: Images,
     /// For an `.h5ad` and an image: pixels of the image per native unit.
@@ -42,6 +58,19 @@ pub struct IngestOptions {
     pub mosaic_scale: MosaicScale,
     /// What to do with a cell of a bundle that lacks its counts or its place.
     pub on_bad_cell: OnBadCell,
+}
+
+/// Where the genes of a text table are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GenesIn {
+    /// Where names are; where rows and columns have names, found by the number of places or the genes of the other input.
+    #[default]
+    Auto,
+    /// A gene per line.
+    Rows,
+    /// A gene per column.
+    Columns,
 }
 
 /// Where pictures of cells come from.
@@ -89,8 +118,15 @@ impl Default for IngestOptions {
             gene_id_column: None,
             gene_symbol_column: None,
             donor_column: None,
+            coordinates: None,
+            genes: GenesIn::Auto,
+            header: None,
+            row_names: None,
+            labels: None,
+            label_column: None,
             um_per_unit: None,
             xy_columns: None,
+            z_column: None,
             images: Images::None,
             image_scale: 1.0,
             image_channels: Vec::new(),

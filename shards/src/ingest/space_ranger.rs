@@ -44,7 +44,7 @@ pub(super) fn read(path: &Path, options: &IngestOptions) -> Result<Section, Inge
 
     let spatial = outs.join("spatial");
     let places = Places::of(&spatial, &matrix.barcodes, &mut notes)?;
-    checks::finite(&places.file, &matrix.barcodes, &places.xy)?;
+    checks::finite(&places.file, &matrix.barcodes, &places.xy, None)?;
     let scale = scale_factors(&spatial)?;
     let um_per_unit = visium::um_per_unit(&scale, Some(&places.row_col), &places.xy);
     Ok(Section {
@@ -59,6 +59,7 @@ pub(super) fn read(path: &Path, options: &IngestOptions) -> Result<Section, Inge
         genes,
         counts,
         xy: places.xy,
+        z: None,
         um_per_unit: options.um_per_unit.or(um_per_unit),
         array_row_col: Some(places.row_col),
         labels: Vec::new(),

@@ -160,6 +160,7 @@ pub fn synthesize(spec: &SyntheticSpec) -> Synthetic {
         genes,
         counts: counts(key, n_obs, &expected),
         xy,
+        z: None,
         um_per_unit: Some(1.0),
         array_row_col: Some(array_row_col),
         labels: vec![ObsLabels {

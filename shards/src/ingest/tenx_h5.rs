@@ -4,11 +4,14 @@
 //! features by row, so it is read as CSR.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
+use super::checks::{self, Named};
 use super::counts_window::{CountsWindow, Storage};
 use super::error::IngestError;
 use super::h5::{Attr, H5File, Node};
-use crate::section::Gene;
+use super::options::IngestOptions;
+use crate::section::{Cells, Gene};
 
 const GENE_EXPRESSION: &str = "Gene Expression";
 
@@ -77,6 +80,30 @@ pub(super) fn open(h5: &H5File) -> Result<TenxMatrix<'_>, IngestError> {
     let counts = CountsWindow::sparse(h5, group, Storage::Csr, barcodes.len() as u64, ids.len() as u64)?;
     let features = ids.into_iter().zip(names).map(|(id, symbol)| Gene { id, symbol }).collect();
     Ok(TenxMatrix { counts, barcodes, features, gene_columns, other_types })
+}
+
+/// Single cells of a matrix: its genes alone.
+pub(super) fn read_cells(path: &Path, options: &IngestOptions) -> Result<Cells, IngestError> {
+    let h5 = H5File::open(path)?;
+    let matrix = open(&h5)?;
+    let mut notes = Vec::new();
+    let named = Named { path, node: &matrix.counts.node, obs: &matrix.barcodes, genes: &matrix.features };
+    let counts = checks::counts(matrix.counts.all()?, options.declared_counts, &named, &mut notes)?;
+    for (kind, n) in &matrix.other_types {
+        notes.push(format!("{n} features of type `{kind}` left out"));
+    }
+    let genes: Vec<Gene> = matrix.gene_columns.iter().map(|&i| matrix.features[i as usize].clone()).collect();
+    checks::unique(path, "observation", matrix.barcodes.iter().map(String::as_str))?;
+    checks::unique(path, "gene", genes.iter().map(|g| g.id.as_str()))?;
+    Ok(Cells {
+        source: path.into(),
+        format: "tenx_matrix",
+        counts: counts.select_columns(&matrix.gene_columns),
+        obs_ids: matrix.barcodes,
+        genes,
+        label: None,
+        notes,
+    })
 }
 
 fn matrix_groups(h5: &H5File) -> Result<Vec<String>, IngestError> {

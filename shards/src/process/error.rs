@@ -79,6 +79,62 @@ pub enum ProcessError {
         /// First gene id of each section.
         examples: String,
     },
+    /// Sections and reference share nothing.
+    #[error(
+        "none of the {n_ours} genes of the sections is among the {n_theirs} of the reference; nearest names: {nearest}; {advice}"
+    )]
+    NoSharedGene {
+        /// Genes of the sections.
+        n_ours: usize,
+        /// Genes of the reference.
+        n_theirs: usize,
+        /// A few names with the nearest of the reference.
+        nearest: String,
+        /// What to look at.
+        advice: String,
+    },
+    /// Too few genes are in the reference.
+    #[error(
+        "{lost} of the {n_genes} genes of the sections are not in the reference, a share of {share:.3} above \
+         filter.max_genes_lost = {limit}; align the names or raise the key"
+    )]
+    GenesNotInReference {
+        /// Genes lost.
+        lost: usize,
+        /// Genes there were.
+        n_genes: usize,
+        /// `lost / n_genes`.
+        share: f64,
+        /// The threshold.
+        limit: f64,
+    },
+    /// More folds than genes.
+    #[error("data.folds = {folds}, but sections and reference share {n_genes} genes: a fold hides at least one")]
+    TooManyFolds {
+        /// Folds asked for.
+        folds: u32,
+        /// Genes there are.
+        n_genes: usize,
+    },
+    /// Observations at one place.
+    #[error(
+        "section `{library_id}`: {n} observation(s) lie at the place of another, first `{first}` and `{second}` at ({x}, {y}): are the \
+         coordinates right? input.on_bad_cell = \"skip\" leaves the later ones out and counts them"
+    )]
+    SamePlace {
+        /// Section.
+        library_id: String,
+        /// How many lie at the place of an earlier one.
+        n: usize,
+        /// An observation.
+        first: String,
+        /// Another at its place.
+        second: String,
+        /// Its place.
+        x: f64,
+        /// Its place.
+        y: f64,
+    },
     /// The inner join of the panels loses too much.
     #[error(
         "section `{library_id}`: {lost} of its {n_genes} genes are missing in other sections, a share of {share:.3} above \

@@ -27,6 +27,7 @@ pub(crate) fn section(library_id: &str, genes: &[&str], rows: &[&[f32]]) -> Sect
         genes: genes.iter().map(|id| Gene { id: id.to_string(), symbol: id.to_string() }).collect(),
         counts: csr(rows),
         xy: (0..n_obs).map(|i| [i as f64, 0.0]).collect(),
+        z: None,
         um_per_unit: None,
         array_row_col: None,
         labels: Vec::new(),

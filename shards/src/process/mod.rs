@@ -18,6 +18,7 @@ pub mod filter;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod fractions;
+mod hide;
 mod hops;
 mod layers;
 mod ledger;
@@ -26,8 +27,10 @@ pub mod median;
 pub mod moran;
 pub mod neighbours;
 mod niches;
+pub mod pairing;
 pub mod picture;
 mod pieces;
+mod shared;
 pub mod split;
 pub mod tpm;
 
@@ -38,9 +41,11 @@ pub use config::{
     TopMoran,
 };
 pub use error::ProcessError;
+pub use hide::hide;
 pub use hops::HopWindows;
 pub use layers::batch_name;
 pub use niches::NicheKind;
+pub use shared::{Shared, shared_genes};
 
 use std::collections::BTreeSet;
 
@@ -106,7 +111,7 @@ pub fn process(
     let summary = summary(&sections, &pieces, missing_before);
     tracing::info!(%summary);
     let sections = sections.into_iter().zip(crops).map(|(section, crops)| facts(section, crops)).collect();
-    Ok(Processed { panel, sections, pieces, ledger, summary, covariates })
+    Ok(Processed { panel, sections, pieces, ledger, summary, covariates, reference: None, holdout: None })
 }
 
 /// TPM is per base; counts need no lengths.

@@ -7,7 +7,7 @@ use super::split::{self, Rule};
 use super::{Kept, ledger};
 use crate::panel::Ledger;
 use crate::processed::{Matrix, Niches, Piece, Split};
-use crate::section::{ObsLabels, Section};
+use crate::section::{Csr, ObsLabels, Section};
 
 /// Pieces ordered by (section, split), without layers and neighbours; guard bands go to the ledger.
 pub(super) fn cut(
@@ -55,8 +55,11 @@ fn piece(at: usize, section: &Section, kept: &Kept, split: Split, own: &[u32]) -
         split,
         obs_ids: rows.iter().map(|&row| section.obs_ids[row as usize].clone()).collect(),
         xy: rows.iter().map(|&row| section.xy[row as usize]).collect(),
+        z: section.z.as_ref().map_or(Vec::new(), |z| rows.iter().map(|&row| z[row as usize]).collect()),
         um_per_unit: section.um_per_unit,
         counts: kept.counts[at].select_rows(own),
+        hidden: Matrix::default(),
+        held: Csr::default(),
         measured: Matrix::default(),
         layers: Default::default(),
         covariates: Matrix::default(),

@@ -77,7 +77,16 @@ pub(super) fn toy() -> Processed {
         n: 1,
         names: vec!["MT-X".to_owned()],
     };
-    Processed { panel, sections, pieces, ledger: Ledger { entries: vec![dropped] }, summary, covariates }
+    Processed {
+        panel,
+        sections,
+        pieces,
+        ledger: Ledger { entries: vec![dropped] },
+        summary,
+        covariates,
+        reference: None,
+        holdout: None,
+    }
 }
 
 fn piece(section: u32, facts: &SectionFacts, split: Split, rows: &[u32], random: &mut Random) -> Piece {
@@ -126,8 +135,11 @@ fn piece(section: u32, facts: &SectionFacts, split: Split, rows: &[u32], random:
         rows: rows.to_vec(),
         obs_ids: rows.iter().map(|r| format!("AAAC{r:04}-1")).collect(),
         xy,
+        z: Vec::new(),
         um_per_unit: facts.um_per_unit,
         counts,
+        hidden: Matrix::default(),
+        held: Csr::default(),
         measured: Matrix { n_cols: G, values: measured },
         layers,
         covariates: Matrix { n_cols: 2, values: (0..2 * n).map(|i| i as f32 * 0.5).collect() },

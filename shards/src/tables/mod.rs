@@ -1,10 +1,12 @@
-//! Tables beside the records: niches, tissues and pictures of regions, written with the shards, and vectors, written later by
-//! `embed`.
+//! Tables beside the records: niches, tissues, pictures of regions, hidden values and a reference, written with the shards, and
+//! vectors, written later by `embed`.
 //!
 //! Each file here owns one table: its columns, how it is written, how it is read.
 
+pub mod held;
 pub mod niche;
 pub mod places;
+pub mod reference;
 pub mod region;
 pub mod tissue;
 pub mod vectors;
@@ -23,23 +25,29 @@ use crate::manifest::TableKind;
 use crate::processed::{Piece, Processed, Split};
 use crate::schema::element;
 
-/// The files of niches and tissues, one of each per split that has some; a row group holds those of one section.
+/// The files of niches, tissues and hidden values, one of each per split that has some, a row group holding those of one section;
+/// and the reference.
 ///
 /// # Errors
 /// What the Parquet library refuses.
 pub(crate) fn encode(processed: &Processed) -> Result<Vec<(TableKind, Vec<EncodedFile>)>, StoreError> {
     let mut tables = Vec::new();
-    for kind in [TableKind::Niche, TableKind::Tissue] {
+    for kind in [TableKind::Niche, TableKind::Tissue, TableKind::Held] {
         let mut files: Vec<EncodedFile> = Vec::new();
         for split in [Split::Train, Split::Val, Split::Test] {
+            let has_some = |p: &&Piece| match kind {
+                TableKind::Held => p.hidden.n_cols > 0,
+                _ => !p.niches.niches.is_empty(),
+            };
             let mut pieces: Vec<&Piece> =
-                processed.pieces.iter().filter(|p| p.split == split && !p.niches.niches.is_empty()).collect();
+                processed.pieces.iter().filter(|p| p.split == split).filter(has_some).collect();
             pieces.sort_by_key(|piece| piece.section);
             if pieces.is_empty() {
                 continue;
             }
             let (name, schema) = match kind {
                 TableKind::Niche => ("niche", niche::schema()),
+                TableKind::Held => ("held", held::schema()),
                 _ => ("tissue", tissue::schema()),
             };
             let name = format!("{name}-{}.parquet", split.as_str());
@@ -47,6 +55,7 @@ pub(crate) fn encode(processed: &Processed) -> Result<Vec<(TableKind, Vec<Encode
             for piece in pieces {
                 let batch = match kind {
                     TableKind::Niche => niche::batch(piece),
+                    TableKind::Held => held::batch(piece),
                     _ => tissue::batch(piece),
                 };
                 let decoded_bytes = batch.get_array_memory_size() as u64;
@@ -58,6 +67,9 @@ pub(crate) fn encode(processed: &Processed) -> Result<Vec<(TableKind, Vec<Encode
         if !files.is_empty() {
             tables.push((kind, files));
         }
+    }
+    if let Some(reference) = &processed.reference {
+        tables.push((TableKind::Reference, vec![reference::encode(reference)?]));
     }
     Ok(tables)
 }

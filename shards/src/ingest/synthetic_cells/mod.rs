@@ -167,6 +167,7 @@ pub fn synthesize(spec: &CellsSpec, section: u32) -> CellsSection {
         genes: genes(),
         counts: counts(&draws, &truths),
         xy,
+        z: None,
         um_per_unit: Some(PITCH_UM / pitch),
         array_row_col: None,
         labels: labels(&truths, pitch),

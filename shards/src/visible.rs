@@ -1,0 +1,246 @@
+//! What may be seen of a data set of which something is hidden: dense rows of spots and cells, for models that hold a split in memory.
+//!
+//! Everything here is made of visible entries alone: totals, maxima, means, deviations, whether values are counts, which spots
+//! remain and who is near whom. So no hidden value can change a bit of it, and a test changes them all to see that (`spotdiff.md` §1,
+//! §5). What is hidden is read elsewhere, by who judges. Knows no tensor and no model.
+//!
+//! ```text
+//! raw ── transform ──▶ level ── scale ──▶ scaled            raw: as ingested      level: where errors are measured
+//!        total, ln            ÷ maximum | z-score           scaled: what a model sees, hidden = 0
+//! ```
+
+mod near;
+mod scale;
+
+use std::path::Path;
+
+use rayon::prelude::*;
+
+pub use near::{N_NEAR, nearest_in_space};
+pub use scale::{Factors, Scale, ScaleKind};
+
+use crate::error::StoreError;
+use crate::holdout::{Protocol, Transform};
+use crate::matrix::Matrix;
+use crate::processed::Split;
+use crate::reader::Shards;
+use crate::row_group::{Columns, RowGroup};
+
+/// The spots of a split as a model may see them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Visible {
+    /// Record ids `[n]`, ascending.
+    pub ids: Vec<u64>,
+    /// Scaled values `[n, G]`, 0 where hidden.
+    pub values: Matrix<f32>,
+    /// Whether an entry is visible `[n · G]`, row-major; a visible zero is `true`.
+    pub bits: Vec<bool>,
+    /// Places `[n]`: µm where the section's scale is known, else native units; z = 0 where there is none.
+    pub xyz: Vec<[f32; 3]>,
+    /// Rows of the six nearest spots of the same section `[n]`, nearest first, ties by row.
+    pub near: Vec<[u32; N_NEAR]>,
+    /// Section of each spot `[n]`: spots of two sections have no distance.
+    pub sections: Vec<u32>,
+    /// How values were made, and the way back.
+    pub scale: Scale,
+    /// Records of the split without a visible value: they are in no row above.
+    pub left_out: Vec<u64>,
+}
+
+/// The reference's cells, on the same kind of scale, made of their own values.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VisibleCells {
+    /// Row of each cell as ingested `[n]`, ascending.
+    pub ids: Vec<u64>,
+    /// Types `[n]`, where known.
+    pub labels: Vec<Option<String>>,
+    /// Scaled values `[n, G]`: all genes are visible in cells.
+    pub values: Matrix<f32>,
+    /// How values were made, and the way back.
+    pub scale: Scale,
+}
+
+/// A shard folder seen without what is hidden.
+#[derive(Debug)]
+pub struct View<'a> {
+    shards: &'a Shards,
+    /// `[G]`: genes that no spot shows.
+    hides: Vec<bool>,
+    kind: ScaleKind,
+    transform: Transform,
+    fitted: Factors,
+}
+
+impl<'a> View<'a> {
+    /// Opens the view of `fold` (of `gene_folds`; `None` under the other protocols) and fits its scale on the training spots.
+    ///
+    /// # Errors
+    /// [`StoreError::Fold`] where the protocol and `fold` do not go together; damage; the system's errors.
+    pub fn open(shards: &'a Shards, fold: Option<u32>, kind: ScaleKind) -> Result<View<'a>, StoreError> {
+        let hides = shards.manifest().hidden_genes(fold)?;
+        let unfitted = Factors::Rows(Vec::new());
+        let mut view = View { shards, hides, kind, transform: Transform::None, fitted: unfitted };
+        let train = view.rows(Split::Train)?;
+        let asked = shards.manifest().holdout.as_ref().map_or(Transform::Auto, |h| h.transform);
+        view.transform = asked.resolve(train.are_whole());
+        let scale = Scale::of_rows(kind, view.transform, train.totals());
+        view.fitted = scale::fit(&scale, &train.raw, &train.bits, &view.hides);
+        Ok(view)
+    }
+
+    /// Genes that no spot shows `[G]`: the fold's under `gene_folds`, else none.
+    pub fn hidden_genes(&self) -> &[bool] {
+        &self.hides
+    }
+
+    /// Symbols of the genes `[G]`, in the order of every column here.
+    pub fn genes(&self) -> Vec<&str> {
+        self.shards.manifest().panel.genes.iter().map(|gene| gene.symbol.as_str()).collect()
+    }
+
+    /// What becomes of a value before it is scaled: counts or not was decided on visible training values.
+    pub fn transform(&self) -> Transform {
+        self.transform
+    }
+
+    /// The spots of a split.
+    ///
+    /// # Errors
+    /// [`StoreError::TooFewNear`] where a section has fewer than seven spots with a visible value; damage; the system's errors.
+    pub fn visible(&self, split: Split) -> Result<Visible, StoreError> {
+        let rows = self.rows(split)?;
+        let near = near::of_sections(&rows.xyz, &rows.sections).map_err(|(section, n)| StoreError::TooFewNear {
+            library_id: self.shards.manifest().sections[section as usize].library_id.clone(),
+            split: split.as_str(),
+            n,
+        })?;
+        let mut scale = Scale::of_rows(self.kind, self.transform, rows.totals());
+        scale.by = match &self.fitted {
+            Factors::Rows(_) => scale::row_maxima(&scale, &rows.raw),
+            genes => genes.clone(),
+        };
+        let values = scale.scale_all(&rows.raw, &rows.bits);
+        Ok(Visible {
+            ids: rows.ids,
+            values,
+            bits: rows.bits,
+            xyz: rows.xyz.iter().map(|p| p.map(|v| v as f32)).collect(),
+            near,
+            sections: rows.sections,
+            scale,
+            left_out: rows.left_out,
+        })
+    }
+
+    /// The reference's cells; `None` where the shards have none.
+    ///
+    /// # Errors
+    /// Damage; the system's errors.
+    pub fn reference(&self) -> Result<Option<VisibleCells>, StoreError> {
+        let Some(reference) = self.shards.reference()? else { return Ok(None) };
+        let raw = dense(&reference.counts);
+        let asked = self.shards.manifest().holdout.as_ref().map_or(Transform::Auto, |h| h.reference_transform);
+        let transform = asked.resolve(raw.values.iter().all(|v| v.fract() == 0.0));
+        let mut scale = Scale::of_rows(self.kind, transform, reference.totals);
+        let bits = vec![true; raw.values.len()];
+        scale.by = match scale::fit(&scale, &raw, &bits, &vec![false; raw.n_cols]) {
+            Factors::Rows(_) => scale::row_maxima(&scale, &raw),
+            genes => genes,
+        };
+        let values = scale.scale_all(&raw, &bits);
+        Ok(Some(VisibleCells { ids: reference.ids, labels: reference.labels, values, scale }))
+    }
+
+    /// Raw visible values of a split by record id, without rows that show nothing.
+    fn rows(&self, split: Split) -> Result<Rows, StoreError> {
+        let entries = self.shards.manifest().protocol() == Protocol::Entries;
+        let columns = Columns { counts: true, hidden: entries, ..Columns::default() };
+        let groups: Vec<RowGroup> = self
+            .shards
+            .row_groups(split)
+            .par_iter()
+            .map(|entry| self.shards.decode(entry, &columns))
+            .collect::<Result<_, _>>()?;
+        let mut order: Vec<(u64, usize, usize)> = Vec::new(); // record id, row group, row
+        for (k, group) in groups.iter().enumerate() {
+            order.extend((0..group.n_own).map(|row| (group.record_ids[row], k, row)));
+        }
+        order.sort_unstable();
+        let n_genes = self.hides.len();
+        let mut rows = Rows { raw: Matrix { n_cols: n_genes, values: Vec::new() }, ..Rows::default() };
+        let mut of_row = vec![0f32; n_genes];
+        for (id, k, row) in order {
+            let group = &groups[k];
+            of_row.fill(0.0);
+            let (genes, values) = group.counts.as_ref().expect("asked for").row(row);
+            for (&gene, &value) in genes.iter().zip(values).filter(|(gene, _)| !self.hides[**gene as usize]) {
+                of_row[gene as usize] = value;
+            }
+            if of_row.iter().all(|v| *v == 0.0) {
+                rows.left_out.push(id);
+                continue;
+            }
+            let um = self.shards.manifest().sections[group.section as usize].um_per_unit.unwrap_or(1.0);
+            let z = group.z.get(row).copied().unwrap_or(0.0);
+            rows.ids.push(id);
+            rows.raw.values.extend_from_slice(&of_row);
+            rows.sections.push(group.section);
+            rows.xyz.push([group.xy[row][0] * um, group.xy[row][1] * um, z * um]);
+            match entries {
+                true => rows.bits.extend(group.hidden.row(row).iter().map(|hidden| !hidden)),
+                false => rows.bits.extend(self.hides.iter().map(|hidden| !hidden)),
+            }
+        }
+        Ok(rows)
+    }
+}
+
+/// Opens a folder and gives a split of it: what a task needs of spots.
+///
+/// # Errors
+/// As [`View::open`] and [`View::visible`].
+pub fn load(dir: &Path, split: Split, fold: Option<u32>, kind: ScaleKind) -> Result<Visible, StoreError> {
+    View::open(&Shards::open(dir)?, fold, kind)?.visible(split)
+}
+
+/// Opens a folder and gives its reference: what a task needs of cells.
+///
+/// # Errors
+/// As [`View::open`] and [`View::reference`].
+pub fn load_reference(dir: &Path, fold: Option<u32>, kind: ScaleKind) -> Result<Option<VisibleCells>, StoreError> {
+    View::open(&Shards::open(dir)?, fold, kind)?.reference()
+}
+
+/// Raw visible values of a split.
+#[derive(Default)]
+struct Rows {
+    ids: Vec<u64>,
+    sections: Vec<u32>,
+    /// `[n, G]`, 0 where hidden.
+    raw: Matrix<f32>,
+    bits: Vec<bool>,
+    xyz: Vec<[f64; 3]>,
+    left_out: Vec<u64>,
+}
+
+impl Rows {
+    fn are_whole(&self) -> bool {
+        self.raw.values.iter().all(|v| v.fract() == 0.0)
+    }
+
+    fn totals(&self) -> Vec<f64> {
+        (0..self.ids.len()).map(|i| self.raw.row(i).iter().map(|&v| f64::from(v)).sum()).collect()
+    }
+}
+
+fn dense(counts: &crate::section::Csr) -> Matrix<f32> {
+    let mut values = vec![0.0; counts.n_rows() * counts.n_cols];
+    for i in 0..counts.n_rows() {
+        let (genes, of_row) = counts.row(i);
+        genes.iter().zip(of_row).for_each(|(&gene, &value)| values[i * counts.n_cols + gene as usize] = value);
+    }
+    Matrix { n_cols: counts.n_cols, values }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,1 @@
+//! Placeholder until the shards that hide something can be written.
