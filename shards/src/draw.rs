@@ -59,6 +59,12 @@ pub enum Purpose {
     HeldEntries = 32,
     /// Which fold hides a gene, drawn once: no step draws by it.
     GeneFolds = 33,
+    /// Which reference cell joins a slot of imputation.
+    JoiningCell = 35,
+    /// A near and a far spot of each spot of an alignment.
+    NearAndFar = 36,
+    /// Start and steps of imputed samples: no step draws by it.
+    SampleNoise = 37,
 }
 
 /// Key of a Philox stream: the first 64 bits of BLAKE3(version ‖ seed ‖ purpose), all little-endian.

@@ -359,7 +359,8 @@ impl Manifest {
 
     /// Refuses what would make a reader panic, allocate without bound or leave the folder.
     fn check(&self) -> Result<(), String> {
-        let at_most_one = [TableKind::Niche, TableKind::Tissue, TableKind::Region, TableKind::Held, TableKind::Reference];
+        let at_most_one =
+            [TableKind::Niche, TableKind::Tissue, TableKind::Region, TableKind::Held, TableKind::Reference];
         for kind in [TableKind::Obs].into_iter().chain(at_most_one) {
             let n = self.tables.iter().filter(|t| t.kind == kind).count();
             if n > 1 || (n == 0 && kind == TableKind::Obs) {

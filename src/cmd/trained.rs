@@ -63,7 +63,7 @@ impl Trained {
     pub fn check_shards(&self, shards: &Shards) -> anyhow::Result<()> {
         let panel = &shards.manifest().panel;
         let aligned = match &self.run.config.model {
-            ModelConfig::Spackle(_) => "`syncytia impute`",
+            ModelConfig::Spackle(_) | ModelConfig::Spotdiff(_) => "`syncytia impute`",
             ModelConfig::Spatia(_) => "`syncytia embed --input`",
             ModelConfig::Generator(_) => "`syncytia generate --input`",
         };

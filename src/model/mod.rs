@@ -9,6 +9,7 @@ pub mod layers;
 pub mod params;
 pub mod spackle;
 pub mod spatia;
+pub mod spotdiff;
 
 use serde::{Deserialize, Serialize};
 use syncytia_shards::manifest::Manifest;
@@ -19,6 +20,7 @@ use self::generator::{Generator, GeneratorConfig};
 use self::params::{GeneAxis, ParamSpec};
 use self::spackle::{Spackle, SpackleConfig};
 use self::spatia::{Spatia, SpatiaConfig};
+use self::spotdiff::{Spotdiff, SpotdiffConfig};
 use crate::tensor::{Device, Gradients, ParamId, TensorData};
 
 /// `[model.<name>]`.
@@ -31,6 +33,8 @@ pub enum ModelConfig {
     Spatia(Box<SpatiaConfig>),
     /// A cell's picture from its genes.
     Generator(Box<GeneratorConfig>),
+    /// A spot's hidden genes, with cells of a reference.
+    Spotdiff(SpotdiffConfig),
 }
 
 /// What a model needs to know of the data to be built.
@@ -56,6 +60,8 @@ pub enum Model {
     Spatia(Spatia),
     /// A cell's picture from its genes.
     Generator(Generator),
+    /// A spot's hidden genes, with cells of a reference.
+    Spotdiff(Spotdiff),
 }
 
 /// One expression for every member.
@@ -65,6 +71,7 @@ macro_rules! each {
             Model::Spackle($m) => $does,
             Model::Spatia($m) => $does,
             Model::Generator($m) => $does,
+            Model::Spotdiff($m) => $does,
         }
     };
 }
@@ -76,6 +83,7 @@ macro_rules! map {
             Model::Spackle($m) => Model::Spackle($does),
             Model::Spatia($m) => Model::Spatia($does),
             Model::Generator($m) => Model::Generator($does),
+            Model::Spotdiff($m) => Model::Spotdiff($does),
         }
     };
 }
@@ -87,6 +95,7 @@ impl ModelConfig {
             ModelConfig::Spackle(_) => "spackle",
             ModelConfig::Spatia(_) => "spatia",
             ModelConfig::Generator(_) => "generator",
+            ModelConfig::Spotdiff(_) => "spotdiff",
         }
     }
 
@@ -96,6 +105,7 @@ impl ModelConfig {
             ModelConfig::Spackle(config) => serde_json::to_value(config),
             ModelConfig::Spatia(config) => serde_json::to_value(config),
             ModelConfig::Generator(config) => serde_json::to_value(config),
+            ModelConfig::Spotdiff(config) => serde_json::to_value(config),
         };
         sizes.expect("a config is plain data")
     }
@@ -106,6 +116,7 @@ impl ModelConfig {
             ModelConfig::Spackle(config) => config.problems(batch),
             ModelConfig::Spatia(config) => config.problems(),
             ModelConfig::Generator(config) => config.problems(),
+            ModelConfig::Spotdiff(config) => config.problems(batch),
         }
     }
 
@@ -132,7 +143,9 @@ impl ModelConfig {
     pub fn genes<'a>(&self, panel: &'a Panel) -> Vec<&'a PanelGene> {
         match self {
             ModelConfig::Spackle(_) => panel.selected_genes().collect(),
-            ModelConfig::Spatia(_) | ModelConfig::Generator(_) => panel.genes.iter().collect(),
+            ModelConfig::Spatia(_) | ModelConfig::Generator(_) | ModelConfig::Spotdiff(_) => {
+                panel.genes.iter().collect()
+            }
         }
     }
 
@@ -141,7 +154,9 @@ impl ModelConfig {
         let (genes, covariates) = (self.genes(&manifest.panel).len(), manifest.covariates.len());
         match self {
             ModelConfig::Spackle(_) => DataShape { genes, spots: 1 + manifest.n_neighbours as usize, covariates },
-            ModelConfig::Spatia(_) | ModelConfig::Generator(_) => DataShape { genes, spots: 1, covariates: 0 },
+            ModelConfig::Spatia(_) | ModelConfig::Generator(_) | ModelConfig::Spotdiff(_) => {
+                DataShape { genes, spots: 1, covariates: 0 }
+            }
         }
     }
 
@@ -152,6 +167,7 @@ impl ModelConfig {
             ModelConfig::Spackle(config) => config.n_parameters(shape),
             ModelConfig::Spatia(config) => config.n_parameters(shape.genes),
             ModelConfig::Generator(config) => config.n_parameters(shape.genes),
+            ModelConfig::Spotdiff(config) => config.n_parameters(shape.genes),
         }
     }
 
@@ -161,6 +177,7 @@ impl ModelConfig {
             ModelConfig::Spackle(config) => config.n_kept_values(shape, records),
             ModelConfig::Spatia(config) => config.n_kept_values(records),
             ModelConfig::Generator(config) => config.n_kept_values(records),
+            ModelConfig::Spotdiff(config) => config.n_kept_values(shape.genes, records),
         }
     }
 
@@ -195,6 +212,7 @@ impl ModelConfig {
             ModelConfig::Spackle(config) => Model::Spackle(Spackle::new(config, shape, seed, device)),
             ModelConfig::Spatia(config) => Model::Spatia(Spatia::new(config, shape.genes, seed, device)),
             ModelConfig::Generator(config) => Model::Generator(Generator::new(config, shape.genes, seed, device)),
+            ModelConfig::Spotdiff(config) => Model::Spotdiff(Spotdiff::new(config, shape.genes, seed, device)),
         }
     }
 }
@@ -215,7 +233,7 @@ impl Model {
     pub fn other_name<'a>(&self, path: &'a str) -> Option<&'a str> {
         match self {
             Model::Generator(_) => Generator::name_in_encoder(path),
-            Model::Spackle(_) | Model::Spatia(_) => None,
+            Model::Spackle(_) | Model::Spatia(_) | Model::Spotdiff(_) => None,
         }
     }
 

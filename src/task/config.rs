@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use syncytia_shards::tables::vectors::VectorsOf;
 
 use super::fusion::UpTo;
-use super::{cells, completion, fusion, generate, members};
+use super::{alignment, cells, completion, fusion, generate, imputation, members};
 use crate::model::ModelConfig;
 
 /// `[task]`.
@@ -23,6 +23,10 @@ pub enum TaskConfig {
     Fusion(fusion::FusionConfig),
     /// Pictures from genes.
     Generate(generate::GenerateConfig),
+    /// SpotDiff's first stage: cells as the spatial domain would show them.
+    Alignment(alignment::AlignmentConfig),
+    /// SpotDiff's second stage: hidden genes of spots.
+    Imputation(imputation::ImputationConfig),
 }
 
 impl TaskConfig {
@@ -34,6 +38,8 @@ impl TaskConfig {
             TaskConfig::Niches(config) | TaskConfig::Tissues(config) => config.problems(),
             TaskConfig::Fusion(config) => config.problems(),
             TaskConfig::Generate(_) => Vec::new(),
+            TaskConfig::Alignment(config) => config.problems(),
+            TaskConfig::Imputation(config) => config.problems(),
         }
     }
 
@@ -62,17 +68,17 @@ impl TaskConfig {
             TaskConfig::Tissues(_) => "tissues",
             TaskConfig::Fusion(_) => "fusion",
             TaskConfig::Generate(_) => "generate",
+            TaskConfig::Alignment(_) => "alignment",
+            TaskConfig::Imputation(_) => "imputation",
         }
     }
 
     /// Which table its records are of.
     pub fn table(&self) -> VectorsOf {
         match self {
-            TaskConfig::Completion(_) | TaskConfig::Cells(_) | TaskConfig::Fusion(_) | TaskConfig::Generate(_) => {
-                VectorsOf::Obs
-            }
             TaskConfig::Niches(_) => VectorsOf::Niche,
             TaskConfig::Tissues(_) => VectorsOf::Tissue,
+            _ => VectorsOf::Obs,
         }
     }
 
@@ -92,7 +98,10 @@ impl TaskConfig {
             TaskConfig::Niches(_) => Some(UpTo::Niche),
             TaskConfig::Tissues(_) => Some(UpTo::Tissue),
             TaskConfig::Fusion(config) => Some(config.up_to),
-            TaskConfig::Completion(_) | TaskConfig::Generate(_) => None,
+            TaskConfig::Completion(_)
+            | TaskConfig::Generate(_)
+            | TaskConfig::Alignment(_)
+            | TaskConfig::Imputation(_) => None,
         }
     }
 
@@ -130,7 +139,14 @@ impl TaskConfig {
                      checkpoint of the stage of that level, or lower task.up_to"
                 )
             }),
-            TaskConfig::Completion(_) | TaskConfig::Cells(_) | TaskConfig::Generate(_) => None,
+            TaskConfig::Imputation(_) => match parent {
+                TaskConfig::Alignment(_) | TaskConfig::Imputation(_) => None,
+                _ => Some(format!(
+                    "its task is \"{kind}\", so it has not learned omega, which task.kind = \"imputation\" uses frozen: begin \
+                     with a checkpoint of an alignment"
+                )),
+            },
+            TaskConfig::Completion(_) | TaskConfig::Cells(_) | TaskConfig::Generate(_) | TaskConfig::Alignment(_) => None,
         }
     }
 
@@ -138,7 +154,8 @@ impl TaskConfig {
     pub fn misfit(&self, model: &ModelConfig) -> Option<String> {
         match (self, model) {
             (TaskConfig::Completion(_), ModelConfig::Spackle(_))
-            | (TaskConfig::Generate(_), ModelConfig::Generator(_)) => None,
+            | (TaskConfig::Generate(_), ModelConfig::Generator(_))
+            | (TaskConfig::Alignment(_) | TaskConfig::Imputation(_), ModelConfig::Spotdiff(_)) => None,
             (TaskConfig::Cells(config), ModelConfig::Spatia(model)) => config.misfit(model),
             (TaskConfig::Niches(_) | TaskConfig::Tissues(_), ModelConfig::Spatia(model)) => {
                 (!model.masked_token).then(|| {
@@ -155,6 +172,7 @@ impl TaskConfig {
         let model = match self {
             TaskConfig::Completion(_) => "spackle",
             TaskConfig::Generate(_) => "generator",
+            TaskConfig::Alignment(_) | TaskConfig::Imputation(_) => "spotdiff",
             _ => "spatia",
         };
         format!("task.kind = \"{}\" is asked of [model.{model}]", self.kind())

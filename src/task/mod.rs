@@ -3,16 +3,19 @@
 //! `prepare` runs on the host, off the training thread where there is one: gathers, masks, weights of the loss terms.
 //! `loss` runs where the tensors are and returns the terms of `docs/step.md` §4. A task knows no rank and no file.
 
+pub mod alignment;
 pub mod cells;
 pub mod completion;
 pub mod config;
 pub mod embedding;
 pub mod fusion;
 pub mod generate;
+pub mod imputation;
 pub mod inference;
 pub mod losses;
 pub mod members;
 pub mod painting;
+pub mod paired;
 pub mod perturbation;
 pub mod places;
 pub mod surroundings;
@@ -22,12 +25,15 @@ use syncytia_shards::manifest::Manifest;
 use syncytia_shards::row_group::{Columns, RowGroup};
 use syncytia_shards::tables::vectors::VectorsOf;
 
+use self::alignment::Alignment;
 use self::cells::Cells;
 use self::completion::{Completion, GeneMeans};
 pub use self::config::TaskConfig;
 use self::fusion::Fusion;
 use self::generate::Generate;
+use self::imputation::Imputation;
 use self::members::Members;
+use self::paired::Paired;
 use self::places::PlaceRows;
 use self::surroundings::Surroundings;
 use crate::model::layers::Training;
@@ -133,6 +139,8 @@ pub enum Records<'a> {
     Surrounded(Vec<Slot>, &'a Surroundings),
     /// Niches or tissues.
     Places(PlaceRows<'a>),
+    /// Spots, by their rows, beside the cells of a reference.
+    Paired(&'a Paired, Vec<usize>),
 }
 
 /// A task with what it learned of the data.
@@ -148,6 +156,10 @@ pub enum Task {
     Fusion(Fusion),
     /// Pictures from genes.
     Generate(Generate),
+    /// SpotDiff's first stage.
+    Alignment(Alignment),
+    /// SpotDiff's second stage.
+    Imputation(Imputation),
 }
 
 /// A micro-batch on the host, ready for the device.
@@ -163,6 +175,10 @@ pub enum Prepared {
     Fusion(Box<fusion::Prepared>),
     /// For pictures from genes.
     Generate(generate::Prepared),
+    /// For SpotDiff's first stage.
+    Alignment(alignment::Prepared),
+    /// For SpotDiff's second stage.
+    Imputation(Box<imputation::Prepared>),
 }
 
 impl Prepared {
@@ -174,6 +190,8 @@ impl Prepared {
             Prepared::Members(batch) => &batch.weights,
             Prepared::Fusion(batch) => &batch.weights,
             Prepared::Generate(batch) => &batch.weights,
+            Prepared::Alignment(batch) => &batch.weights,
+            Prepared::Imputation(batch) => &batch.weights,
         }
     }
 
@@ -185,6 +203,8 @@ impl Prepared {
             Prepared::Members(batch) => &batch.seen.ids,
             Prepared::Fusion(batch) => &batch.cells.ids,
             Prepared::Generate(batch) => &batch.ids,
+            Prepared::Alignment(batch) => &batch.ids,
+            Prepared::Imputation(batch) => &batch.ids,
         }
     }
 }
@@ -212,22 +232,43 @@ impl Task {
             (TaskConfig::Generate(config), ModelConfig::Generator(model)) => {
                 Generate::new(*config, model, manifest, seed).map(Task::Generate)
             }
+            (TaskConfig::Alignment(_) | TaskConfig::Imputation(_), ModelConfig::Spotdiff(_)) => Err(format!(
+                "task.kind = \"{}\" learns from spots paired with cells of a reference, not from records alone",
+                config.kind()
+            )),
             (config, _) => Err(config.of_another_model()),
+        }
+    }
+
+    /// The task of a config on spots and cells.
+    ///
+    /// # Errors
+    /// In words: a task on records; genes that nothing shows; prompts that no encoder has read.
+    pub fn of_paired(config: &TaskConfig, model: &ModelConfig, paired: &Paired, seed: u64) -> Result<Task, String> {
+        match (config, model) {
+            (TaskConfig::Alignment(config), ModelConfig::Spotdiff(_)) => {
+                Ok(Task::Alignment(Alignment::new(*config, seed)))
+            }
+            (TaskConfig::Imputation(config), ModelConfig::Spotdiff(model)) => {
+                Imputation::of_paired(*config, model, paired, seed).map(Task::Imputation)
+            }
+            (TaskConfig::Alignment(_) | TaskConfig::Imputation(_), _) => Err(config.of_another_model()),
+            _ => Err(format!("task.kind = \"{}\" learns from records, not from pairs", config.kind())),
         }
     }
 
     /// Which table its records are of.
     pub fn table(&self) -> VectorsOf {
         match self {
-            Task::Completion(_) | Task::Cells(_) | Task::Fusion(_) | Task::Generate(_) => VectorsOf::Obs,
             Task::Members(task) => task.of(),
+            _ => VectorsOf::Obs,
         }
     }
 
     /// What it reads of records.
     pub fn columns(&self) -> Columns {
         match self {
-            Task::Members(_) => Columns::default(),
+            Task::Members(_) | Task::Alignment(_) | Task::Imputation(_) => Columns::default(),
             Task::Completion(task) => task.columns(),
             Task::Cells(task) => task.columns(),
             Task::Fusion(task) => task.columns(),
@@ -243,6 +284,8 @@ impl Task {
             Task::Members(task) => task.terms(),
             Task::Fusion(task) => task.terms(),
             Task::Generate(task) => task.terms(),
+            Task::Alignment(task) => task.terms(),
+            Task::Imputation(task) => task.terms(),
         }
     }
 
@@ -254,6 +297,8 @@ impl Task {
             Task::Members(task) => task.lambdas(),
             Task::Fusion(task) => task.lambdas(),
             Task::Generate(task) => task.lambdas(),
+            Task::Alignment(task) => task.lambdas(),
+            Task::Imputation(task) => task.lambdas(),
         }
     }
 
@@ -287,6 +332,12 @@ impl Task {
             }
             (Task::Fusion(task), Records::Obs(slots)) => Prepared::Fusion(Box::new(task.prepare(slots, None, at))),
             (Task::Generate(task), Records::Obs(slots)) => Prepared::Generate(task.prepare(slots, at)),
+            (Task::Alignment(task), Records::Paired(paired, rows)) => {
+                Prepared::Alignment(task.prepare(paired, rows, at))
+            }
+            (Task::Imputation(task), Records::Paired(paired, rows)) => {
+                Prepared::Imputation(Box::new(task.prepare(paired, rows, at)))
+            }
             _ => unreachable!("{MIXED}"),
         }
     }
@@ -340,6 +391,12 @@ impl Task {
             (Task::Generate(task), Model::Generator(model), Prepared::Generate(batch)) => {
                 task.loss(model, batch, training, device)
             }
+            (Task::Alignment(task), Model::Spotdiff(model), Prepared::Alignment(batch)) => {
+                task.loss(model, batch, training, device)
+            }
+            (Task::Imputation(task), Model::Spotdiff(model), Prepared::Imputation(batch)) => {
+                task.loss(model, batch, training, device)
+            }
             _ => unreachable!("{MIXED}"),
         }
     }
@@ -354,6 +411,12 @@ impl Task {
             (Task::Members(task), model, Prepared::Members(batch)) => task.validate(model, batch, device),
             (Task::Fusion(task), Model::Spatia(model), Prepared::Fusion(batch)) => task.validate(model, batch, device),
             (Task::Generate(task), Model::Generator(model), Prepared::Generate(batch)) => {
+                task.validate(model, batch, device)
+            }
+            (Task::Alignment(task), Model::Spotdiff(model), Prepared::Alignment(batch)) => {
+                task.validate(model, batch, device)
+            }
+            (Task::Imputation(task), Model::Spotdiff(model), Prepared::Imputation(batch)) => {
                 task.validate(model, batch, device)
             }
             _ => unreachable!("{MIXED}"),

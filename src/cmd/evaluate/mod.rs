@@ -76,6 +76,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             embedding::evaluate(args, &trained)?
         }
         TaskConfig::Generate(_) => generation::evaluate(args, &trained)?,
+        TaskConfig::Alignment(_) | TaskConfig::Imputation(_) => {
+            return Err(UsageError(format!("a run of \"{kind}\" cannot be evaluated by this build")).into());
+        }
     };
     evaluated.show(args.json)?;
     Ok(ExitCode::Done)

@@ -91,13 +91,15 @@ fn on_merged(h: Tensor<3>, merged: Option<&Merged>, f: impl FnOnce(Tensor<3>) ->
 }
 
 impl FeedForward {
-    fn new(scope: &Scope, d: usize) -> Self {
+    /// Xavier uniform, biases 0.
+    pub fn new(scope: &Scope, d: usize) -> Self {
         let linear =
             |name, n_in, n_out| Linear::with_init(&scope.child(name), n_in, n_out, Init::XavierUniform, Init::Zeros);
         Self { fc1: linear("fc1", d, FEED_FORWARD * d), fc2: linear("fc2", FEED_FORWARD * d, d) }
     }
 
-    fn forward(&self, x: Tensor<3>, training: Option<&Training>) -> Tensor<3> {
+    /// `[b, n, d]`.
+    pub fn forward(&self, x: Tensor<3>, training: Option<&Training>) -> Tensor<3> {
         self.fc2.forward(gelu_tanh(self.fc1.forward(x, training)), training)
     }
 }

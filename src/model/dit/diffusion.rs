@@ -16,25 +16,33 @@ pub enum BetaSchedule {
 }
 
 impl BetaSchedule {
-    /// ᾱ_k for k = 0 … T − 1: the product of 1 − β up to and with step k.
-    pub fn kept(self) -> Vec<f64> {
-        let last = (STEPS - 1) as f64;
+    /// β_k for k = 0 … `steps` − 1.
+    pub fn betas(self, steps: usize) -> Vec<f64> {
+        let last = (steps - 1) as f64;
         let signal = |k: usize| {
-            let angle = (k as f64 / STEPS as f64 + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2;
+            let angle = (k as f64 / steps as f64 + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2;
             libm::cos(angle) * libm::cos(angle)
         };
         let beta = |k: usize| match self {
             BetaSchedule::Linear => 1e-4 + k as f64 / last * (0.02 - 1e-4),
             BetaSchedule::Cosine => (1.0 - signal(k + 1) / signal(k)).min(0.999),
         };
-        let mut kept = 1.0;
-        (0..STEPS)
-            .map(|k| {
-                kept *= 1.0 - beta(k);
-                kept
-            })
-            .collect()
+        (0..steps).map(beta).collect()
     }
+
+    /// ᾱ_k for k = 0 … T − 1: the product of 1 − β up to and with step k.
+    pub fn kept(self) -> Vec<f64> {
+        products(&self.betas(STEPS))
+    }
+}
+
+/// ᾱ of β: the product of 1 − β up to and with each step.
+pub fn products(betas: &[f64]) -> Vec<f64> {
+    let next = |kept: &mut f64, beta: &f64| {
+        *kept *= 1.0 - beta;
+        Some(*kept)
+    };
+    betas.iter().scan(1.0, next).collect()
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ pub mod condition;
 pub mod config;
 pub mod diffusion;
 pub mod noising;
-mod norm;
+pub(super) mod norm;
 pub mod patch;
 pub mod progressive_merging;
 pub mod sampler;

@@ -12,6 +12,6 @@ pub(super) fn plain_norm(x: Tensor<3>) -> Tensor<3> {
 }
 
 /// [`plain_norm`] · (1 + scale) + shift; `shift`, `scale`: `[b, 1, d]`.
-pub(super) fn adaptive_norm(x: Tensor<3>, shift: Tensor<3>, scale: Tensor<3>) -> Tensor<3> {
+pub(in crate::model) fn adaptive_norm(x: Tensor<3>, shift: Tensor<3>, scale: Tensor<3>) -> Tensor<3> {
     layer_norm_by_record(x, scale.add_scalar(1.0), shift, EPS)
 }

@@ -5,7 +5,7 @@ use crate::model::layers::{Linear, Training};
 use crate::tensor::{Device, Module, Tensor, TensorData, silu};
 
 /// Sinusoids of a time.
-pub(super) const TIME_FEATURES: usize = 256;
+pub const TIME_FEATURES: usize = 256;
 
 /// Times in [0, 1] are this many times longer for the sinusoids, which would be nearly constant otherwise.
 const TIME_SCALE: f64 = 1000.0;

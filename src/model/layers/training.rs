@@ -38,6 +38,12 @@ impl Training {
         Self { taps: Some(Taps { listener, places }), ..self }
     }
 
+    /// As it is, for a forward of `n` rows per slot, one slot's rows after the other's or not: row r of the forward draws as
+    /// slot `n · first + r`, which no row of another lane does.
+    pub fn with_rows_per_slot(&self, n: u32) -> Self {
+        Self { first_slot: self.first_slot * n, ..self.clone() }
+    }
+
     /// Key of dropout's draws.
     pub fn dropout_key(&self) -> DrawKey {
         self.dropout

@@ -2,8 +2,10 @@
 //! (`docs/step.md` §4). Draws are keyed.
 
 pub mod cosine;
+pub mod gene_correlation;
 pub mod hierarchical;
 pub mod info_nce;
+pub mod locality;
 pub mod negative_binomial;
 pub mod reconstruction;
 pub mod thinning;

@@ -1,0 +1,150 @@
+use super::omega::OmegaConfig;
+use super::prompt::PromptConfig;
+use super::psi::{Known, Psi, PsiConfig, Tokens};
+use super::*;
+use crate::model::layers::reference::{tensor, values};
+use crate::model::params;
+use crate::tensor::{Tensor, cpu};
+
+/// ψ's sizes (`spotdiff.md` §4).
+fn sized(d: usize, blocks: usize, heads: usize) -> PsiConfig {
+    PsiConfig {
+        d,
+        blocks,
+        heads,
+        patch: None,
+        tokens: Tokens::Spot,
+        rna_channel: true,
+        use_rna: true,
+        use_text: true,
+        dropout: 0.0,
+    }
+}
+
+/// The model that tests train.
+pub fn tiny() -> SpotdiffConfig {
+    SpotdiffConfig {
+        omega: OmegaConfig { widths: [32, 16, 8], dropout: 0.1 },
+        prompt: PromptConfig { width: 16, attention: 8, heads: 2, most: 2, least: 2, ..PromptConfig::default() },
+        psi: PsiConfig { dropout: 0.1, ..sized(16, 2, 2) },
+    }
+}
+
+#[test]
+fn the_sizes_have_as_many_parameters_as_they_say() {
+    // d, blocks, heads, genes: ψ's parameters; the spec's rounded counts are 67 k, 1.3 M, 7.5 M, 7.5 M, 17 M, 31 M
+    let sizes = [
+        ((32, 2, 2, 32), 51_204),
+        ((128, 4, 4, 33), 1_277_956),
+        ((256, 6, 8, 84), 7_390_980),
+        ((256, 6, 8, 268), 7_448_584),
+        ((384, 6, 8, 1020), 16_975_888),
+        ((512, 6, 8, 2000), 30_466_080),
+    ];
+    for ((d, blocks, heads, genes), n) in sizes {
+        assert_eq!(sized(d, blocks, heads).n_parameters(genes), f64::from(n), "d = {d}, {genes} genes");
+    }
+    let device = cpu();
+    for psi in [
+        sized(32, 2, 2),
+        PsiConfig { use_rna: false, use_text: false, ..sized(32, 2, 2) },
+        PsiConfig { tokens: Tokens::Batch, ..sized(32, 2, 2) },
+        PsiConfig { rna_channel: false, patch: Some(3), ..sized(32, 2, 2) },
+    ] {
+        let config = SpotdiffConfig { psi, ..tiny() };
+        let built = Spotdiff::new(&config, 10, 1, &device);
+        assert_eq!(params::to_flat(&built).len() as f64, config.n_parameters(10), "{psi:?}");
+    }
+}
+
+fn psi(config: &PsiConfig, genes: usize) -> Psi {
+    let (device, sites) = (cpu(), Cell::new(0));
+    let psi = Psi::new(&Scope::root(1, &device, &sites), config, genes);
+    let flat: Vec<f32> = (0..params::to_flat(&psi).len()).map(|i| (0.7 * i as f32).sin() * 0.1).collect();
+    params::from_flat(psi, &flat, &device)
+}
+
+fn wave(b: usize, n: usize, phase: f32) -> Tensor<2> {
+    tensor((0..b * n).map(|i| (phase + 1.37 * i as f32).sin()).collect(), [b, n])
+}
+
+fn known(b: usize, genes: usize, d: usize) -> Known {
+    Known {
+        visible: wave(b, genes, 0.1),
+        bits: wave(b, genes, 0.5).sign(),
+        pair: wave(b, genes, 0.9),
+        text: Some(wave(b, d, 0.3)),
+    }
+}
+
+fn say(psi: &Psi, noisy: Tensor<2>, known: &Known) -> Vec<f32> {
+    let times = vec![0.25; noisy.dims()[0]];
+    values(psi.forward(noisy, known, &times, None))
+}
+
+#[test]
+fn a_new_network_says_nothing() {
+    let (device, sites) = (cpu(), Cell::new(0));
+    let psi = Psi::new(&Scope::root(1, &device, &sites), &sized(32, 2, 2), 10);
+    assert!(say(&psi, wave(3, 10, 0.2), &known(3, 10, 32)).iter().all(|v| *v == 0.0));
+}
+
+/// With tokens of a spot a record is alone; with tokens of the batch it is not.
+#[test]
+fn who_attends_is_what_the_config_says() {
+    for (tokens, alone) in [(Tokens::Spot, true), (Tokens::Batch, false)] {
+        let psi = psi(&PsiConfig { tokens, ..sized(32, 2, 2) }, 10);
+        let noisy = wave(3, 10, 0.2);
+        let before = say(&psi, noisy.clone(), &known(3, 10, 32));
+        let other = Tensor::cat(vec![noisy.narrow(0, 0, 2), wave(1, 10, 2.0)], 0);
+        let after = say(&psi, other, &known(3, 10, 32));
+        assert_eq!(before[..20] == after[..20], alone, "{tokens:?}");
+        assert_ne!(before[20..], after[20..]);
+    }
+}
+
+#[test]
+fn every_condition_is_heard_unless_it_is_switched_off() {
+    let heard = |config: &PsiConfig| {
+        let psi = psi(config, 10);
+        let (noisy, given) = (wave(2, 10, 0.2), known(2, 10, 32));
+        let before = say(&psi, noisy.clone(), &given);
+        let with = |change: &dyn Fn(&mut Known)| {
+            let mut given = given.clone();
+            change(&mut given);
+            say(&psi, noisy.clone(), &given) != before
+        };
+        [
+            with(&|k| k.visible = wave(2, 10, 3.0)),
+            with(&|k| k.bits = k.bits.clone().neg()),
+            with(&|k| k.pair = wave(2, 10, 3.0)),
+            with(&|k| k.text = Some(wave(2, 32, 3.0))),
+        ]
+    };
+    let all = sized(32, 2, 2);
+    assert_eq!(heard(&all), [true; 4]);
+    assert_eq!(heard(&PsiConfig { rna_channel: false, ..all }), [true; 4]);
+    assert_eq!(heard(&PsiConfig { use_rna: false, ..all }), [true, true, false, true]);
+    assert_eq!(heard(&PsiConfig { use_text: false, ..all }), [true, true, true, false]);
+}
+
+#[test]
+fn what_cannot_be_built_is_refused_by_its_key() {
+    let refused = |config: SpotdiffConfig, lanes: usize, words: &str| {
+        let problems = config.problems((lanes, 8)).join("\n");
+        assert!(problems.contains(words), "no {words:?} in {problems:?}");
+    };
+    assert_eq!(tiny().problems((8, 8)), Vec::<String>::new());
+    let with = |psi: PsiConfig| SpotdiffConfig { psi, ..tiny() };
+    refused(with(PsiConfig { d: 30, heads: 4, ..sized(30, 2, 4) }), 1, "model.spotdiff.psi.d = 30");
+    refused(with(PsiConfig { patch: Some(0), ..sized(32, 2, 2) }), 1, "psi.patch = 0");
+    let batch = with(PsiConfig { tokens: Tokens::Batch, ..sized(32, 2, 2) });
+    refused(batch, 2, "demands train.lanes = 1");
+    assert_eq!(batch.problems((1, 8)), Vec::<String>::new());
+    let mut prompt = tiny();
+    prompt.prompt.heads = 3;
+    refused(prompt, 1, "model.spotdiff.prompt.attention = 8");
+    let mut omega = tiny();
+    omega.omega.widths[1] = 0;
+    refused(omega, 1, "model.spotdiff.omega.widths");
+}
