@@ -200,9 +200,9 @@ pub(super) fn encoder_of(trained: &Trained, of: VectorsOf) -> anyhow::Result<&Sp
         return Err(UsageError(format!("{dir} is a checkpoint of {name}, and `embed` is for those of spatia")).into());
     };
     let wanted = Some(match of {
-        VectorsOf::Obs | VectorsOf::Region => UpTo::Cell,
         VectorsOf::Niche => UpTo::Niche,
         VectorsOf::Tissue => UpTo::Tissue,
+        _ => UpTo::Cell,
     });
     let (task, learned) = (&trained.run.config.task, trained.run.config.task.learned());
     let unlearned = learned < wanted;

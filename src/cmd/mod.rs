@@ -15,6 +15,7 @@ mod impute;
 mod inspect;
 mod launch;
 mod out;
+mod pair;
 mod process;
 mod report;
 mod sampler;
@@ -22,6 +23,7 @@ mod shard;
 mod submit;
 mod synth;
 mod train;
+mod train_pairs;
 mod train_view;
 mod trained;
 mod verify;
@@ -59,6 +61,11 @@ enum Command {
     /// Train a model on shards; run the same command again to go on.
     #[command(before_help = "Example: syncytia train configs/spackle/best.toml --shards shards --run run --ranks 4")]
     Train(train::Args),
+    /// Pair the spots of shards with the cells of their reference, for a stage of SpotDiff that is trained by itself.
+    #[command(
+        before_help = "Example: syncytia pair configs/spotdiff/small.toml --shards shards --fold 0 --out pairs\n         syncytia pair configs/spotdiff/small.toml --shards shards --fold 0 --moved-by aligned --out moved-pairs"
+    )]
+    Pair(pair::Args),
     /// Start N processes of `train` on this host; under srun or mpirun it is not needed.
     #[command(
         before_help = "Example: syncytia launch -n 4 -- train configs/spackle/best.toml --shards shards --run run"
@@ -131,6 +138,7 @@ pub fn main() -> ExitCode {
         Command::Shard(args) => shard::run(&args),
         Command::Process(args) => process::run(&args),
         Command::Train(args) => train::run(&args),
+        Command::Pair(args) => pair::run(&args),
         Command::Launch(args) => launch::run(&args),
         Command::Submit(args) => submit::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),

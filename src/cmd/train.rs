@@ -15,6 +15,7 @@ use syncytia_shards::reader::Shards;
 use super::exit::{self, UsageError};
 use super::follower::Follower;
 use super::out;
+use super::train_pairs;
 use super::train_view::View;
 use super::world_file::{self, Machine};
 use crate::config::{self, ConfigError};
@@ -64,6 +65,9 @@ pub struct Args {
     /// them; repeatable.
     #[arg(long, value_name = "DIR")]
     vectors: Vec<PathBuf>,
+    /// Of shards whose genes are cut into folds: this one alone; without it all, one after the other.
+    #[arg(long)]
+    fold: Option<u32>,
     /// With --from: the least share of the data's genes that it must know.
     #[arg(long, value_name = "SHARE", default_value_t = 0.5, requires = "from", value_parser = share)]
     min_genes: f64,
@@ -123,7 +127,13 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         sets.push(format!("train.ranks={ranks}"));
     }
     let config: TrainConfig = config::load(&args.config, &sets).map_err(not_of_the_shards)?;
-    let Trained { end, leads, engines } = train(&config, &args.shards, &args.run, &args.start())?;
+    let Trained { end, leads, engines } = match config.task.is_paired() {
+        true => train_pairs::train(&config, &args.shards, &args.run, args.fold, &args.start())?,
+        false if args.fold.is_some() => {
+            return Err(UsageError(format!("--fold: task.kind = \"{}\" knows no folds", config.task.kind())).into());
+        }
+        false => train(&config, &args.shards, &args.run, &args.start())?,
+    };
     let (code, step) = match end {
         End::Finished => (ExitCode::Done, config.train.max_steps),
         End::Stopped { global_step } => (ExitCode::Stopped, global_step),
@@ -145,7 +155,7 @@ fn tell(args: &Args, end: End, step: u64) -> anyhow::Result<()> {
 
 /// The last thing that a process does among others: the run folder is given back and the last word said, as whoever leaves
 /// first may take the others along.
-fn leave(engines: Vec<Watched>) {
+pub(super) fn leave(engines: Vec<Watched>) {
     for mut engine in engines.into_iter().filter(Watched::is_guarded) {
         if let Err(error) = engine.finish() {
             eprintln!("warning: {error}; everything was saved before");
@@ -173,22 +183,39 @@ pub struct Trained {
     /// Whether this process has rank 0.
     pub leads: bool,
     /// Of its ranks.
-    engines: Vec<Watched>,
+    pub(super) engines: Vec<Watched>,
 }
 
 /// Trains in a locked run folder, on this process's ranks or as one of several processes. What is refused leaves no folder.
 pub fn train(config: &TrainConfig, shards: &Path, run: &Path, start: &StartFrom) -> anyhow::Result<Trained> {
-    let trained = train_locked(config, shards, run, start);
+    // First of all: a USR1 that comes while data is loaded must become a vote, not the end.
+    let stop = StopVote::on_signals().context("cannot listen to signals")?;
+    train_until(&stop, config, shards, run, start)
+}
+
+/// The same, until `stop` is cast.
+pub fn train_until(
+    stop: &StopVote,
+    config: &TrainConfig,
+    shards: &Path,
+    run: &Path,
+    start: &StartFrom,
+) -> anyhow::Result<Trained> {
+    let trained = train_locked(stop, config, shards, run, start);
     if trained.is_err() {
         RunFolder::at(run).remove_if_empty();
     }
     trained
 }
 
-fn train_locked(config: &TrainConfig, shards: &Path, run: &Path, start: &StartFrom) -> anyhow::Result<Trained> {
+fn train_locked(
+    stop: &StopVote,
+    config: &TrainConfig,
+    shards: &Path,
+    run: &Path,
+    start: &StartFrom,
+) -> anyhow::Result<Trained> {
     config.check()?;
-    // First of all: a USR1 that comes while data is loaded must become a vote, not the end.
-    let stop = StopVote::on_signals().context("cannot listen to signals")?;
     let vars = |name: &str| std::env::var(name).ok();
     let world = World::from_env(vars, start.launcher).map_err(|e| UsageError(e.to_string()))?;
     let job = Job::from_env(vars).map_err(|e| UsageError(e.to_string()))?;

@@ -185,9 +185,9 @@ impl ModelConfig {
     pub fn n_kept_of_level(&self, of: VectorsOf, records: usize) -> Option<(f64, usize)> {
         let ModelConfig::Spatia(config) = self else { return None };
         let level = match of {
-            VectorsOf::Obs | VectorsOf::Region => return None,
             VectorsOf::Niche => config.niche,
             VectorsOf::Tissue => config.tissue,
+            _ => return None,
         };
         Some((config.n_kept_of_level(level, records), config.h))
     }
@@ -195,10 +195,15 @@ impl ModelConfig {
     /// Most genes of one record that are read, where a record is a list of genes.
     pub fn gene_context(&self) -> Option<usize> {
         match self {
-            ModelConfig::Spackle(_) => None,
+            ModelConfig::Spackle(_) | ModelConfig::Spotdiff(_) => None,
             ModelConfig::Spatia(config) => Some(config.gene.context),
             ModelConfig::Generator(config) => Some(config.encoder.gene.context),
         }
+    }
+
+    /// Whether it reads cells of a reference beside a spot.
+    pub fn reads_reference(&self) -> bool {
+        matches!(self, ModelConfig::Spotdiff(config) if config.psi.use_rna || config.psi.rna_channel)
     }
 
     /// Whether its niches are read with the pictures of their regions.

@@ -105,6 +105,11 @@ impl TaskConfig {
         }
     }
 
+    /// Whether it learns from spots beside cells of a reference.
+    pub fn is_paired(&self) -> bool {
+        matches!(self, TaskConfig::Alignment(_) | TaskConfig::Imputation(_))
+    }
+
     /// Whether it learns one vector of several levels.
     pub fn fuses(&self) -> bool {
         matches!(self, TaskConfig::Fusion(_))

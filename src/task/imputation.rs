@@ -11,6 +11,8 @@
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use syncytia_shards::draw::{self, DrawKey, Purpose};
+use syncytia_shards::holdout::Protocol;
+use syncytia_shards::manifest::Manifest;
 use syncytia_shards::matrix::Matrix;
 
 use super::paired::{Paired, Side};
@@ -57,6 +59,9 @@ impl Default for ImputationConfig {
         }
     }
 }
+
+const NO_CELLS: &str = "a fold hides genes of every spot, and there are no cells to learn them from: shard with --reference, or \
+                        with --set data.holdout=entries";
 
 /// Names of the terms.
 const TERMS: [&str; 2] = ["spots", "cells"];
@@ -146,6 +151,31 @@ impl Imputation {
         Self { config, process: config.process(seed), prompt, joins, seed }
     }
 
+    /// For this model on these shards: cells join where genes are hidden.
+    ///
+    /// # Errors
+    /// In words: genes are hidden and there are no cells to learn them from; prompts that no encoder has read.
+    pub fn of_shards(
+        config: ImputationConfig,
+        model: &SpotdiffConfig,
+        manifest: &Manifest,
+        seed: u64,
+    ) -> Result<Self, String> {
+        let folds = manifest.protocol() == Protocol::GeneFolds;
+        let has_cells = manifest.holdout.as_ref().is_some_and(|holdout| holdout.reference.is_some());
+        if folds && !has_cells {
+            return Err(NO_CELLS.to_owned());
+        }
+        if !has_cells && (model.psi.use_rna || model.psi.rna_channel) {
+            return Err(
+                "the shards have no reference, and model.spotdiff.psi reads one: shard with --reference, or set \
+                        use_rna = false and rna_channel = false"
+                    .to_owned(),
+            );
+        }
+        Ok(Self::new(config, model, folds, seed))
+    }
+
     /// For this model on these spots and cells.
     ///
     /// # Errors
@@ -157,9 +187,7 @@ impl Imputation {
         seed: u64,
     ) -> Result<Self, String> {
         if paired.is_fold() && paired.cells.is_none() {
-            return Err("a fold hides genes of every spot, and there are no cells to learn them from: shard with \
-                        --reference, or with --set data.holdout=entries"
-                .to_owned());
+            return Err(NO_CELLS.to_owned());
         }
         let read = |side: &Side| side.text.as_ref().map(|text| text.n_cols);
         let cells = paired.cells.as_ref().filter(|_| paired.is_fold());

@@ -232,28 +232,13 @@ impl Task {
             (TaskConfig::Generate(config), ModelConfig::Generator(model)) => {
                 Generate::new(*config, model, manifest, seed).map(Task::Generate)
             }
-            (TaskConfig::Alignment(_) | TaskConfig::Imputation(_), ModelConfig::Spotdiff(_)) => Err(format!(
-                "task.kind = \"{}\" learns from spots paired with cells of a reference, not from records alone",
-                config.kind()
-            )),
-            (config, _) => Err(config.of_another_model()),
-        }
-    }
-
-    /// The task of a config on spots and cells.
-    ///
-    /// # Errors
-    /// In words: a task on records; genes that nothing shows; prompts that no encoder has read.
-    pub fn of_paired(config: &TaskConfig, model: &ModelConfig, paired: &Paired, seed: u64) -> Result<Task, String> {
-        match (config, model) {
             (TaskConfig::Alignment(config), ModelConfig::Spotdiff(_)) => {
                 Ok(Task::Alignment(Alignment::new(*config, seed)))
             }
             (TaskConfig::Imputation(config), ModelConfig::Spotdiff(model)) => {
-                Imputation::of_paired(*config, model, paired, seed).map(Task::Imputation)
+                Imputation::of_shards(*config, model, manifest, seed).map(Task::Imputation)
             }
-            (TaskConfig::Alignment(_) | TaskConfig::Imputation(_), _) => Err(config.of_another_model()),
-            _ => Err(format!("task.kind = \"{}\" learns from records, not from pairs", config.kind())),
+            (config, _) => Err(config.of_another_model()),
         }
     }
 

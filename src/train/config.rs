@@ -1,6 +1,8 @@
 //! The train config as a user writes it: one table per owner, checked once, all problems in one go.
 
 use serde::{Deserialize, Serialize};
+use syncytia_shards::process::pairing::Weighting;
+use syncytia_shards::visible::ScaleKind;
 
 use super::error::TrainError;
 use crate::model::ModelConfig;
@@ -29,6 +31,25 @@ pub struct TrainConfig {
     /// `[log]`.
     #[serde(default)]
     pub log: LogConfig,
+    /// `[first]`: what a stage before this one does otherwise; it begins this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<Box<FirstConfig>>,
+}
+
+/// `[first]`: a stage that is trained before, of the same model on the same data.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FirstConfig {
+    /// `[first.task]`.
+    pub task: TaskConfig,
+    /// `[first.optim]`.
+    pub optim: OptimConfig,
+    /// Batches to consume.
+    pub max_steps: u64,
+    /// Micro-batches of a step.
+    pub lanes: usize,
+    /// Records of a micro-batch.
+    pub micro_batch: usize,
 }
 
 /// `[data]`.
@@ -39,11 +60,50 @@ pub struct DataConfig {
     pub window_bytes: u64,
     /// Row groups of a window otherwise.
     pub window_row_groups: usize,
+    /// `[data.view]`: how shards of which something is hidden are seen, beside their reference.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub view: Option<ViewConfig>,
+}
+
+/// `[data.view]`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ViewConfig {
+    /// Which fold of genes is hidden, where genes are; `train` takes one after the other, or `--fold K`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fold: Option<u32>,
+    /// What values are divided by: `standardised` or `maximum`. Default `standardised`.
+    pub scale: ScaleKind,
+    /// Cells of the reference that a spot is paired with. Default 50.
+    pub nearest_cells: usize,
+    /// Their weights: `positive` (similarities above 0) or `spage`. Default `positive`.
+    pub weighting: Weighting,
+}
+
+impl Default for ViewConfig {
+    fn default() -> Self {
+        Self { fold: None, scale: ScaleKind::Standardised, nearest_cells: 50, weighting: Weighting::Positive }
+    }
+}
+
+impl std::fmt::Display for ViewConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let scale = match self.scale {
+            ScaleKind::Standardised => "standardised",
+            ScaleKind::Maximum => "maximum",
+        };
+        let weighting = match self.weighting {
+            Weighting::Positive => "positive",
+            Weighting::Spage => "spage",
+        };
+        write!(f, "{scale}, {} nearest, {weighting}", self.nearest_cells)?;
+        self.fold.map_or(Ok(()), |fold| write!(f, ", fold {fold}"))
+    }
 }
 
 impl Default for DataConfig {
     fn default() -> Self {
-        Self { window_bytes: 2 << 30, window_row_groups: 4 }
+        Self { window_bytes: 2 << 30, window_row_groups: 4, view: None }
     }
 }
 
@@ -225,6 +285,22 @@ fn deadline() -> u64 {
 }
 
 impl TrainConfig {
+    /// How shards of which something is hidden are seen.
+    pub fn view(&self) -> ViewConfig {
+        self.data.view.unwrap_or_default()
+    }
+
+    /// The stages in the order in which they are trained, each with its task's name: `[first]`, if there is one, and this.
+    pub fn stages(&self) -> Vec<TrainConfig> {
+        let this = TrainConfig { first: None, ..self.clone() };
+        let before = self.first.as_deref().map(|first| {
+            let FirstConfig { max_steps, lanes, micro_batch, .. } = *first;
+            let train = LoopConfig { max_steps, lanes, micro_batch, ..self.train.clone() };
+            TrainConfig { task: first.task.clone(), optim: first.optim.clone(), train, ..this.clone() }
+        });
+        before.into_iter().chain([this]).collect()
+    }
+
     /// Everything that cannot work, each with its key.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
@@ -275,6 +351,12 @@ impl TrainConfig {
             format!("optim.clip_norm = {:?}: must be positive; leave it out for no clipping", optim.clip_norm),
         );
         must(optim.ema.is_none_or(|d| (0.0..1.0).contains(&d)), "optim.ema: must be in [0, 1)".into());
+        if self.data.view.is_some() && !self.task.is_paired() {
+            problems.push(format!("data.view: task.kind = \"{}\" reads shards as they are", self.task.kind()));
+        }
+        if self.data.view.is_some_and(|view| view.nearest_cells == 0) {
+            problems.push("data.view.nearest_cells = 0: must be at least 1".to_owned());
+        }
         problems.extend(self.task.problems());
         problems.extend(self.model.problems((train.lanes, train.micro_batch)));
         problems.extend(self.task.misfit(&self.model));

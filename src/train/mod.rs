@@ -13,6 +13,7 @@ pub mod heed;
 pub mod join;
 pub mod lock;
 pub mod news;
+pub mod pairing;
 pub mod parts;
 pub mod ready;
 pub mod replicas;

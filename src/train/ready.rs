@@ -14,6 +14,7 @@ use super::checkpoint::{self, CheckpointContents};
 use super::config::TrainConfig;
 use super::data::{TrainData, ValData};
 use super::error::TrainError;
+use super::pairing;
 use super::parts::Parts;
 use super::run_folder::RunFolder;
 use super::source::{self, VectorsIdentity};
@@ -188,6 +189,16 @@ impl<'a> Ready<'a> {
         let of_another = |ours: &&VectorsIdentity| {
             ours.producer != parent && learned_on(ours).is_some_and(|theirs| theirs.producer != ours.producer)
         };
+        if let Some(network) = pairing::network(&highest.producer) {
+            let known =
+                network == parent || learned_on(highest).is_some_and(|theirs| theirs.producer == highest.producer);
+            return (!known).then(|| {
+                format!(
+                    "the pairs given were made with cells moved by {network}, not by this checkpoint ({parent}): make them with \
+                     `syncytia pair` of the checkpoint given to --from"
+                )
+            });
+        }
         let unknown = || (highest.producer != parent && learned_on(highest).is_none()).then_some(highest);
         let ours = below.iter().copied().chain([highest]).find(of_another).or_else(unknown)?;
         let or_those =

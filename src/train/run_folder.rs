@@ -52,6 +52,16 @@ impl RunFolder {
         &self.root
     }
 
+    /// The run folder of a stage before the last.
+    pub fn stage(&self, kind: &str) -> PathBuf {
+        self.root.join(kind)
+    }
+
+    /// Pairs of spots and cells that a stage reads; `None`: the last.
+    pub fn pairs(&self, stage: Option<&str>) -> PathBuf {
+        self.root.join(stage.map_or("pairs".to_owned(), |kind| format!("pairs-{kind}")))
+    }
+
     /// The config as resolved.
     pub fn config(&self) -> PathBuf {
         self.root.join("config.toml")

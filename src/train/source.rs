@@ -17,8 +17,10 @@ use syncytia_shards::tables::vectors::{Vectors, VectorsFacts, VectorsOf};
 
 use super::config::TrainConfig;
 use super::error::TrainError;
+use super::pairing;
 use crate::model::ModelConfig;
 use crate::task::completion::GeneMeans;
+use crate::task::paired::Paired;
 use crate::task::places::{PlaceRows, lacking};
 use crate::task::surroundings::{Level, Surroundings};
 use crate::task::{Records, Task};
@@ -57,11 +59,12 @@ pub fn vectors(dirs: &[PathBuf], config: &TrainConfig, shards: &Shards) -> Resul
     let kind = config.task.kind();
     let refuse =
         |what: String| Err(TrainError::Config(vec![format!("--vectors: task.kind = \"{kind}\" reads {what}")]));
-    let reads = reads(config);
+    let reads = reads(config, shards);
     if reads.is_empty() && !dirs.is_empty() {
         return refuse("no vectors".to_owned());
     }
-    if !reads.is_empty() && shards.manifest().table(TableKind::Niche).is_none() {
+    let paired = config.task.is_paired();
+    if !paired && !reads.is_empty() && shards.manifest().table(TableKind::Niche).is_none() {
         return Err(StoreError::NoNiches.into());
     }
     let mut given = Vec::new();
@@ -71,7 +74,12 @@ pub fn vectors(dirs: &[PathBuf], config: &TrainConfig, shards: &Shards) -> Resul
     let mut read: Vec<Arc<Vectors>> = Vec::new();
     for of in reads {
         let at = given.iter().position(|&(_, theirs)| theirs == of).or((!given.is_empty()).then_some(0));
-        let make = format!("make them with `syncytia embed CHECKPOINT --shards SHARDS --level {} --out V`", of.level());
+        let make = match paired {
+            true => "make them with `syncytia pair CONFIG_OR_RUN --shards SHARDS --out PAIRS`".to_owned(),
+            false => {
+                format!("make them with `syncytia embed CHECKPOINT --shards SHARDS --level {} --out V`", of.level())
+            }
+        };
         let Some(at) = at else {
             let what = format!("task.kind = \"{kind}\" learns from vectors of {}", of.plural());
             return Err(TrainError::Data(format!("{what} and none are given: {make} and add --vectors V")));
@@ -97,7 +105,15 @@ pub fn vectors(dirs: &[PathBuf], config: &TrainConfig, shards: &Shards) -> Resul
                 of.plural()
             )));
         }
-        let below = read.last().map(|below| below.facts.digest()).filter(|_| of != VectorsOf::Region);
+        if let Some(what) = pairing::other_view(&vectors.facts, &config.view()).filter(|_| paired) {
+            return Err(TrainError::Data(format!("{} {what}: {make}", dir.display())));
+        }
+        if paired && read.first().is_some_and(|first| first.facts.producer != vectors.facts.producer) {
+            let what = format!("{} was made by another network than the pairs beside it: {make}", dir.display());
+            return Err(TrainError::Data(what));
+        }
+        let below =
+            read.last().filter(|_| !paired).map(|below| below.facts.digest()).filter(|_| of != VectorsOf::Region);
         let encoder = |vectors: &Vectors| vectors.facts.producer.split(' ').next().map(str::to_owned);
         let cells = read.first().filter(|cells| of == VectorsOf::Region && cells.facts.of == VectorsOf::Obs);
         if let Some(cells) = cells.filter(|cells| encoder(cells) != encoder(&vectors)) {
@@ -121,7 +137,10 @@ pub fn vectors(dirs: &[PathBuf], config: &TrainConfig, shards: &Shards) -> Resul
 }
 
 /// Whose vectors a run reads: from below, and those of regions last.
-fn reads(config: &TrainConfig) -> Vec<VectorsOf> {
+fn reads(config: &TrainConfig, shards: &Shards) -> Vec<VectorsOf> {
+    if config.task.is_paired() {
+        return pairing::reads(config, shards.manifest());
+    }
     let mut reads = config.task.reads();
     let niches = reads.first() == Some(&VectorsOf::Obs);
     reads.extend((niches && config.model.reads_regions()).then_some(VectorsOf::Region));
@@ -140,6 +159,8 @@ pub enum Source {
         /// Where they stand, if the task reads that.
         surroundings: Option<Box<Surroundings>>,
     },
+    /// Spots beside cells.
+    Paired(Box<Paired>),
     /// Niches or tissues.
     Places {
         /// With their members.
@@ -160,6 +181,9 @@ impl Source {
         config: &TrainConfig,
         task: &Task,
     ) -> Result<Source, TrainError> {
+        if config.task.is_paired() {
+            return Ok(Source::Paired(Box::new(pairing::paired(shards, split, config, vectors)?)));
+        }
         let (vectors, regions) = match vectors {
             [vectors @ .., regions] if regions.facts.of == VectorsOf::Region => (vectors, Some(Arc::clone(regions))),
             vectors => (vectors, None),
@@ -195,6 +219,7 @@ impl Source {
         match self {
             Source::Obs { sizes, .. } => sizes.clone(),
             Source::Places { places, .. } => vec![places.n() as u32],
+            Source::Paired(paired) => vec![paired.spots.n() as u32],
         }
     }
 
@@ -208,11 +233,9 @@ impl Source {
 
     /// Every record once, by id.
     pub fn by_id(&self) -> Result<Vec<RowRef>, TrainError> {
-        let loader = match self {
-            Source::Places { places, .. } => {
-                return Ok((0..places.n() as u32).map(|row| RowRef { row_group: 0, row }).collect());
-            }
-            Source::Obs { loader, .. } => loader,
+        let Source::Obs { loader, .. } = self else {
+            // they lie sorted, in one piece
+            return Ok((0..self.sizes()[0]).map(|row| RowRef { row_group: 0, row }).collect());
         };
         let mut rows: Vec<(u64, RowRef)> = Vec::new();
         for (row_group, ids) in loader.record_ids()?.into_iter().enumerate() {
@@ -233,6 +256,7 @@ impl Source {
                     None => Records::Obs(slots),
                 }
             }
+            Source::Paired(paired) => Records::Paired(paired, rows.iter().map(|r| r.row as usize).collect()),
             Source::Places { places, vectors, regions } => {
                 let rows = rows.iter().map(|r| r.row as usize).collect();
                 Records::Places(PlaceRows { places, vectors, regions: regions.as_deref(), rows })

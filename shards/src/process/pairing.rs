@@ -5,6 +5,7 @@
 //! what was compared (cells moved by a network, say). Knows no file.
 
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::matrix::Matrix;
@@ -63,7 +64,8 @@ pub struct Nearest {
 }
 
 /// How similarities become weights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Weighting {
     /// max(r, 0) / Σ max(r, 0); all equal where no similarity is above 0.
     Positive,

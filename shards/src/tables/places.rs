@@ -26,9 +26,9 @@ impl VectorsOf {
     /// What its members are; records have none.
     pub fn members(self) -> Option<VectorsOf> {
         match self {
-            VectorsOf::Obs | VectorsOf::Region => None,
             VectorsOf::Niche => Some(VectorsOf::Obs),
             VectorsOf::Tissue => Some(VectorsOf::Niche),
+            _ => None,
         }
     }
 
@@ -39,6 +39,9 @@ impl VectorsOf {
             VectorsOf::Niche => "niches",
             VectorsOf::Tissue => "tissues",
             VectorsOf::Region => "regions",
+            VectorsOf::Pair => "spots' pairs",
+            VectorsOf::Moved => "moved cells",
+            VectorsOf::MovedPair => "moved cells' pairs",
         }
     }
 
@@ -49,6 +52,7 @@ impl VectorsOf {
             VectorsOf::Niche => "niche",
             VectorsOf::Tissue => "tissue",
             VectorsOf::Region => "region",
+            VectorsOf::Pair | VectorsOf::Moved | VectorsOf::MovedPair => "pair",
         }
     }
 }
@@ -76,7 +80,6 @@ impl Places {
         let um = piece.um_per_unit.unwrap_or(1.0);
         let less = |at: [f64; 2], centre: [f64; 2]| [0, 1].map(|axis| (at[axis] - centre[axis]) as f32);
         let rows: Vec<(u64, Vec<u64>, Vec<[f32; 2]>)> = match of {
-            VectorsOf::Obs | VectorsOf::Region => panic!("records and pictures are no places"),
             VectorsOf::Niche => {
                 let niche = |niche: &Niche| {
                     let members = || niche.members.iter().map(|&i| i as usize);
@@ -94,6 +97,7 @@ impl Places {
                 };
                 piece.niches.tissues.iter().map(tissue).collect()
             }
+            _ => panic!("{of:?} are no places"),
         };
         Places::sorted(of, rows.iter().map(|(id, members, offsets)| (*id, (&members[..], &offsets[..]))))
     }
@@ -121,7 +125,6 @@ impl Shards {
     /// If records are asked for: they are no places.
     pub fn places(&self, of: VectorsOf, split: Split) -> Result<Places, StoreError> {
         Ok(match of {
-            VectorsOf::Obs | VectorsOf::Region => panic!("records and pictures are no places"),
             VectorsOf::Niche => {
                 let table = self.niches(split)?;
                 Places::sorted(of, (0..table.n_niches()).map(|i| (table.niche_ids[i], table.members(i))))
@@ -130,6 +133,7 @@ impl Shards {
                 let table = self.tissues(split)?;
                 Places::sorted(of, (0..table.n_tissues()).map(|i| (table.tissue_ids[i], table.niches(i))))
             }
+            _ => panic!("{of:?} are no places"),
         })
     }
 }

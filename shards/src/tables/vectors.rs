@@ -44,6 +44,12 @@ pub enum VectorsOf {
     Tissue,
     /// Pictures of niches' regions, by niche.
     Region,
+    /// Spots: the mean of the reference's cells that each is paired with.
+    Pair,
+    /// Cells of a reference, as a network moved them.
+    Moved,
+    /// Cells of a reference: the mean of the others, moved, that each is paired with.
+    MovedPair,
 }
 
 /// What of its records was read to make them.

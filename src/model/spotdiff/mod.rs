@@ -63,4 +63,4 @@ impl Spotdiff {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

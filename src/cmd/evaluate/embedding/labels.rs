@@ -13,11 +13,11 @@ use crate::train::error::TrainError;
 /// Names of label columns that are looked for, the first that is there is taken.
 fn usual(of: VectorsOf) -> &'static [&'static str] {
     match of {
-        VectorsOf::Obs => &["cell_type", "celltype", "cell_types", "cell_class", "subclass", "class", "cluster"],
         VectorsOf::Niche | VectorsOf::Region => {
             &["niche_type", "niche", "region", "domain", "layer", "cell_type", "celltype"]
         }
         VectorsOf::Tissue => &["tissue_type", "tissue", "region", "domain", "niche_type", "niche"],
+        _ => &["cell_type", "celltype", "cell_types", "cell_class", "subclass", "class", "cluster"],
     }
 }
 

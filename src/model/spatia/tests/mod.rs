@@ -5,6 +5,7 @@ mod gradients;
 use syncytia_shards::draw::{DrawKey, Purpose};
 
 use super::config::FusionKind;
+use super::context::RegionInput;
 use super::*;
 use crate::model::layers::reference::{tensor, values};
 use crate::model::params;

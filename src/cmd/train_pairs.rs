@@ -1,0 +1,191 @@
+//! `syncytia train` of tasks on spots beside cells: fold by fold where genes are hidden, and in each fold stage by stage, with the
+//! pairs that a stage reads made before it. Every part is finished once; the same command goes on with the first that is not.
+//!
+//! ```text
+//! RUN/pairs-alignment · RUN/alignment/ (a run folder: the first stage) · RUN/pairs · RUN (the run folder of the last stage)
+//! RUN/{config.toml, lock} · RUN/fold-0/ · RUN/fold-1/ …  the same of each fold, where genes are hidden
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use syncytia_launch::signals::StopVote;
+use syncytia_launch::world::{Job, World};
+use syncytia_shards::durable;
+use syncytia_shards::manifest::Manifest;
+use syncytia_shards::reader::Shards;
+
+use super::exit::UsageError;
+use super::train::{ResumeIf, StartFrom, Trained, leave, train_until};
+use super::trained;
+use crate::config;
+use crate::model::ModelConfig;
+use crate::train::checkpoint::Which;
+use crate::train::config::{TrainConfig, ViewConfig};
+use crate::train::lock::{RunLock, Timing};
+use crate::train::pairing;
+use crate::train::run_folder::RunFolder;
+use crate::train::trainer::End;
+
+/// What is trained in one folder: one fold, or the whole.
+struct Part {
+    dir: PathBuf,
+    config: TrainConfig,
+}
+
+/// Trains all folds, or one; all stages, or one on the pairs given.
+pub fn train(
+    config: &TrainConfig,
+    shards: &Path,
+    run: &Path,
+    fold: Option<u32>,
+    start: &StartFrom,
+) -> anyhow::Result<Trained> {
+    let stop = StopVote::on_signals().context("cannot listen to signals")?;
+    let opened = Shards::open(shards)?;
+    let parts = parts(config, opened.manifest(), run, fold)?;
+    if !start.vectors.is_empty() || start.parent.is_some() {
+        return one_stage(&stop, &parts, shards, start);
+    }
+    let vars = |name: &str| std::env::var(name).ok();
+    let world = World::from_env(vars, start.launcher).map_err(|e| UsageError(e.to_string()))?;
+    let n_stages = parts.iter().map(|part| part.config.stages().len()).sum::<usize>();
+    if world.world_size > 1 && (n_stages > 1 || !pairing::reads(&parts[0].config, opened.manifest()).is_empty()) {
+        return Err(UsageError(
+            "several processes train one stage of one fold at a time: make its pairs with `syncytia pair`, then give \
+             --fold, --vectors and, for the last stage, --from"
+                .to_owned(),
+        )
+        .into());
+    }
+    let begun = parts.iter().any(|part| part.dir.join("checkpoints").exists() || part.dir.join("alignment").exists());
+    match start.resume {
+        ResumeIf::Never if begun => {
+            let what = format!("{} has checkpoints and --resume never was given: choose another --run", run.display());
+            return Err(UsageError(what).into());
+        }
+        ResumeIf::Must if !begun => {
+            let what = format!("{} has no checkpoint and --resume must was given", run.display());
+            return Err(UsageError(what).into());
+        }
+        _ => {}
+    }
+    let _lock = match &parts[..] {
+        [part] if part.dir == run => None,
+        _ => Some(of_all(config, run, Job::from_env(vars).map_err(|e| UsageError(e.to_string()))?)?),
+    };
+    let mut last = None;
+    for part in &parts {
+        let trained = stages(&stop, part, &opened, shards, start)?;
+        if matches!(trained.end, End::Stopped { .. }) {
+            return Ok(trained);
+        }
+        if let Some(before) = last.replace(trained) {
+            leave(before.engines);
+        }
+    }
+    Ok(last.expect("there is a part"))
+}
+
+/// The folds to train, or the whole.
+fn parts(config: &TrainConfig, manifest: &Manifest, run: &Path, fold: Option<u32>) -> anyhow::Result<Vec<Part>> {
+    let folds = manifest.holdout.as_ref().and_then(|holdout| holdout.folds);
+    let of_fold = |fold: u32| {
+        let mut config = config.clone();
+        config.data.view = Some(ViewConfig { fold: Some(fold), ..config.view() });
+        Part { dir: RunFolder::at(run).fold(fold).root().to_owned(), config }
+    };
+    match (folds, fold.or(config.view().fold)) {
+        (None, None) => Ok(vec![Part { dir: run.to_owned(), config: config.clone() }]),
+        (Some(folds), Some(fold)) if fold < folds => Ok(vec![of_fold(fold)]),
+        (Some(folds), None) => Ok((0..folds).map(of_fold).collect()),
+        (Some(folds), Some(fold)) => {
+            Err(UsageError(format!("--fold {fold}: the genes are cut into {folds} folds, 0 to {}", folds - 1)).into())
+        }
+        (None, Some(_)) => {
+            let protocol = manifest.protocol().as_str();
+            let what = format!("--fold: these shards have data.holdout = \"{protocol}\", not \"gene_folds\"");
+            Err(UsageError(what).into())
+        }
+    }
+}
+
+/// The last stage alone, on pairs that were given.
+fn one_stage(stop: &StopVote, parts: &[Part], shards: &Path, start: &StartFrom) -> anyhow::Result<Trained> {
+    let [part] = parts else {
+        return Err(UsageError("--vectors and --from are of one fold: give --fold K as well".to_owned()).into());
+    };
+    let stage = part.config.stages().pop().expect("there is a last stage");
+    train_until(stop, &frozen(stage, start.parent.is_none()), shards, &part.dir, start)
+}
+
+/// The config and lock of a run of several folds.
+fn of_all(config: &TrainConfig, run: &Path, job: Option<Job>) -> anyhow::Result<std::sync::Arc<RunLock>> {
+    let folder = RunFolder::at(run);
+    std::fs::create_dir_all(run).with_context(|| format!("cannot make the run folder {}", run.display()))?;
+    let lock = RunLock::acquire(&folder, job, Timing::default())?;
+    durable::write_atomic(&folder.config(), config::to_toml(config).as_bytes())?;
+    Ok(std::sync::Arc::new(lock))
+}
+
+/// All stages of a part.
+fn stages(stop: &StopVote, part: &Part, shards: &Shards, dir: &Path, start: &StartFrom) -> anyhow::Result<Trained> {
+    let mut stages = part.config.stages();
+    let last = stages.pop().expect("there is a last stage");
+    let folder = RunFolder::at(&part.dir);
+    let mut parent = None;
+    let here = StartFrom { resume: ResumeIf::Auto, min_genes: 1.0, vectors: Vec::new(), ..start.clone() };
+    for stage in stages {
+        if !pairing::reads_cells(&last, shards.manifest()) {
+            eprintln!("no cells of a reference are read: the stage \"{}\" is left out", stage.task.kind());
+            continue;
+        }
+        let (run, pairs) = (folder.stage(stage.task.kind()), folder.pairs(Some(stage.task.kind())));
+        if !is_finished(&run, &stage)? {
+            eprintln!("{}: stage {}", part.dir.display(), stage.task.kind());
+            pairing::write(shards, &stage, None, &pairs)?;
+            let start = StartFrom { vectors: pairing::folders(&pairs), ..here.clone() };
+            let trained = train_until(stop, &frozen(stage, true), dir, &run, &start)?;
+            if matches!(trained.end, End::Stopped { .. }) {
+                return Ok(trained);
+            }
+            leave(trained.engines);
+        }
+        parent = Some(run);
+    }
+    eprintln!("{}: stage {}", part.dir.display(), last.task.kind());
+    let pairs = folder.pairs(None);
+    if !pairing::reads(&last, shards.manifest()).is_empty() {
+        let omega = parent.as_deref().map(|run| trained::Trained::open(run, Which::Usual)).transpose()?;
+        let omega = omega.map(|omega| Ok::<_, anyhow::Error>((omega.model()?, omega.checkpoint.manifest.digest())));
+        let omega = omega.transpose()?;
+        pairing::write(shards, &last, omega.as_ref().map(|(model, digest)| (model, digest.as_str())), &pairs)?;
+    }
+    let last = frozen(last, parent.is_none());
+    let start = StartFrom { vectors: pairing::folders(&pairs), parent, ..here };
+    train_until(stop, &last, dir, &part.dir, &start)
+}
+
+/// Whether a run has consumed all batches of its config.
+fn is_finished(run: &Path, config: &TrainConfig) -> anyhow::Result<bool> {
+    if !RunFolder::at(run).checkpoints().exists() {
+        return Ok(false);
+    }
+    let (newest, _) = crate::train::ready::newest(&RunFolder::at(run))?;
+    let Some(newest) = newest else { return Ok(false) };
+    let state =
+        crate::train::state::run_state(&newest.contents).map_err(|e| anyhow::anyhow!("{}: {e}", run.display()))?;
+    Ok(state.global_step >= config.train.max_steps)
+}
+
+/// A stage's config with the parts of the model that it leaves as they are, unless it says itself which.
+fn frozen(mut stage: TrainConfig, untrained: bool) -> TrainConfig {
+    if let (ModelConfig::Spotdiff(model), true) = (&stage.model, stage.train.freeze.is_empty()) {
+        stage.train.freeze = match stage.task.kind() {
+            "alignment" => model.frozen_first(),
+            _ => model.frozen_second(),
+        };
+    }
+    stage.train.freeze_untrained |= untrained;
+    stage
+}
