@@ -46,10 +46,12 @@ pub struct FirstConfig {
     pub optim: OptimConfig,
     /// Batches to consume.
     pub max_steps: u64,
-    /// Micro-batches of a step.
-    pub lanes: usize,
-    /// Records of a micro-batch.
-    pub micro_batch: usize,
+    /// Micro-batches of a step; as in `[train]` if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lanes: Option<usize>,
+    /// Records of a micro-batch; as in `[train]` if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub micro_batch: Option<usize>,
 }
 
 /// `[data]`.
@@ -295,6 +297,7 @@ impl TrainConfig {
         let this = TrainConfig { first: None, ..self.clone() };
         let before = self.first.as_deref().map(|first| {
             let FirstConfig { max_steps, lanes, micro_batch, .. } = *first;
+            let (lanes, micro_batch) = (lanes.unwrap_or(self.train.lanes), micro_batch.unwrap_or(self.train.micro_batch));
             let train = LoopConfig { max_steps, lanes, micro_batch, ..self.train.clone() };
             TrainConfig { task: first.task.clone(), optim: first.optim.clone(), train, ..this.clone() }
         });
