@@ -55,6 +55,14 @@ pub enum Purpose {
     Clusters = 30,
     /// Which records, and which of their pictures, an evaluation of pictures compares: no step draws by it.
     PaintedPictures = 31,
+    /// Order of visits and choices of a community search: no step draws by it.
+    Communities = 40,
+    /// Records that a kernel distance is estimated from: no step draws by it.
+    Discrepancy = 41,
+    /// What a simple fill learns from a reference by: initial values, batches, what is hidden, dropout. No step draws by it.
+    ReferenceFill = 42,
+    /// Folds of genes and hidden entries where no table says them: no step draws by it.
+    Holdout = 43,
 }
 
 /// Key of a Philox stream: the first 64 bits of BLAKE3(version ‖ seed ‖ purpose), all little-endian.

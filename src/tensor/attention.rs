@@ -16,7 +16,7 @@ use multiversion::multiversion;
 use rayon::prelude::*;
 
 use super::dropout::DropoutDraws;
-use super::exp::exp;
+use crate::elementwise::exp::exp;
 use super::product::{View, ViewMut, product};
 use super::spans::Spans;
 use super::values::{Primitive, of, slice};
