@@ -61,8 +61,6 @@ pub enum Purpose {
     Discrepancy = 41,
     /// What a simple fill learns from a reference by: initial values, batches, what is hidden, dropout. No step draws by it.
     ReferenceFill = 42,
-    /// Folds of genes and hidden entries where no table says them: no step draws by it.
-    Holdout = 43,
 }
 
 /// Key of a Philox stream: the first 64 bits of BLAKE3(version ‖ seed ‖ purpose), all little-endian.

@@ -110,9 +110,11 @@ mod tests {
 
     #[test]
     fn the_bisection_finds_other_counts_too_and_says_where_it_does_not() {
-        let (points, _) = clouds();
-        let graph = Graph::of_nearest(&nearest::nearest(&points, 15));
-        for wanted in [5, 6, 7, 9] {
+        // One cloud without parts: the resolution alone says how many.
+        let mut values = vec![0.0; 300 * 3];
+        normals(DrawKey::new(3, Purpose::Synthetic), [0; 3], &mut values);
+        let graph = Graph::of_nearest(&nearest::nearest(&Matrix { n_cols: 3, values }, 8));
+        for wanted in [3, 5, 8, 11] {
             let found = at_count(&graph, wanted, 1);
             assert_eq!(found.n_clusters, wanted, "at {}", found.resolution);
             assert!(found.tried <= 30 && found.resolution < 3.0);

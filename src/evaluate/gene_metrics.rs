@@ -12,8 +12,8 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use syncytia_shards::processed::Matrix;
 
-pub use self::definitions::{js, pearson, spearman, z_scored_rmse};
 use self::definitions::{cosine, ssim};
+pub use self::definitions::{js, pearson, spearman, z_scored_rmse};
 
 /// Fewer scored entries than this tell nothing of a gene.
 pub const FEWEST: usize = 3;
@@ -161,12 +161,15 @@ fn score(a: &[f64], b: &[f64], undefined: Undefined) -> GeneScore {
         let values = [0.0, 0.0, 0.0, 1.5, 1.0, 0.0];
         return GeneScore { values, reasons: [Some(Reason::Missing); 6], n_entries: a.len() as u64 };
     }
-    let found = [pearson(a, b), spearman(a, b), ssim(a, b, undefined), z_scored_rmse(a, b), js(a, b, undefined), cosine(a, b)];
+    let found =
+        [pearson(a, b), spearman(a, b), ssim(a, b, undefined), z_scored_rmse(a, b), js(a, b, undefined), cosine(a, b)];
     let mut score = GeneScore { values: [0.0; 6], reasons: [None; 6], n_entries: a.len() as u64 };
     for (at, (found, metric)) in found.into_iter().zip(Metric::ALL).enumerate() {
         (score.values[at], score.reasons[at]) = match found {
             Ok(value) => (value, None),
-            Err(odd) => (if undefined == Undefined::Parity { odd.parity } else { substitute(metric) }, Some(odd.reason)),
+            Err(odd) => {
+                (if undefined == Undefined::Parity { odd.parity } else { substitute(metric) }, Some(odd.reason))
+            }
         };
     }
     score
@@ -187,7 +190,8 @@ pub fn over_genes(scores: &[Option<GeneScore>], metric: Metric) -> OverGenes {
     let mut reasons: BTreeMap<Reason, u64> = BTreeMap::new();
     let mut values = Vec::with_capacity(scores.len());
     for score in scores {
-        let (value, reason) = score.as_ref().map_or((f64::NAN, Some(Reason::TooFew)), |s| (s.values[at], s.reasons[at]));
+        let (value, reason) =
+            score.as_ref().map_or((f64::NAN, Some(Reason::TooFew)), |s| (s.values[at], s.reasons[at]));
         reason.into_iter().for_each(|reason| *reasons.entry(reason).or_default() += 1);
         values.extend((!value.is_nan()).then_some(value));
     }

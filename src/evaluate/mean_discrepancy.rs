@@ -88,7 +88,9 @@ mod tests {
 
     #[test]
     fn shifted_sets_are_apart_and_halves_of_one_set_are_not() {
-        let line = |shift: f32, from: usize| of(1, &(from..6000).step_by(2).map(|i| (i % 997) as f32 / 997.0 + shift).collect::<Vec<_>>());
+        let line = |shift: f32, from: usize| {
+            of(1, &(from..6000).step_by(2).map(|i| (i % 997) as f32 / 997.0 + shift).collect::<Vec<_>>())
+        };
         let same = mean_discrepancy(&line(0.0, 0), &line(0.0, 1), 1).unwrap();
         let apart = mean_discrepancy(&line(0.0, 0), &line(0.5, 1), 1).unwrap();
         assert_eq!(same.n, [2000, 2000]);

@@ -27,7 +27,8 @@ pub(super) fn refine(graph: &Graph, community_of: &[u32], resolution: f64, draws
     let mut strengths: Vec<f64> = (0..n).map(|node| graph.strength(node)).collect();
     // Weight of the edges from a refined community to the rest of its community.
     let mut outward: Vec<f64> = (0..n).map(|node| inside(node).map(|(_, weight)| weight).sum()).collect();
-    let well_connected = |outward: f64, strength: f64, whole: f64| outward >= per_strength * strength * (whole - strength);
+    let well_connected =
+        |outward: f64, strength: f64, whole: f64| outward >= per_strength * strength * (whole - strength);
     let mut towards = Towards::new(n);
     for node in draws.permutation(n) {
         let node = node as usize;

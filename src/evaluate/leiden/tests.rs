@@ -69,8 +69,12 @@ fn the_best_of_ten_seeds_is_as_good_as_leidenalgs_best_of_a_hundred_and_none_is_
         let graph = known.graph();
         let found = |seed| graph.modularity(&communities(&graph, known.resolution, seed), known.resolution);
         let all: Vec<f64> = (0..10).map(found).collect();
-        let (best, worst) = (all.iter().copied().fold(f64::MIN, f64::max), all.iter().copied().fold(f64::MAX, f64::min));
-        println!("{} γ {}: {best:.9}, worst {worst:.9}; leidenalg {:.9}", known.name, known.resolution, known.modularity);
+        let (best, worst) =
+            (all.iter().copied().fold(f64::MIN, f64::max), all.iter().copied().fold(f64::MAX, f64::min));
+        println!(
+            "{} γ {}: {best:.9}, worst {worst:.9}; leidenalg {:.9}",
+            known.name, known.resolution, known.modularity
+        );
         if best < known.modularity - 1e-9 || worst < known.modularity - 0.02 {
             off.push(format!("{} at {}: {best}, worst {worst}; {}", known.name, known.resolution, known.modularity));
         }
