@@ -88,9 +88,11 @@ def main():
                 np.savetxt(file, table, fmt="%.9g")
         print(f"{name}: {values.shape[0]} x {values.shape[1]}, 30 % of entries", flush=True)
         run("entries", *files[:2])
-        for seed in range(1, args.seeds + 1) if cells is not None else ():
+        for seed in range(args.seeds) if cells is not None else ():
+            order = np.random.default_rng(seed).permutation(values.shape[1])
+            np.savetxt(args.work / f"{name}.folds.txt", np.argsort(order)[None] % 5, fmt="%d")
             print(f"{name}: 5 gene folds, draw {seed}", flush=True)
-            run("folds", *files, 5, seed)
+            run("folds", *files, args.work / f"{name}.folds.txt")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
 //! The simple fills of SpotDiff's tables over whole data sets, written out by `benches/imputation.py`.
 //!
-//! `cargo bench --bench imputation -- entries VALUES PLACES` or `... -- folds VALUES PLACES CELLS FOLDS SEED [FILL ...]`. Tables are
-//! lines of numbers between spaces; a value may be `nan`.
+//! `cargo bench --bench imputation -- entries VALUES PLACES` or `... -- folds VALUES PLACES CELLS FOLDS [FILL ...]`. Tables are lines
+//! of numbers between spaces; a value may be `nan`. FOLDS has one line: the fold of each gene.
 
 use std::time::Instant;
 
 use syncytia::evaluate::entry_fills::{EntryFill, Given};
 use syncytia::evaluate::gene_metrics::{Entries, Metric, Undefined, flat, over_genes, per_gene};
 use syncytia::evaluate::reference_fills::{EFFORT, ReferenceFill, over_folds};
-use syncytia_shards::draw::{DrawKey, Purpose, ShuffleStream, bernoulli};
+use syncytia_shards::draw::{DrawKey, Purpose, bernoulli};
 use syncytia_shards::processed::Matrix;
 
 fn table(path: &str) -> Matrix<f32> {
@@ -23,12 +23,13 @@ fn main() {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words[..] {
         ["entries", values, places] => entries(&table(values), &xyz(places)),
-        ["folds", values, places, cells, n, seed, ref which @ ..] => {
+        ["folds", values, places, cells, fold_of, ref which @ ..] => {
             let all = ReferenceFill::ALL.into_iter();
             let which: Vec<_> = all.filter(|fill| which.is_empty() || which.contains(&fill.name())).collect();
-            folds(&table(values), &xyz(places), &table(cells), n.parse().unwrap(), seed.parse().unwrap(), &which);
+            let fold_of: Vec<u32> = table(fold_of).values.iter().map(|&fold| fold as u32).collect();
+            folds(&table(values), &xyz(places), &table(cells), &fold_of, &which);
         }
-        _ => panic!("entries VALUES PLACES, or folds VALUES PLACES CELLS FOLDS SEED [FILL ...]"),
+        _ => panic!("entries VALUES PLACES, or folds VALUES PLACES CELLS FOLDS [FILL ...]"),
     }
 }
 
@@ -70,13 +71,10 @@ fn entries(values: &Matrix<f32>, xyz: &[[f32; 3]]) {
     }
 }
 
-fn folds(spots: &Matrix<f32>, xyz: &[[f32; 3]], cells: &Matrix<f32>, n: u32, seed: u64, which: &[ReferenceFill]) {
-    let mut fold_of = vec![0; spots.n_cols];
-    let order = ShuffleStream::new(seed, Purpose::Synthetic, &[]).permutation(spots.n_cols);
-    order.iter().enumerate().for_each(|(at, &gene)| fold_of[gene as usize] = at as u32 % n);
-    let start = Instant::now();
-    let found = over_folds(spots, xyz, cells, &fold_of, which, &EFFORT);
-    for (fill, imputed) in &found {
-        shown(fill.name(), start.elapsed().as_secs_f64(), spots, imputed, Entries::All);
+fn folds(spots: &Matrix<f32>, xyz: &[[f32; 3]], cells: &Matrix<f32>, fold_of: &[u32], which: &[ReferenceFill]) {
+    for &fill in which {
+        let start = Instant::now();
+        let found = over_folds(spots, xyz, cells, fold_of, &[fill], &EFFORT);
+        shown(fill.name(), start.elapsed().as_secs_f64(), spots, &found[&fill], Entries::All);
     }
 }

@@ -148,8 +148,8 @@ pub fn per_gene(
     (0..genes).into_par_iter().map(one).collect()
 }
 
-/// The scored entries of a gene.
-fn column(truth: &Matrix<f32>, imputed: &Matrix<f32>, entries: Entries<'_>, gene: usize) -> (Vec<f64>, Vec<f64>) {
+/// The scored entries of a gene, true and imputed; what was not measured (is not finite) is not among them.
+pub fn column(truth: &Matrix<f32>, imputed: &Matrix<f32>, entries: Entries<'_>, gene: usize) -> (Vec<f64>, Vec<f64>) {
     let scored = |&at: &usize| entries.scored(at) && truth.values[at].is_finite();
     let pair = |at: usize| (f64::from(truth.values[at]), f64::from(imputed.values[at]));
     (gene..truth.values.len()).step_by(truth.n_cols).filter(scored).map(pair).unzip()

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use syncytia_shards::processed::Matrix;
 
-use super::gene_metrics::pearson;
+use super::gene_metrics::{Entries, column, pearson};
 
 /// Which quantiles are told.
 pub const QUANTILES: [f64; 7] = [0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0];
@@ -29,21 +29,29 @@ pub struct Spread {
 pub struct Marker {
     /// Name.
     pub gene: String,
-    /// Pearson's r over spots; none where either is constant.
+    /// Pearson's r over the scored entries; none where either is constant.
     pub pcc: Option<f64>,
     /// What was measured.
     pub measured: Spread,
     /// What was imputed.
     pub imputed: Spread,
-    /// Spots.
+    /// Entries.
     pub n: u64,
 }
 
-/// Compares column `gene` of both, `[n, G]` in one space, on spots where both are finite; none without any.
-pub fn marker(name: &str, gene: usize, truth: &Matrix<f32>, imputed: &Matrix<f32>) -> Option<Marker> {
-    let at = (gene..truth.values.len()).step_by(truth.n_cols);
-    let pairs = at.map(|i| (f64::from(truth.values[i]), f64::from(imputed.values[i])));
-    let (a, b): (Vec<f64>, Vec<f64>) = pairs.filter(|(a, b)| a.is_finite() && b.is_finite()).unzip();
+/// Compares column `gene` of both, `[n, G]` in one space, on the entries scored; none where the method gives no value for one of
+/// them, or there are none.
+pub fn marker(
+    name: &str,
+    gene: usize,
+    truth: &Matrix<f32>,
+    imputed: &Matrix<f32>,
+    entries: Entries<'_>,
+) -> Option<Marker> {
+    let (a, b) = column(truth, imputed, entries, gene);
+    if b.iter().any(|v| !v.is_finite()) {
+        return None;
+    }
     Some(Marker {
         gene: name.to_owned(),
         pcc: pearson(&a, &b).ok(),
@@ -108,9 +116,12 @@ mod tests {
         let of = |values: &[f32]| Matrix { n_cols: 2, values: values.to_vec() };
         let truth = of(&[9., 1., 9., 2., 9., f32::NAN, 9., 4.]);
         let imputed = of(&[1., 2., 1., 4., 1., 100., 1., 8.]);
-        let found = marker("Efnb2", 1, &truth, &imputed).unwrap();
+        let found = marker("Efnb2", 1, &truth, &imputed, Entries::All).unwrap();
         assert!((found.pcc.unwrap() - 1.0).abs() < 1e-12);
         assert_eq!((found.n, found.imputed.mean, found.measured.quantiles[6]), (3, 14.0 / 3.0, 4.0));
-        assert_eq!(marker("flat", 0, &truth, &imputed).unwrap().pcc, None);
+        assert_eq!(marker("flat", 0, &truth, &imputed, Entries::All).unwrap().pcc, None);
+        let hidden = Matrix { n_cols: 2, values: vec![false, true, false, true, false, true, false, false] };
+        assert_eq!(marker("Efnb2", 1, &truth, &imputed, Entries::Hidden(&hidden)).unwrap().n, 2);
+        assert_eq!(marker("Efnb2", 1, &imputed, &truth, Entries::All), None, "a value is missing");
     }
 }

@@ -17,6 +17,7 @@ pub mod frechet;
 pub mod gene_metrics;
 pub mod generation;
 pub mod graph;
+pub mod imputation;
 pub mod kernel_distance;
 pub mod kmeans;
 pub mod leiden;

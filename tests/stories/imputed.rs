@@ -69,9 +69,9 @@ fn embryo() -> Option<Embryo> {
 }
 
 /// Folds of equal size, drawn.
-fn folds(n_genes: usize, n: u32) -> Vec<u32> {
+fn folds(n_genes: usize, n: u32, draw: u64) -> Vec<u32> {
     let mut fold_of = vec![0; n_genes];
-    let order = ShuffleStream::new(1, Purpose::Synthetic, &[]).permutation(n_genes);
+    let order = ShuffleStream::new(draw, Purpose::Synthetic, &[]).permutation(n_genes);
     order.iter().enumerate().for_each(|(at, &gene)| fold_of[gene as usize] = at as u32 % n);
     fold_of
 }
@@ -86,21 +86,30 @@ fn pcc(truth: &Matrix<f32>, imputed: &Matrix<f32>, entries: Entries<'_>) -> f64 
     over_genes(&per_gene(truth, imputed, entries, Undefined::Ours), Metric::Pcc).mean
 }
 
+/// Draws of the folds whose mean is held against the known value: one draw moves the ridge by .01 (.579 to .594 were met).
+const DRAWS: u64 = 5;
+
 #[test]
 fn genes_of_the_embryo_from_cells_alone() {
     let Some(Embryo { spots, xyz, cells }) = embryo() else { return };
     let which = [ReferenceFill::GeneMean, ReferenceFill::Knn, ReferenceFill::Ridge, ReferenceFill::Spage];
-    for (n, of_knn, of_ridge) in [(5, 0.585, 0.582), (10, 0.592, 0.596)] {
-        let found = over_folds(&spots, &xyz, &cells, &folds(84, n), &which, &EFFORT);
-        let of = |fill| pcc(&spots, &found[&fill], Entries::All);
-        near(&format!("{n} folds, k-NN"), of(ReferenceFill::Knn), of_knn);
-        near(&format!("{n} folds, ridge"), of(ReferenceFill::Ridge), of_ridge);
-        assert!(of(ReferenceFill::GeneMean).abs() < 1e-6, "the same in every spot tells nothing of them");
-        println!("{n} folds, SpaGE-like: {:.4}", of(ReferenceFill::Spage));
-        if n == 5 {
+    for (n, known) in [(5, [0.0, 0.585, 0.582, 0.561, 0.611]), (10, [0.0, 0.592, 0.596, 0.561, 0.0])] {
+        let mut means = [0.0; 5];
+        for draw in 0..DRAWS {
+            let found = over_folds(&spots, &xyz, &cells, &folds(84, n, draw), &which, &EFFORT);
             let standard = Scale::of(&cells);
             let [a, b] = [ReferenceFill::Knn, ReferenceFill::Ridge].map(|fill| standard.apply(&found[&fill]));
-            near("k-NN + ridge", pcc(&spots, &mean(&[&a, &b]), Entries::All), 0.611);
+            let all = which.iter().map(|fill| pcc(&spots, &found[fill], Entries::All));
+            let all = all.chain([pcc(&spots, &mean(&[&a, &b]), Entries::All)]);
+            means.iter_mut().zip(all).for_each(|(mean, pcc)| *mean += pcc / DRAWS as f64);
+        }
+        println!("{n} folds: mean, k-NN, ridge, SpaGE-like, k-NN + ridge: {means:.4?}");
+        assert!(means[0].abs() < 1e-6, "the same in every spot tells nothing of them");
+        near(&format!("{n} folds, k-NN"), means[1], known[1]);
+        near(&format!("{n} folds, ridge"), means[2], known[2]);
+        assert!(means[3] > known[3] - TOLERANCE, "as good as SpaGE itself is published (ten folds): {}", means[3]);
+        if n == 5 {
+            near("k-NN + ridge", means[4], known[4]);
         }
     }
 }
@@ -117,7 +126,7 @@ fn a_short_perceptron_adds_to_the_blend() {
         ReferenceFill::Blend,
         ReferenceFill::BlendSmooth,
     ];
-    let found = over_folds(&spots, &xyz, &cells, &folds(84, 5), &which, &effort);
+    let found = over_folds(&spots, &xyz, &cells, &folds(84, 5, 0), &which, &effort);
     let of = |fill| pcc(&spots, &found[&fill], Entries::All);
     let [knn, ridge, mlp, blend, smooth] = which.map(of);
     println!("k-NN {knn:.4}, ridge {ridge:.4}, perceptron {mlp:.4}, blend {blend:.4}, smoothed {smooth:.4}");

@@ -79,6 +79,8 @@ fn means(given: &Given) -> Vec<f64> {
 
 #[cfg(test)]
 mod tests {
+    use syncytia_shards::draw::{DrawKey, Purpose, bernoulli};
+
     use super::*;
 
     /// Six spots on a line, two genes; hidden entries hold 1e9, which no fill may show.
@@ -127,7 +129,9 @@ mod tests {
         };
         let at = |k: usize| (k / 30, k % 30);
         let values = Matrix { n_cols: 30, values: (0..200 * 30).map(|k| value(at(k).0, at(k).1)).collect() };
-        let visible = Matrix { n_cols: 30, values: (0..200 * 30).map(|k| k * 7 % 10 != 3 || k % 3 == 0).collect() };
+        let key = DrawKey::new(4, Purpose::Synthetic);
+        let visible = (0..200 * 30).map(|k| !bernoulli(key.word(k, [0; 3]), 0.3)).collect();
+        let visible = Matrix { n_cols: 30, values: visible };
         let found = EntryFill::Svd10.fill(&Given { values: &values, visible: &visible, xyz: &[[0.0; 3]; 200] });
         let worst = found.values.iter().zip(&values.values).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(worst < 0.05, "{worst}");

@@ -112,8 +112,8 @@ pub const EFFORT: Effort = Effort { mlp_steps: 1500, mlp_seeds: 3, tangram_steps
 /// Spots over which the smooth blend is averaged beside the spot itself.
 const SMOOTH: usize = 5;
 
-/// The fills named, `[n, H]` each in the cells' own unit; what several need is made once. Draws are keyed by the number of the
-/// perceptron alone.
+/// The fills named, `[n, H]` each in the cells' own unit (Tangram's: the sum of the cells in a spot); what several need is made
+/// once. Draws are keyed by the number of the perceptron alone.
 ///
 /// # Panics
 /// If there are no cells, or the sides have different genes.
