@@ -3,6 +3,7 @@
 pub mod cmd;
 pub mod config;
 pub mod doctor;
+pub mod elementwise;
 pub mod engine;
 pub mod evaluate;
 pub mod export;

@@ -65,6 +65,12 @@ pub enum Purpose {
     NearAndFar = 36,
     /// Start and steps of imputed samples: no step draws by it.
     SampleNoise = 37,
+    /// Order of visits and choices of a community search: no step draws by it.
+    Communities = 40,
+    /// Records that a kernel distance is estimated from: no step draws by it.
+    Discrepancy = 41,
+    /// What a simple fill learns from a reference by: initial values, batches, what is hidden, dropout. No step draws by it.
+    ReferenceFill = 42,
 }
 
 /// Key of a Philox stream: the first 64 bits of BLAKE3(version ‖ seed ‖ purpose), all little-endian.

@@ -36,20 +36,27 @@ pub fn kernel_distance(a: &Matrix<f64>, b: &Matrix<f64>, seed: u64) -> Option<f6
 }
 
 fn squared_discrepancy(a: &Matrix<f64>, b: &Matrix<f64>) -> f64 {
+    unbiased(a, b, kernel)
+}
+
+/// MMD² of two sets of at least two records each by any kernel.
+pub(super) fn unbiased(a: &Matrix<f64>, b: &Matrix<f64>, kernel: impl Fn(&[f64], &[f64]) -> f64 + Sync) -> f64 {
     let pairs = |n: usize| (n * (n - 1)) as f64;
     let (n, m) = (a.n_rows(), b.n_rows());
-    within(a) / pairs(n) + within(b) / pairs(m) - 2.0 * between(a, b) / (n * m) as f64
+    within(a, &kernel) / pairs(n) + within(b, &kernel) / pairs(m) - 2.0 * between(a, b, &kernel) / (n * m) as f64
 }
 
-/// Σ over ordered pairs of two records.
-fn within(set: &Matrix<f64>) -> f64 {
+/// Σ over ordered pairs of two records; rows side by side, their sums in order.
+fn within(set: &Matrix<f64>, kernel: &(impl Fn(&[f64], &[f64]) -> f64 + Sync)) -> f64 {
     let row = |i: usize| (0..i).map(|j| kernel(set.row(i), set.row(j))).sum::<f64>();
-    2.0 * (0..set.n_rows()).map(row).sum::<f64>()
+    let rows: Vec<f64> = (0..set.n_rows()).into_par_iter().map(row).collect();
+    2.0 * rows.iter().sum::<f64>()
 }
 
-fn between(a: &Matrix<f64>, b: &Matrix<f64>) -> f64 {
+fn between(a: &Matrix<f64>, b: &Matrix<f64>, kernel: &(impl Fn(&[f64], &[f64]) -> f64 + Sync)) -> f64 {
     let row = |i: usize| (0..b.n_rows()).map(|j| kernel(a.row(i), b.row(j))).sum::<f64>();
-    (0..a.n_rows()).map(row).sum()
+    let rows: Vec<f64> = (0..a.n_rows()).into_par_iter().map(row).collect();
+    rows.iter().sum()
 }
 
 fn kernel(x: &[f64], y: &[f64]) -> f64 {

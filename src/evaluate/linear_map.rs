@@ -4,6 +4,8 @@ use faer::linalg::solvers::Solve;
 use faer::{Mat, Side};
 use syncytia_shards::processed::Matrix;
 
+use super::standard::Scale;
+
 /// λ per record, of columns scaled to a deviation of 1.
 const RIDGE: f64 = 0.01;
 
@@ -16,7 +18,7 @@ pub fn predicted(
     targets: &Matrix<f32>,
 ) -> [Matrix<f32>; 2] {
     let (of_from, of_to) = (Scale::of(from), Scale::of(to));
-    let (x, y) = (of_from.apply(from), of_to.apply(to));
+    let (x, y) = (standard(&of_from, from), standard(&of_to, to));
     let mut gram = x.transpose() * &x;
     for i in 0..gram.nrows() {
         gram[(i, i)] += RIDGE * x.nrows() as f64 + f64::MIN_POSITIVE;
@@ -24,27 +26,11 @@ pub fn predicted(
     let moments = x.transpose() * &y;
     // A Gram matrix with a ridge on its diagonal is positive definite.
     let weights = gram.llt(Side::Lower).expect("a ridge makes it positive definite").solve(&moments);
-    [matrix(&(of_from.apply(queries) * weights)), matrix(&of_to.apply(targets))]
+    [matrix(&(standard(&of_from, queries) * weights)), matrix(&standard(&of_to, targets))]
 }
 
-/// Means and deviations of columns; a constant column has a deviation of 1.
-struct Scale(Vec<[f64; 2]>);
-
-impl Scale {
-    fn of(of: &Matrix<f32>) -> Scale {
-        let n = of.n_rows().max(1) as f64;
-        let column = |k: usize| (0..of.n_rows()).map(move |i| f64::from(of.row(i)[k]));
-        let both = |k: usize| {
-            let mean = column(k).sum::<f64>() / n;
-            let deviation = (column(k).map(|v| (v - mean).powi(2)).sum::<f64>() / n).sqrt();
-            [mean, if deviation > 0.0 { deviation } else { 1.0 }]
-        };
-        Scale((0..of.n_cols).map(both).collect())
-    }
-
-    fn apply(&self, to: &Matrix<f32>) -> Mat<f64> {
-        Mat::from_fn(to.n_rows(), to.n_cols, |i, k| (f64::from(to.row(i)[k]) - self.0[k][0]) / self.0[k][1])
-    }
+fn standard(scale: &Scale, rows: &Matrix<f32>) -> Mat<f64> {
+    Mat::from_fn(rows.n_rows(), rows.n_cols, |i, k| scale.standard(k, rows.row(i)[k]))
 }
 
 fn matrix(of: &Mat<f64>) -> Matrix<f32> {

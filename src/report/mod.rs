@@ -15,6 +15,7 @@ pub mod gene_map;
 pub mod generated_sheet;
 pub mod generation;
 mod histogram;
+pub mod imputation;
 mod json;
 pub mod map;
 mod maps_parquet;

@@ -16,10 +16,10 @@ use multiversion::multiversion;
 use rayon::prelude::*;
 
 use super::dropout::DropoutDraws;
-use super::exp::exp;
 use super::product::{View, ViewMut, product};
 use super::spans::Spans;
 use super::values::{Primitive, of, slice};
+use crate::elementwise::exp::exp;
 
 /// Which keys are padding, `[b, s]` row-major.
 pub type Absent = Option<Arc<Vec<bool>>>;

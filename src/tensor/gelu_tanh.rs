@@ -10,7 +10,7 @@ use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension, tensor
 use burn::tensor::{Tensor, TensorData};
 use multiversion::multiversion;
 
-use super::exp::exp;
+use crate::elementwise::exp::exp;
 
 /// The operation on a backend.
 #[backend_extension(Flex, Autodiff)]

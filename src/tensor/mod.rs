@@ -4,7 +4,6 @@
 
 mod attention;
 mod dropout;
-mod exp;
 mod gelu;
 mod gelu_tanh;
 mod layer_norm;

@@ -31,6 +31,8 @@ mod fusion;
 mod generate;
 /// The directions of the house.
 mod house;
+/// The simple fills of SpotDiff's tables against their known values.
+mod imputed;
 /// SPATIA's vectors judged by labels, and beside a file's cells where scanpy finds them.
 mod judged;
 /// Class heads on labels of cells.

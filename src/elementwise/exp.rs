@@ -2,7 +2,7 @@
 
 /// e^x to about 2 units in the last place for |x| ≤ 87, held there beyond; NaN stays NaN.
 #[inline(always)]
-pub(super) fn exp(x: f32) -> f32 {
+pub fn exp(x: f32) -> f32 {
     let x = if x > 87.0 { 87.0 } else { x };
     let x = if x < -87.0 { -87.0 } else { x };
     // 1.5·2²³: adding it rounds to the nearest integer, which is then in the low bits
