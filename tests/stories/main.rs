@@ -29,6 +29,8 @@ mod full_disk;
 mod fusion;
 /// A generator beside a frozen encoder, and its pictures.
 mod generate;
+/// Shards of which something is hidden, from two text tables.
+mod hidden;
 /// The directions of the house.
 mod house;
 /// SPATIA's vectors judged by labels, and beside a file's cells where scanpy finds them.
