@@ -74,6 +74,33 @@ fn training_and_judging_do_not_know_each_other_and_nobody_knows_the_command_line
     forbid("src/export", &["crate::evaluate", "crate::report", "crate::cmd"]);
 }
 
+/// Hidden values exist for who judges and for nobody else (`spotdiff.md` §5).
+#[test]
+fn only_who_judges_reads_what_is_hidden() {
+    let names_it = |code: &str| {
+        let imported = |line: &str| line.contains("tables::{") && line.contains("held");
+        code.contains("tables::held") || code.contains("held::") || code.lines().any(imported)
+    };
+    for (file, code) in sources("src") {
+        let judges = file.starts_with("src/evaluate/") || file.starts_with("src/cmd/evaluate/");
+        assert!(judges || !names_it(&code), "{file} must not read hidden values");
+    }
+    // it is written and verified where all tables are
+    let keepers = ["shards/src/tables/held.rs", "shards/src/tables/mod.rs", "shards/src/verify.rs"];
+    for (file, code) in sources("shards/src") {
+        assert!(keepers.contains(&file.as_str()) || !names_it(&code), "{file} must not read hidden values");
+    }
+    // counts with hidden ones among them are decoded by who takes them out, by who judges and by the proof of the folder
+    let decoders =
+        ["shards/src/visible.rs", "shards/src/tables/held.rs", "shards/src/verify.rs", "shards/src/reader.rs"];
+    for (file, code) in sources("shards/src") {
+        assert!(
+            decoders.contains(&file.as_str()) || !code.contains(".decode(entry"),
+            "{file} must not decode hidden values"
+        );
+    }
+}
+
 #[test]
 fn the_doctor_knows_no_command_and_one_file_of_it_knows_training() {
     forbid(

@@ -29,6 +29,8 @@ mod full_disk;
 mod fusion;
 /// A generator beside a frozen encoder, and its pictures.
 mod generate;
+/// Shards of which something is hidden, from two text tables.
+mod hidden;
 /// The directions of the house.
 mod house;
 /// The simple fills of SpotDiff's tables against their known values.

@@ -53,6 +53,8 @@ fn every_key_of_the_shipped_configs_is_in_the_reference() {
     for name in ["shard", "spared", "tiny", "paper", "best"] {
         keys("", &toml::from_str(&file(&format!("configs/spackle/{name}.toml"))).unwrap(), &mut all);
     }
+    keys("", &toml::from_str(&file("configs/spotdiff/shard.toml")).unwrap(), &mut all);
+    all.retain(|key| !key.starts_with("reference.")); // as input.*
     for size in ["tiny", "small"] {
         for stage in ["", "-niche", "-tissue"] {
             let config = syncytia::config::load(Path::new(&format!("configs/spatia/{size}{stage}.toml")), &[]);

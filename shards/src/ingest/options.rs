@@ -1,6 +1,9 @@
 //! What a user can say about an input: the `[input]` table of a shard config.
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
+
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// How to read inputs; every field has a default that fits files of current scanpy and Space Ranger.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -40,12 +43,15 @@ pub struct IngestOptions {
     pub labels: Option<String>,
     /// Column of the labels, by name or number from 1: of `labels`, or of `obs` of a reference. `None`: the only one; of a reference's
     /// `obs` the first of `cell_type`, `celltype`, `subclass_label`, `subclass`, `class`, `label`, `Cell_class`.
+    #[serde(deserialize_with = "column")]
     pub label_column: Option<String>,
     /// µm per native unit, where the file does not tell.
     pub um_per_unit: Option<f64>,
     /// Two numeric columns of `obs` with the coordinates, x (column of the image) first, instead of `spatial_key`.
+    #[serde(deserialize_with = "two_columns")]
     pub xy_columns: Option<[String; 2]>,
     /// For a text table: column of `coordinates` with the third coordinate; `xy_columns` are then columns of it, too.
+    #[serde(deserialize_with = "column")]
     pub z_column: Option<String>,
     /// Whether pictures of single cells can be cut.
     pub images: Images,
@@ -58,6 +64,39 @@ pub struct IngestOptions {
     pub mosaic_scale: MosaicScale,
     /// What to do with a cell of a bundle that lacks its counts or its place.
     pub on_bad_cell: OnBadCell,
+}
+
+/// A column by its name or by its number, which may be written as one.
+struct ColumnName(String);
+
+impl<'de> Deserialize<'de> for ColumnName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ColumnName, D::Error> {
+        struct NameOrNumber;
+        impl Visitor<'_> for NameOrNumber {
+            type Value = ColumnName;
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("the name of a column, or its number from 1")
+            }
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<ColumnName, E> {
+                Ok(ColumnName(name.to_owned()))
+            }
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<ColumnName, E> {
+                Ok(ColumnName(number.to_string()))
+            }
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<ColumnName, E> {
+                Ok(ColumnName(number.to_string()))
+            }
+        }
+        deserializer.deserialize_any(NameOrNumber)
+    }
+}
+
+fn column<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Ok(Option::<ColumnName>::deserialize(deserializer)?.map(|name| name.0))
+}
+
+fn two_columns<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<[String; 2]>, D::Error> {
+    Ok(Option::<[ColumnName; 2]>::deserialize(deserializer)?.map(|names| names.map(|name| name.0)))
 }
 
 /// Where the genes of a text table are.
@@ -187,6 +226,9 @@ mod tests {
         let read = |text: &str| serde_json::from_str::<IngestOptions>(text);
         assert_eq!(read("{}").unwrap(), IngestOptions::default());
         assert_eq!(read(r#"{"counts": "layers/umi"}"#).unwrap().counts, CountsFrom::Layer("umi".into()));
+        let columns = read(r#"{"xy_columns": [3, "y"], "label_column": 1}"#).unwrap();
+        assert_eq!(columns.xy_columns, Some(["3".to_owned(), "y".to_owned()]));
+        assert_eq!(columns.label_column.as_deref(), Some("1"));
         assert!(read(r#"{"counts": "umi"}"#).unwrap_err().to_string().contains("layers/NAME"));
         assert!(read(r#"{"spatial": "X"}"#).unwrap_err().to_string().contains("spatial_key"));
     }

@@ -27,7 +27,7 @@ pub(super) fn read(path: &Path, options: &IngestOptions) -> Result<Section, Inge
     };
     let file = beside(path, file);
     let places = Places::read(&file, options, table.n_rows(), table.n_columns())?;
-    let (table, found) = oriented(path, table, options.genes, Some(places.xy.len()), &[])?;
+    let (table, found) = oriented(path, table, options.genes, Some(&places), &[])?;
     let mut notes = vec![format!("genes taken from the {}", found.in_words())];
     let places = places.of(&table, path, &file, &mut notes)?;
     let obs_ids = places.names.clone().unwrap_or_else(|| numbered(table.n_rows()));
@@ -68,7 +68,11 @@ pub(super) fn read_cells(path: &Path, options: &IngestOptions, known: &[Gene]) -
 
 /// What is in a table, for `inspect`: as far as it can be told without its coordinates.
 pub(super) fn describe(path: &Path) -> Result<Description, IngestError> {
-    let table = NumberTable::read(path, None, None)?;
+    let table = match NumberTable::read(path, None, None) {
+        Ok(table) => table,
+        Err(IngestError::Text { .. }) => return describe_words(path),
+        Err(other) => return Err(other),
+    };
     let shape = table.shape.clone();
     let names = |names: &Option<Vec<String>>, what| match names {
         Some(names) => format!("{what} ({})", first_few(names)),
@@ -113,7 +117,41 @@ pub(super) fn describe(path: &Path) -> Result<Description, IngestError> {
         obsm: Vec::new(),
         obs_columns: Vec::new(),
         var_columns: Vec::new(),
-        spatial: None,
+        spatial: places_in(path),
+        images: Vec::new(),
+    })
+}
+
+/// Columns of places, where the header names them.
+fn places_in(path: &Path) -> Option<String> {
+    let table = WordTable::read(path, 0).ok()?;
+    let head = table.head.as_ref()?;
+    let columns: Vec<&str> = ["x", "y", "z"]
+        .iter()
+        .filter_map(|axis| head.iter().find(|name| is_axis(name, axis)).map(String::as_str))
+        .collect();
+    (columns.len() >= 2).then(|| format!("columns {}: a file for input.coordinates", columns.join(", ")))
+}
+
+/// A table that holds words beside numbers: labels, or coordinates with names.
+fn describe_words(path: &Path) -> Result<Description, IngestError> {
+    let table = WordTable::read(path, 0)?;
+    let kind = |column: usize| if table.numbers(column).is_some() { "numbers" } else { "words" };
+    let name = |column: usize| match &table.head {
+        Some(head) => head[column].clone(),
+        None => (column + 1).to_string(),
+    };
+    Ok(Description {
+        path: path.into(),
+        format: "table",
+        encoding: format!("text with words, {}", if table.head.is_some() { "header" } else { "no header" }),
+        n_obs: table.rows.len(),
+        n_vars: 0,
+        matrices: Vec::new(),
+        obsm: Vec::new(),
+        obs_columns: (0..table.n_columns()).map(|column| format!("{} ({})", name(column), kind(column))).collect(),
+        var_columns: Vec::new(),
+        spatial: places_in(path),
         images: Vec::new(),
     })
 }
@@ -140,7 +178,7 @@ fn oriented(
     path: &Path,
     table: NumberTable,
     asked: GenesIn,
-    n_places: Option<usize>,
+    places: Option<&Places>,
     known: &[Gene],
 ) -> Result<(NumberTable, GenesIn), IngestError> {
     let bad = |fact: String| IngestError::Text { path: path.into(), line: 1, fact };
@@ -160,13 +198,18 @@ fn oriented(
             ));
         }
         (GenesIn::Auto, Some(rows), Some(columns)) => {
-            let fits = |n: usize| n_places == Some(n);
-            let known: HashSet<&str> = known.iter().flat_map(|g| [g.id.as_str(), g.symbol.as_str()]).collect();
-            let n_known = |names: &[String]| names.iter().filter(|name| known.contains(name.as_str())).count();
+            let fits = |n: usize| places.is_some_and(|p| p.xy.len() == n);
+            let genes: HashSet<&str> = known.iter().flat_map(|g| [g.id.as_str(), g.symbol.as_str()]).collect();
+            let placed: HashSet<&str> =
+                places.iter().filter_map(|p| p.names.as_ref()).flatten().map(String::as_str).collect();
+            let n_in =
+                |set: &HashSet<&str>, names: &[String]| names.iter().filter(|n| set.contains(n.as_str())).count();
+            // genes known by the other input, or, on the other side, observations that have places
+            let n_genes = |names, others| n_in(&genes, names) + n_in(&placed, others);
             match (fits(table.n_columns()), fits(table.n_rows())) {
                 (true, false) => GenesIn::Rows,
                 (false, true) => GenesIn::Columns,
-                _ => match n_known(rows).cmp(&n_known(columns)) {
+                _ => match n_genes(rows, columns).cmp(&n_genes(columns, rows)) {
                     std::cmp::Ordering::Greater => GenesIn::Rows,
                     std::cmp::Ordering::Less => GenesIn::Columns,
                     std::cmp::Ordering::Equal => {
@@ -181,7 +224,7 @@ fn oriented(
             }
         }
     };
-    if let Some(n) = n_places {
+    if let Some(n) = places.map(|p| p.xy.len()) {
         let n_obs = if found == GenesIn::Rows { table.n_columns() } else { table.n_rows() };
         if n < n_obs {
             return Err(bad(format!(

@@ -61,12 +61,15 @@ pub fn hide(
     if rule.protocol == Protocol::GeneFolds && rule.folds as usize > n_shared {
         return Err(ProcessError::TooManyFolds { folds: rule.folds, n_genes: n_shared });
     }
-    let held = take_hidden(&mut aligned, rule);
+    let (held, n_taken) = take_hidden(&mut aligned, rule);
 
-    let missing_before = share_of_zeros(&aligned.counts);
+    let missing_before = share_of_zeros(&aligned.counts, n_taken);
     let mut kept = Kept::all(&sections, aligned);
     drop_same_place(&mut kept, &sections, on_same_place, &mut ledger)?;
-    kept.drop_obs_by_total(&sections, filter, &mut ledger)?;
+    // under gene_folds an observation shows nothing in one fold and something in another: it leaves where it is read
+    if rule.protocol != Protocol::GeneFolds {
+        kept.drop_obs_by_total(&sections, filter, &mut ledger)?;
+    }
     let species = Species::of_ids(kept.genes.iter().map(|gene| gene.id.as_str()));
     let (genes, fractions) = match (rule.protocol, &cells) {
         (Protocol::GeneFolds, Some(cells)) => {
@@ -79,7 +82,9 @@ pub fn hide(
         }
     };
     kept.keep_genes(&genes);
-    kept.drop_empty_obs(&sections, &mut ledger)?;
+    if rule.protocol != Protocol::GeneFolds {
+        kept.drop_empty_obs(&sections, &mut ledger)?;
+    }
     let panel = panel_of(&genes, &kept.genes, &fractions, species, false);
 
     let mut pieces = pieces::cut(&sections, &kept, &splits, split, &mut ledger);
@@ -224,11 +229,12 @@ fn meet(
     Ok((theirs, matched_by))
 }
 
-/// Takes hidden entries out of the counts; what was there, per section `[n_obs, shared genes]`.
-fn take_hidden(aligned: &mut Aligned, rule: &HoldoutRule) -> Vec<Csr> {
+/// Takes hidden entries out of the counts; what was there, per section `[n_obs, shared genes]`, and how many entries are hidden.
+fn take_hidden(aligned: &mut Aligned, rule: &HoldoutRule) -> (Vec<Csr>, usize) {
     if rule.protocol != Protocol::Entries {
-        return Vec::new();
+        return (Vec::new(), 0);
     }
+    let mut n_hidden = 0;
     let n_genes = aligned.genes.len();
     let mut of_sections = Vec::new();
     for (ordinal, counts) in aligned.counts.iter_mut().enumerate() {
@@ -236,6 +242,7 @@ fn take_hidden(aligned: &mut Aligned, rule: &HoldoutRule) -> Vec<Csr> {
         let (mut visible, mut held) = (empty(), empty());
         for row in 0..counts.n_rows() {
             let hidden = hidden_entries(rule.seed, (ordinal as u64) << 32 | row as u64, rule.fraction, n_genes);
+            n_hidden += hidden.iter().filter(|h| **h).count();
             let (genes, values) = counts.row(row);
             for (&gene, &value) in genes.iter().zip(values) {
                 let to = if hidden[gene as usize] { &mut held } else { &mut visible };
@@ -248,7 +255,7 @@ fn take_hidden(aligned: &mut Aligned, rule: &HoldoutRule) -> Vec<Csr> {
         *counts = visible;
         of_sections.push(held);
     }
-    of_sections
+    (of_sections, n_hidden)
 }
 
 /// Gives a piece its hidden bits and values, over the genes that stayed.
@@ -392,3 +399,6 @@ fn cut_reference(cells: &Cells, columns: &[u32], ledger: &mut Ledger) -> Result<
         counts: counts.select_rows(&rows),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -76,7 +76,7 @@ pub fn process(
         section.notes.iter().for_each(|note| ledger::note(&mut ledger, &section.library_id, note));
     }
     let aligned = align(&sections, filter.max_genes_lost, &mut ledger)?;
-    let missing_before = share_of_zeros(&aligned.counts);
+    let missing_before = share_of_zeros(&aligned.counts, 0);
     let crops = plan_crops(&sections, config)?;
     let mut kept = Kept::all(&sections, aligned);
     kept.drop_obs_without_picture(&sections, &crops, config.on_bad_crop, &mut ledger)?;
@@ -169,11 +169,12 @@ fn note_padded(pieces: &[Piece], crops: &[Option<Crops>], ledger: &mut Ledger) {
     }
 }
 
-fn share_of_zeros(counts: &[Csr]) -> f64 {
+/// Among all entries but the `n_hidden` that are not there.
+fn share_of_zeros(counts: &[Csr], n_hidden: usize) -> f64 {
     let (nonzero, all) = counts.iter().fold((0, 0), |(nonzero, all), c| {
         (nonzero + c.values.iter().filter(|v| **v != 0.0).count(), all + c.n_rows() * c.n_cols)
     });
-    1.0 - nonzero as f64 / all.max(1) as f64
+    1.0 - nonzero as f64 / (all - n_hidden).max(1) as f64
 }
 
 fn summary(sections: &[Section], pieces: &[Piece], missing_before: f64) -> Summary {
@@ -184,20 +185,25 @@ fn summary(sections: &[Section], pieces: &[Piece], missing_before: f64) -> Summa
         Some(piece) => piece.measured.n_cols,
         None => 0,
     };
-    // genes without a value, per observation
+    let hidden = |p: &Piece, i: usize| match p.hidden.n_cols {
+        0 => 0,
+        _ => p.hidden.row(i).iter().filter(|h| **h).count(),
+    };
+    // genes without a value, per observation; what is hidden is not looked at
     let absent = |p: &Piece, i: usize| match p.layers.is_empty() {
-        true => genes - p.counts.row(i).0.len(),
+        true => genes - p.counts.row(i).0.len() - hidden(p, i),
         false => p.measured.row(i).iter().filter(|m| !**m).count(),
     };
     let absent: Vec<usize> = pieces.iter().flat_map(|p| (0..p.n_obs()).map(move |i| absent(p, i))).collect();
     let missing: usize = absent.iter().sum();
+    let n_hidden: usize = pieces.iter().map(|p| p.hidden.values.iter().filter(|h| **h).count()).sum();
     Summary {
         sections: sections.len() as u32,
         donors: donors.map(|d| d.len() as u32),
         observations: n_obs as u64,
         genes: genes as u32,
         missing_before,
-        missing_after: missing as f64 / (n_obs * genes).max(1) as f64,
+        missing_after: missing as f64 / (n_obs * genes - n_hidden).max(1) as f64,
         corrupt: absent.iter().filter(|&&n| n > 0).count() as f64 / n_obs.max(1) as f64,
     }
 }

@@ -4,6 +4,8 @@
 //! All sums run in f64 in one order, whatever the number of threads. Pure functions on matrices: what is aggregated need not be
 //! what was compared (cells moved by a network, say). Knows no file.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -83,7 +85,8 @@ pub fn nearest_cells(
     cells: &Matrix<f32>,
     n: usize,
 ) -> Result<Nearest, PairingError> {
-    search(spots, seen, cells, n, false)
+    let queries = Queries { values: spots, seen, are_cells: false };
+    nearest_of_rows(&queries, 0..spots.n_rows(), cells, n)
 }
 
 /// The `n` nearest *other* cells of each cell: what a cell is paired with where cells stand for spots.
@@ -91,19 +94,33 @@ pub fn nearest_cells(
 /// # Errors
 /// [`PairingError`].
 pub fn nearest_other_cells(cells: &Matrix<f32>, seen: Seen<'_>, n: usize) -> Result<Nearest, PairingError> {
-    search(cells, seen, cells, n, true)
+    let queries = Queries { values: cells, seen, are_cells: true };
+    nearest_of_rows(&queries, 0..cells.n_rows(), cells, n)
 }
 
-/// The nearest cells of rows `rows` of `queries`: a block of the work, for who does it in parts. With `others`, row i of `queries`
-/// is row i of `cells` and is not its own neighbour.
-fn search(
-    queries: &Matrix<f32>,
-    seen: Seen<'_>,
+/// What is paired with cells.
+#[derive(Debug, Clone, Copy)]
+pub struct Queries<'a> {
+    /// `[n, G]`.
+    pub values: &'a Matrix<f32>,
+    /// Which of them count.
+    pub seen: Seen<'a>,
+    /// Whether row i is cell i, which is not its own neighbour.
+    pub are_cells: bool,
+}
+
+/// The nearest cells of some rows: a block of the work, for who does it in parts.
+///
+/// # Errors
+/// [`PairingError`].
+pub fn nearest_of_rows(
+    queries: &Queries<'_>,
+    rows: Range<usize>,
     cells: &Matrix<f32>,
     n: usize,
-    others: bool,
 ) -> Result<Nearest, PairingError> {
-    let g = queries.n_cols;
+    let Queries { values: spots, seen, are_cells: others } = *queries;
+    let g = spots.n_cols;
     if cells.n_cols != g {
         return Err(PairingError::Genes { spots: g, cells: cells.n_cols });
     }
@@ -112,14 +129,15 @@ fn search(
         return Err(PairingError::TooFewCells { wanted: n, n_cells, others });
     }
     let cells_f64: Vec<f64> = cells.values.iter().map(|&v| f64::from(v)).collect();
-    let mut found = vec![(0u32, 0f64); queries.n_rows() * n];
+    let mut found = vec![(0u32, 0f64); rows.len() * n];
     found.par_chunks_mut(n.max(1)).enumerate().for_each_init(
         || (vec![0f64; g], vec![0f64; g], Vec::with_capacity(cells.n_rows())),
-        |(query, visible, all), (row, out)| {
+        |(query, visible, all), (at, out)| {
+            let row = rows.start + at;
             for gene in 0..g {
                 let sees = seen.sees(row, gene, g);
                 visible[gene] = f64::from(u8::from(sees));
-                query[gene] = if sees { f64::from(queries.row(row)[gene]) } else { 0.0 };
+                query[gene] = if sees { f64::from(spots.row(row)[gene]) } else { 0.0 };
             }
             let own = dot(query, query).sqrt();
             all.clear();

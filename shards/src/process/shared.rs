@@ -146,7 +146,7 @@ mod tests {
         assert!(words.contains("`Efnb2` ~ `Efnb3`") && words.contains("2 would be the same"), "{words}");
         assert!(words.contains("data.gene_case"), "{words}");
         let shared = shared_genes(&ours, &theirs, GeneCase::Ignore).unwrap();
-        assert_eq!((shared.theirs, shared.matched_by.as_str()), (vec![1, 0], "id = symbol, case ignored"));
+        assert_eq!((shared.theirs, shared.matched_by.as_str()), (vec![1, 0], "symbol = symbol, case ignored"));
         let fly = shared_genes(&genes(&[("zen", "zen")]), &theirs, GeneCase::Exact).unwrap_err().to_string();
         assert!(fly.contains("one species") && !fly.contains("gene_case"), "{fly}");
     }

@@ -5,6 +5,7 @@
 
 pub mod held;
 pub mod niche;
+pub mod paired;
 pub mod places;
 pub mod reference;
 pub mod region;

@@ -211,6 +211,11 @@ impl VectorsWriter {
             let found = found.map_err(FileError::at("list", dir))?.file_name().to_string_lossy().into_owned();
             return Err(StoreError::NotEmpty { path: dir.into(), found });
         }
+        Ok(VectorsWriter::go_on(dir, of, width, producer, data_hash))
+    }
+
+    /// Goes on in a folder that was begun: [`VectorsWriter::keep_part`] keeps what is whole of it.
+    pub(crate) fn go_on(dir: &Path, of: VectorsOf, width: usize, producer: &str, data_hash: &str) -> VectorsWriter {
         let facts = VectorsFacts {
             version: VECTORS_VERSION,
             of,
@@ -222,7 +227,7 @@ impl VectorsWriter {
             n: 0,
             parts: Vec::new(),
         };
-        Ok(VectorsWriter { dir: dir.into(), facts, ids: Vec::new(), values: Vec::new() })
+        VectorsWriter { dir: dir.into(), facts, ids: Vec::new(), values: Vec::new() }
     }
 
     /// They are made of the vectors with this digest.
@@ -249,6 +254,37 @@ impl VectorsWriter {
         self.ids.extend_from_slice(ids);
         self.values.extend_from_slice(values);
         if self.values.len() >= PART_VALUES { self.write_part() } else { Ok(()) }
+    }
+
+    /// Takes the next part as it lies in the folder, if it holds the vectors of these ids.
+    ///
+    /// # Errors
+    /// The system's errors; a part that is absent or damaged is none.
+    pub(crate) fn keep_part(&mut self, ids: &[u64]) -> Result<bool, StoreError> {
+        let name = format!("part-{:05}.parquet", self.facts.parts.len());
+        let path = self.dir.join(&name);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            Err(e) => return Err(FileError::at("read", &path)(e).into()),
+        };
+        let part = VectorsPart { name, blake3: blake3::hash(&bytes).to_hex().to_string() };
+        let (mut found, mut values) = (Vec::new(), Vec::new());
+        let whole = read_part(&self.dir, &part, self.facts.width as usize, &mut found, &mut values).is_ok();
+        let keeps = whole && found == ids && values.iter().all(|v| v.is_finite());
+        if keeps {
+            self.facts.n += ids.len() as u64;
+            self.facts.parts.push(part);
+        }
+        Ok(keeps)
+    }
+
+    /// Writes what was added since the last part as one.
+    ///
+    /// # Errors
+    /// The system's errors.
+    pub(crate) fn end_part(&mut self) -> Result<(), StoreError> {
+        if self.ids.is_empty() { Ok(()) } else { self.write_part() }
     }
 
     /// Writes what is left and, last, `vectors.json`.

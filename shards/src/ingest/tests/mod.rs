@@ -4,6 +4,7 @@
 mod h5ad;
 mod h5ad_files;
 mod space_ranger;
+mod tables;
 
 use std::collections::BTreeMap;
 use std::io::Write;
