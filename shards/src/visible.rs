@@ -33,6 +33,8 @@ pub struct Visible {
     pub ids: Vec<u64>,
     /// Scaled values `[n, G]`, 0 where hidden.
     pub values: Matrix<f32>,
+    /// Levels `[n, G]`: where errors are measured; 0 where hidden.
+    pub levels: Matrix<f32>,
     /// Whether an entry is visible `[n · G]`, row-major; a visible zero is `true`.
     pub bits: Vec<bool>,
     /// Places `[n]`: µm where the section's scale is known, else native units; z = 0 where there is none.
@@ -56,6 +58,8 @@ pub struct VisibleCells {
     pub labels: Vec<Option<String>>,
     /// Scaled values `[n, G]`: all genes are visible in cells.
     pub values: Matrix<f32>,
+    /// Levels `[n, G]`.
+    pub levels: Matrix<f32>,
     /// How values were made, and the way back.
     pub scale: Scale,
 }
@@ -123,6 +127,7 @@ impl<'a> View<'a> {
         Ok(Visible {
             ids: rows.ids,
             values,
+            levels: scale.levels_of_raw(&rows.raw), // raw is 0 where hidden, and the level of 0 is 0
             bits: rows.bits,
             xyz: rows.xyz.iter().map(|p| p.map(|v| v as f32)).collect(),
             near,
@@ -148,7 +153,8 @@ impl<'a> View<'a> {
             genes => genes,
         };
         let values = scale.scale_all(&raw, &bits);
-        Ok(Some(VisibleCells { ids: reference.ids, labels: reference.labels, values, scale }))
+        let levels = scale.levels_of_raw(&raw);
+        Ok(Some(VisibleCells { ids: reference.ids, labels: reference.labels, values, levels, scale }))
     }
 
     /// Raw visible values of a split by record id, without rows that show nothing.

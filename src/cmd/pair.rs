@@ -3,7 +3,9 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context;
 use syncytia_launch::ExitCode;
+use syncytia_launch::signals::StopVote;
 use syncytia_shards::reader::Shards;
 use syncytia_shards::tables::vectors::VectorsFacts;
 
@@ -13,7 +15,7 @@ use super::trained::Trained;
 use crate::config;
 use crate::train::checkpoint::Which;
 use crate::train::config::{TrainConfig, ViewConfig};
-use crate::train::pairing;
+use crate::train::pairing::{self, Written};
 
 /// Arguments of `pair`.
 #[derive(Debug, clap::Args)]
@@ -68,7 +70,12 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let omega = omega.map(|omega| Ok::<_, anyhow::Error>((omega.model()?, omega.checkpoint.manifest.digest())));
     let omega = omega.transpose()?;
-    pairing::write(&shards, &stage, omega.as_ref().map(|(model, digest)| (model, digest.as_str())), &args.out)?;
+    let stop = StopVote::on_signals().context("cannot listen to signals")?;
+    let omega = omega.as_ref().map(|(model, digest)| (model, digest.as_str()));
+    if pairing::write(&shards, &stage, omega, &args.out, &|| stop.is_cast())? == Written::Stopped {
+        out::line("stopped; run the same command again to go on")?;
+        return Ok(ExitCode::Stopped);
+    }
     let written: Vec<(PathBuf, VectorsFacts)> = pairing::folders(&args.out)
         .into_iter()
         .map(|dir| VectorsFacts::read(&dir).map(|facts| (dir, facts)))

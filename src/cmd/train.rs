@@ -186,6 +186,13 @@ pub struct Trained {
     pub(super) engines: Vec<Watched>,
 }
 
+impl Trained {
+    /// Stopped while its data were made ready.
+    pub(super) fn before_a_step() -> Trained {
+        Trained { end: End::Stopped { global_step: 0 }, leads: true, engines: Vec::new() }
+    }
+}
+
 /// Trains in a locked run folder, on this process's ranks or as one of several processes. What is refused leaves no folder.
 pub fn train(config: &TrainConfig, shards: &Path, run: &Path, start: &StartFrom) -> anyhow::Result<Trained> {
     // First of all: a USR1 that comes while data is loaded must become a vote, not the end.

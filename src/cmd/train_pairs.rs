@@ -23,7 +23,7 @@ use crate::model::ModelConfig;
 use crate::train::checkpoint::Which;
 use crate::train::config::{TrainConfig, ViewConfig};
 use crate::train::lock::{RunLock, Timing};
-use crate::train::pairing;
+use crate::train::pairing::{self, Written};
 use crate::train::run_folder::RunFolder;
 use crate::train::trainer::End;
 
@@ -143,7 +143,9 @@ fn stages(stop: &StopVote, part: &Part, shards: &Shards, dir: &Path, start: &Sta
         let (run, pairs) = (folder.stage(stage.task.kind()), folder.pairs(Some(stage.task.kind())));
         if !is_finished(&run, &stage)? {
             eprintln!("{}: stage {}", part.dir.display(), stage.task.kind());
-            pairing::write(shards, &stage, None, &pairs)?;
+            if pairing::write(shards, &stage, None, &pairs, &|| stop.is_cast())? == Written::Stopped {
+                return Ok(Trained::before_a_step());
+            }
             let start = StartFrom { vectors: pairing::folders(&pairs), ..here.clone() };
             let trained = train_until(stop, &frozen(stage, true), dir, &run, &start)?;
             if matches!(trained.end, End::Stopped { .. }) {
@@ -159,7 +161,10 @@ fn stages(stop: &StopVote, part: &Part, shards: &Shards, dir: &Path, start: &Sta
         let omega = parent.as_deref().map(|run| trained::Trained::open(run, Which::Usual)).transpose()?;
         let omega = omega.map(|omega| Ok::<_, anyhow::Error>((omega.model()?, omega.checkpoint.manifest.digest())));
         let omega = omega.transpose()?;
-        pairing::write(shards, &last, omega.as_ref().map(|(model, digest)| (model, digest.as_str())), &pairs)?;
+        let omega = omega.as_ref().map(|(model, digest)| (model, digest.as_str()));
+        if pairing::write(shards, &last, omega, &pairs, &|| stop.is_cast())? == Written::Stopped {
+            return Ok(Trained::before_a_step());
+        }
     }
     let last = frozen(last, parent.is_none());
     let start = StartFrom { vectors: pairing::folders(&pairs), parent, ..here };

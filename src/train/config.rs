@@ -297,7 +297,8 @@ impl TrainConfig {
         let this = TrainConfig { first: None, ..self.clone() };
         let before = self.first.as_deref().map(|first| {
             let FirstConfig { max_steps, lanes, micro_batch, .. } = *first;
-            let (lanes, micro_batch) = (lanes.unwrap_or(self.train.lanes), micro_batch.unwrap_or(self.train.micro_batch));
+            let (lanes, micro_batch) =
+                (lanes.unwrap_or(self.train.lanes), micro_batch.unwrap_or(self.train.micro_batch));
             let train = LoopConfig { max_steps, lanes, micro_batch, ..self.train.clone() };
             TrainConfig { task: first.task.clone(), optim: first.optim.clone(), train, ..this.clone() }
         });

@@ -8,12 +8,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use syncytia_shards::error::StoreError;
 use syncytia_shards::holdout::Transform;
 use syncytia_shards::manifest::Manifest;
 use syncytia_shards::matrix::Matrix;
-use syncytia_shards::process::pairing::{Seen, nearest_cells, nearest_other_cells};
+use syncytia_shards::process::pairing::{Queries, Seen};
 use syncytia_shards::processed::Split;
 use syncytia_shards::reader::Shards;
+use syncytia_shards::tables::paired::{self, PairedError, Pairing};
 use syncytia_shards::tables::vectors::{Vectors, VectorsFacts, VectorsOf, VectorsWriter};
 use syncytia_shards::visible::{Scale, ScaleKind, View, Visible};
 
@@ -60,41 +62,44 @@ pub fn producer(network: Option<&str>, view: &ViewConfig) -> String {
     format!("{}; {view}", network.unwrap_or(AS_THEY_ARE))
 }
 
+/// The network and the view of a producer; none of one that made no pairs. A digest of the inputs may stand behind them.
+fn parts(producer: &str) -> Option<(&str, &str)> {
+    let (network, rest) = producer.split_once("; ")?;
+    Some((network, rest.split_once("; ").map_or(rest, |(view, _)| view)))
+}
+
 /// The network that moved the cells of a producer's pairs.
 pub fn network(producer: &str) -> Option<&str> {
-    let (network, _) = producer.split_once("; ")?;
-    (network != AS_THEY_ARE).then_some(network)
+    parts(producer).map(|(network, _)| network).filter(|network| *network != AS_THEY_ARE)
+}
+
+/// Whether two folders of pairs are of one network and one view.
+pub fn belong_together(a: &VectorsFacts, b: &VectorsFacts) -> bool {
+    parts(&a.producer) == parts(&b.producer)
 }
 
 /// What keeps pairs from this config, in words: another view.
 pub fn other_view(facts: &VectorsFacts, view: &ViewConfig) -> Option<String> {
-    let (_, theirs) = facts.producer.split_once("; ")?;
+    let (_, theirs) = parts(&facts.producer)?;
     (theirs != view.to_string()).then(|| format!("was made for {theirs}, the config's data.view is {view}"))
 }
 
-/// Writes the pairs that a stage of this config reads into the folder `out`; what is there whole already is kept. `omega`: the
-/// network that moves the cells and the digest of its checkpoint, from the second stage on.
+/// Writes the pairs that a stage of this config reads into the folder `out`, block by block; what is there whole is kept, so that
+/// what was interrupted goes on. `omega`: the network that moves the cells and the digest of its checkpoint, from the second stage
+/// on. `stop`: asked before each block.
 ///
 /// # Errors
-/// [`TrainError::Data`]: no reference, fewer cells than are asked for; as [`View::open`]; the system's errors.
+/// [`TrainError::Data`]: no reference, fewer cells than are asked for, pairs of others in `out`; as [`View::open`]; the system's.
 pub fn write(
     shards: &Shards,
     config: &TrainConfig,
     omega: Option<(&Model, &str)>,
     out: &Path,
-) -> Result<(), TrainError> {
+    stop: &dyn Fn() -> bool,
+) -> Result<Written, TrainError> {
     let view = config.view();
     let (producer, hash) = (producer(omega.map(|omega| omega.1), &view), shards.manifest().data_hash());
-    let wanted: Vec<(&str, VectorsOf)> = {
-        let reads = reads(config, shards.manifest());
-        FOLDERS.iter().copied().filter(|(_, of)| reads.contains(of)).collect()
-    };
-    let there = |(name, _): &(&str, VectorsOf)| {
-        VectorsFacts::read(&out.join(name)).is_ok_and(|facts| facts.producer == producer && facts.data_hash == hash)
-    };
-    if wanted.iter().all(there) {
-        return Ok(());
-    }
+    let wanted = reads(config, shards.manifest());
     let seen = View::open(shards, view.fold, view.scale)?;
     let cells = seen.reference()?.ok_or_else(|| TrainError::Data(no_reference(config)))?;
     let values = balanced(view.scale, cells.values);
@@ -103,41 +108,77 @@ pub fn write(
         Some(_) => unreachable!("only SpotDiff moves cells"),
         None => values,
     };
-    let too_few = |error: syncytia_shards::process::pairing::PairingError| {
-        TrainError::Data(format!("data.view.nearest_cells = {}: {error}", view.nearest_cells))
+    let shown: Vec<bool> = seen.hidden_genes().iter().map(|hidden| !hidden).collect();
+    let pair = |(name, of): (&str, VectorsOf), ids: &[u64], queries: Queries<'_>| -> Result<Written, TrainError> {
+        let pairing = Pairing {
+            of,
+            producer: &producer,
+            ids,
+            queries,
+            compared: &moved,
+            averaged: &moved,
+            n_nearest: view.nearest_cells,
+            weighting: view.weighting,
+            block: BLOCK,
+        };
+        let mut stopped = false;
+        let made = paired::pair(&out.join(name), &pairing, &hash, |_| {
+            stopped = stop();
+            if stopped { Err(StoreError::Empty) } else { Ok(()) }
+        });
+        match made {
+            Ok(_) => Ok(Written::Whole),
+            Err(_) if stopped => Ok(Written::Stopped),
+            Err(PairedError::Store(error)) => Err(error.into()),
+            Err(PairedError::Pairing(error)) => {
+                Err(TrainError::Data(format!("data.view.nearest_cells = {}: {error}", view.nearest_cells)))
+            }
+        }
     };
-    for (name, of) in wanted {
-        let dir = out.join(name);
-        if dir.exists() {
-            let failed =
-                |source| TrainError::Storage { what: "cannot remove", path: dir.display().to_string(), source };
-            std::fs::remove_dir_all(&dir).map_err(failed)?;
-        }
-        let mut writer = VectorsWriter::create(&dir, of, moved.n_cols, &producer, &hash)?;
-        match of {
+    for folder @ (name, of) in FOLDERS.into_iter().filter(|(_, of)| wanted.contains(of)) {
+        let written = match of {
             VectorsOf::Pair => {
+                let (mut ids, mut bits) = (Vec::new(), Vec::new());
+                let mut values = Matrix { n_cols: moved.n_cols, values: Vec::new() };
                 for split in [Split::Train, Split::Val, Split::Test] {
-                    if shards.row_groups(split).is_empty() {
-                        continue;
+                    if !shards.row_groups(split).is_empty() {
+                        let spots = seen.visible(split)?;
+                        values.values.extend(balanced_visible(view.scale, &spots).values);
+                        ids.extend(spots.ids);
+                        bits.extend(spots.bits);
                     }
-                    let spots = seen.visible(split)?;
-                    let by = balanced_visible(view.scale, &spots);
-                    let nearest = nearest_cells(&by, Seen::Entries(&spots.bits), &moved, view.nearest_cells);
-                    let pairs = nearest.map_err(too_few)?.aggregate(view.weighting, &moved);
-                    writer.push(&spots.ids, &pairs.values)?;
                 }
+                pair(folder, &ids, Queries { values: &values, seen: Seen::Entries(&bits), are_cells: false })?
             }
-            VectorsOf::Moved => writer.push(&cells.ids, &moved.values)?,
-            _ => {
-                let shown: Vec<bool> = seen.hidden_genes().iter().map(|hidden| !hidden).collect();
-                let nearest = nearest_other_cells(&moved, Seen::Genes(&shown), view.nearest_cells);
-                writer.push(&cells.ids, &nearest.map_err(too_few)?.aggregate(view.weighting, &moved).values)?;
+            VectorsOf::Moved => {
+                let dir = out.join(name);
+                if !dir.exists() {
+                    let mut writer = VectorsWriter::create(&dir, of, moved.n_cols, &producer, &hash)?;
+                    writer.push(&cells.ids, &moved.values)?;
+                    writer.finish()?;
+                }
+                Written::Whole
             }
+            _ => pair(folder, &cells.ids, Queries { values: &moved, seen: Seen::Genes(&shown), are_cells: true })?,
+        };
+        if written == Written::Stopped {
+            return Ok(written);
         }
-        writer.finish()?;
     }
-    Ok(())
+    Ok(Written::Whole)
 }
+
+/// How far it came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// All.
+    Whole,
+    /// Some blocks: `stop` said so; the same call goes on.
+    Stopped,
+}
+
+/// Spots of a block.
+const BLOCK: usize = 4096;
 
 /// A split's spots and the reference's cells with the pairs given, as tasks read them.
 ///
@@ -168,7 +209,7 @@ pub fn paired(
     let places = apart(&spots);
     let values = balanced_visible(view.scale, &spots);
     let side = Side {
-        expression: expression(&spots.scale, &spots.values, &spots.bits),
+        expression: expression(&spots.scale, &spots.levels),
         pair: of_ids(VectorsOf::Pair, &spots.ids)?,
         near: spots.near.iter().map(|near| near.to_vec()).collect(),
         bits: Matrix { n_cols, values: spots.bits },
@@ -182,7 +223,7 @@ pub fn paired(
             Some(Side {
                 values: of_ids(VectorsOf::Moved, &cells.ids)?,
                 pair: of_ids(VectorsOf::MovedPair, &cells.ids)?,
-                expression: expression(&cells.scale, &cells.values, &bits),
+                expression: expression(&cells.scale, &cells.levels),
                 near: vec![Vec::new(); cells.ids.len()],
                 bits: Matrix { n_cols, values: bits },
                 ids: cells.ids,
@@ -229,21 +270,15 @@ pub fn unbalanced(scale: ScaleKind, values: Matrix<f32>) -> Matrix<f32> {
     }
 }
 
-/// Below it a level is what rounding left of 0.
-const NOTHING: f64 = 1e-6;
-
 /// ln(1 + x) of what is visible, else 0.
-fn expression(scale: &Scale, values: &Matrix<f32>, bits: &[bool]) -> Matrix<f32> {
-    let g = values.n_cols;
-    let one = |(at, (&value, &bit)): (usize, (&f32, &bool))| {
-        let level = scale.unscaled(at / g, at % g, value);
-        match scale.transform {
-            _ if !bit || level.abs() < NOTHING => 0.0,
-            Transform::TotalLog1p | Transform::Log1p => level as f32,
-            Transform::None | Transform::Auto => libm::log1p(level.max(0.0)) as f32,
+fn expression(scale: &Scale, levels: &Matrix<f32>) -> Matrix<f32> {
+    match scale.transform {
+        Transform::TotalLog1p | Transform::Log1p => levels.clone(),
+        Transform::None | Transform::Auto => {
+            let logged = |&level: &f32| libm::log1p(f64::from(level.max(0.0))) as f32;
+            Matrix { n_cols: levels.n_cols, values: levels.values.iter().map(logged).collect() }
         }
-    };
-    Matrix { n_cols: g, values: values.values.iter().zip(bits).enumerate().map(one).collect() }
+    }
 }
 
 /// Places of the spots; sections lie side by side, farther from each other than any two spots of one.

@@ -190,8 +190,8 @@ impl<'a> Ready<'a> {
             ours.producer != parent && learned_on(ours).is_some_and(|theirs| theirs.producer != ours.producer)
         };
         if let Some(network) = pairing::network(&highest.producer) {
-            let known =
-                network == parent || learned_on(highest).is_some_and(|theirs| theirs.producer == highest.producer);
+            let known = network == parent
+                || learned_on(highest).is_some_and(|theirs| pairing::network(&theirs.producer) == Some(network));
             return (!known).then(|| {
                 format!(
                     "the pairs given were made with cells moved by {network}, not by this checkpoint ({parent}): make them with \

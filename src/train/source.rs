@@ -108,7 +108,7 @@ pub fn vectors(dirs: &[PathBuf], config: &TrainConfig, shards: &Shards) -> Resul
         if let Some(what) = pairing::other_view(&vectors.facts, &config.view()).filter(|_| paired) {
             return Err(TrainError::Data(format!("{} {what}: {make}", dir.display())));
         }
-        if paired && read.first().is_some_and(|first| first.facts.producer != vectors.facts.producer) {
+        if paired && read.first().is_some_and(|first| !pairing::belong_together(&first.facts, &vectors.facts)) {
             let what = format!("{} was made by another network than the pairs beside it: {make}", dir.display());
             return Err(TrainError::Data(what));
         }

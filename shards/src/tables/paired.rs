@@ -34,6 +34,10 @@ pub enum PairedError {
 /// What is to be paired.
 #[derive(Debug, Clone, Copy)]
 pub struct Pairing<'a> {
+    /// Whose vectors they become.
+    pub of: VectorsOf,
+    /// Who moved the cells and how all was seen, in words: the vectors' producer, with a digest of the inputs behind it.
+    pub producer: &'a str,
     /// Ids of the rows `[n]`: of records, or of cells.
     pub ids: &'a [u64],
     /// The rows.
@@ -70,8 +74,9 @@ pub fn pair(
 ) -> Result<Vectors, PairedError> {
     assert!(pairing.block > 0 && pairing.ids.len() == pairing.queries.values.n_rows(), "blocks of one id per row");
     let inputs = digest(pairing, data_hash);
+    let (of, producer) = (pairing.of, format!("{}; {inputs}", pairing.producer));
     if dir.join(VECTORS_FILE).exists() {
-        return finished(dir, &inputs, data_hash);
+        return finished(dir, of, &producer, data_hash);
     }
     fs::create_dir_all(dir).map_err(|e| StoreError::from(FileError::at("create the folder", dir)(e)))?;
     let journal_path = dir.join(PAIRING_FILE);
@@ -80,13 +85,13 @@ pub fn pair(
         Ok(_) => return Err(other(dir).into()),
         Err(e) if e.kind() == ErrorKind::NotFound => {
             // refuses a folder in use before anything is written there
-            VectorsWriter::create(dir, VectorsOf::Obs, pairing.averaged.n_cols, &inputs, data_hash)?;
+            VectorsWriter::create(dir, of, pairing.averaged.n_cols, &producer, data_hash)?;
             let journal = serde_json::to_vec_pretty(&Journal { inputs: inputs.clone() }).expect("a string serialises");
             write_atomic(&journal_path, &journal).map_err(StoreError::from)?;
         }
         Err(e) => return Err(StoreError::from(FileError::at("read", &journal_path)(e)).into()),
     }
-    let mut writer = VectorsWriter::go_on(dir, VectorsOf::Obs, pairing.averaged.n_cols, &inputs, data_hash);
+    let mut writer = VectorsWriter::go_on(dir, of, pairing.averaged.n_cols, &producer, data_hash);
     let n = pairing.ids.len();
     for (number, start) in (0..n).step_by(pairing.block).enumerate() {
         let rows = start..(start + pairing.block).min(n);
@@ -102,15 +107,15 @@ pub fn pair(
     }
     writer.finish()?;
     fs::remove_file(&journal_path).map_err(|e| StoreError::from(FileError::at("remove", &journal_path)(e)))?;
-    Ok(Vectors::read(dir, VectorsOf::Obs, data_hash)?)
+    Ok(Vectors::read(dir, of, data_hash)?)
 }
 
-fn finished(dir: &Path, inputs: &str, data_hash: &str) -> Result<Vectors, PairedError> {
-    if VectorsFacts::read(dir)?.producer != inputs {
+fn finished(dir: &Path, of: VectorsOf, producer: &str, data_hash: &str) -> Result<Vectors, PairedError> {
+    if VectorsFacts::read(dir)?.producer != producer {
         return Err(other(dir).into());
     }
     let _ = fs::remove_file(dir.join(PAIRING_FILE)); // a crash behind the last part
-    Ok(Vectors::read(dir, VectorsOf::Obs, data_hash)?)
+    Ok(Vectors::read(dir, of, data_hash)?)
 }
 
 fn other(dir: &Path) -> StoreError {
@@ -120,8 +125,9 @@ fn other(dir: &Path) -> StoreError {
 /// BLAKE3 of everything that decides the vectors, hex.
 fn digest(pairing: &Pairing<'_>, data_hash: &str) -> String {
     let mut hasher = blake3::Hasher::new();
-    let Pairing { ids, queries, compared, averaged, n_nearest, weighting, block } = pairing;
-    let header = format!("{data_hash} {n_nearest} {weighting:?} {block} {} {}", queries.are_cells, ids.len());
+    let Pairing { of, producer, ids, queries, compared, averaged, n_nearest, weighting, block } = pairing;
+    let header =
+        format!("{data_hash} {of:?} {producer} {n_nearest} {weighting:?} {block} {} {}", queries.are_cells, ids.len());
     hasher.update(header.as_bytes());
     for id in *ids {
         hasher.update(&id.to_le_bytes());
@@ -163,6 +169,8 @@ mod tests {
 
     fn pairing(data: &Data, block: usize) -> Pairing<'_> {
         Pairing {
+            of: VectorsOf::Pair,
+            producer: "cells",
             ids: &data.ids,
             queries: Queries { values: &data.spots, seen: Seen::Entries(&data.bits), are_cells: false },
             compared: &data.cells,
@@ -207,7 +215,7 @@ mod tests {
         pair(&whole, &pairing(&data, 4), "h", |_| Ok(())).unwrap();
         let stop = |at: usize| move |block: usize| if block == at { Err(StoreError::Empty) } else { Ok(()) };
         assert!(pair(&cut, &pairing(&data, 4), "h", stop(2)).is_err());
-        assert!(Vectors::read(&cut, VectorsOf::Obs, "h").is_err(), "unfinished");
+        assert!(Vectors::read(&cut, VectorsOf::Pair, "h").is_err(), "unfinished");
         // a part that was damaged meanwhile is made again
         fs::write(cut.join("part-00001.parquet"), "half a part").unwrap();
         let mut made = Vec::new();
