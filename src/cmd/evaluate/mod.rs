@@ -4,6 +4,7 @@ mod cell_pictures;
 mod completion;
 mod embedding;
 mod generation;
+mod imputation;
 
 use std::path::{Path, PathBuf};
 
@@ -47,6 +48,8 @@ pub struct Args {
     vectors: Vec<PathBuf>,
     #[command(flatten)]
     generation: GenerationArgs,
+    #[command(flatten)]
+    imputation: imputation::ImputationArgs,
     /// Print report.json instead of the table.
     #[arg(long)]
     json: bool,
@@ -55,6 +58,13 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let split = args.split.as_deref().map(split_named).transpose()?;
+    let folds = imputation::folds_of(&args.path);
+    if !folds.is_empty() {
+        let open = |(_, dir): &(u32, PathBuf)| Trained::open(dir, args.checkpoint.unwrap_or_default());
+        let runs = folds.iter().map(open).collect::<anyhow::Result<Vec<Trained>>>()?;
+        imputation::evaluate(args, &runs, &args.path)?.show(args.json)?;
+        return Ok(ExitCode::Done);
+    }
     let trained = Trained::open(&args.path, args.checkpoint.unwrap_or_default())?;
     let kind = trained.run.config.task.kind();
     if matches!(kind, "completion" | "generate") && (args.label.is_some() || !args.vectors.is_empty()) {
@@ -63,6 +73,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     if let (false, Some(option)) = (kind == "generate", args.generation.given()) {
         return Err(UsageError(format!("{option} is for a generator: a run of \"{kind}\" paints nothing")).into());
+    }
+    if let (false, Some(option)) = (kind == "imputation", args.imputation.given()) {
+        return Err(UsageError(format!("{option} is for spotdiff: a run of \"{kind}\" imputes nothing")).into());
     }
     let evaluated = match &trained.run.config.task {
         TaskConfig::Completion(_) => {
@@ -77,7 +90,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
         TaskConfig::Generate(_) => generation::evaluate(args, &trained)?,
         TaskConfig::Alignment(_) | TaskConfig::Imputation(_) => {
-            return Err(UsageError(format!("a run of \"{kind}\" cannot be evaluated by this build")).into());
+            imputation::evaluate(args, std::slice::from_ref(&trained), &args.path)?
         }
     };
     evaluated.show(args.json)?;

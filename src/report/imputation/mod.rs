@@ -24,6 +24,8 @@ pub struct Report<'a> {
     pub split: &'a str,
     /// The model first, then the fills.
     pub methods: &'a [Judged],
+    /// How many of them are the model's own, by several readouts.
+    pub own: usize,
     /// What the model imputed, `[n, G]`: shown on maps of markers.
     pub imputed: &'a syncytia_shards::processed::Matrix<f32>,
     /// Clusters of what was measured.
@@ -72,7 +74,7 @@ impl Report<'_> {
 
     /// Does the model beat what is simple? By the mean PCC over genes, the metric of the paper's tables.
     fn verdict(&self) -> String {
-        let (model, fills) = self.methods.split_first().expect("the model is judged");
+        let (model, fills) = (&self.methods[0], &self.methods[self.own..]);
         let pcc = |of: &Judged| of.over_genes(Metric::Pcc).mean;
         let (beaten, not): (Vec<&Judged>, Vec<&Judged>) = fills.iter().partition(|fill| pcc(model) > pcc(fill));
         let named =

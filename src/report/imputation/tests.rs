@@ -39,6 +39,7 @@ fn a_page_holds_every_table_and_says_what_was_published() {
         data_set: "FISH",
         split: "all",
         methods: &methods,
+        own: 1,
         imputed: &noisy,
         raw: raw_clusters(&truth),
         sweep: &points,

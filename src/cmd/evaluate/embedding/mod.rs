@@ -2,7 +2,7 @@
 //! whether genes find their picture.
 
 mod cells;
-mod labels;
+pub(super) mod labels;
 mod page;
 mod pictures;
 mod places;

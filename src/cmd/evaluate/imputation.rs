@@ -1,0 +1,431 @@
+//! A run of SpotDiff beside every simple fill: hidden values, of a share of the entries or of one fold of genes after the other,
+//! against what the model and the fills make of what was visible. The only command that reads what is hidden.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use syncytia_shards::matrix::Matrix;
+use syncytia_shards::processed::Split;
+use syncytia_shards::reader::Shards;
+use syncytia_shards::tables::held;
+use syncytia_shards::tables::vectors::{Vectors, VectorsOf};
+use syncytia_shards::visible::{View, Visible, VisibleCells};
+
+use super::embedding::labels;
+use super::{Args, Evaluated, UsageError, shards_of_run};
+use crate::cmd::trained::Trained;
+use crate::config;
+use crate::evaluate::embedding::Classes;
+use crate::evaluate::entry_fills::{EntryFill, Given as OfEntries};
+use crate::evaluate::imputation::{Judged, Protocol, Truth, judge, raw_clusters};
+use crate::evaluate::reference_fills::{self, EFFORT, Given as OfReference, ReferenceFill, columns};
+use crate::model::{Model, ModelConfig};
+use crate::report::imputation::Report;
+use crate::task::TaskConfig;
+use crate::task::imputation::{Imputation, smoothed};
+use crate::task::paired::Paired;
+use crate::tensor::cpu;
+use crate::train::error::TrainError;
+use crate::train::pairing::{self, Written};
+use crate::train::run_folder::RunFolder;
+
+/// Arguments for an imputation.
+#[derive(Debug, clap::Args)]
+pub struct ImputationArgs {
+    /// Of spotdiff: genes whose maps and distributions are shown; the three that vary most if none is given.
+    #[arg(long, value_name = "SYMBOL")]
+    marker: Vec<String>,
+    /// Of spotdiff: name of the data set, whose published figures are shown where the paper has it (FISH, osmFISH, …).
+    #[arg(long, value_name = "NAME")]
+    data_set: Option<String>,
+    /// Of spotdiff: leave out the fills that take minutes (perceptron, blends of it, Tangram).
+    #[arg(long)]
+    fast: bool,
+}
+
+impl ImputationArgs {
+    /// The first of its arguments that was given.
+    pub fn given(&self) -> Option<&'static str> {
+        let own =
+            [(!self.marker.is_empty(), "--marker"), (self.data_set.is_some(), "--data-set"), (self.fast, "--fast")];
+        own.into_iter().find(|(given, _)| *given).map(|(_, name)| name)
+    }
+}
+
+/// Nearest spots over which the smooth readout is averaged.
+const SMOOTH: usize = 5;
+/// Markers where none is asked for.
+const MARKERS: usize = 3;
+
+/// Run folders of the folds of a run that has some, by fold.
+pub fn folds_of(run: &Path) -> Vec<(u32, PathBuf)> {
+    let folder = RunFolder::at(run);
+    let of = |fold: u32| Some((fold, folder.fold(fold).root().to_owned())).filter(|(_, dir)| dir.exists());
+    if folder.checkpoints().exists() { Vec::new() } else { (0..64).filter_map(of).collect() }
+}
+
+/// What one network made of one fold, or of all.
+struct Found {
+    fold: Option<u32>,
+    seen: Visible,
+    cells: Option<VisibleCells>,
+    hides: Vec<bool>,
+    imputed: Matrix<f32>,
+    smooth: Matrix<f32>,
+    spread: f64,
+}
+
+/// Evaluates a run, or all folds of one, and writes the report.
+pub fn evaluate(args: &Args, runs: &[Trained], root: &Path) -> anyhow::Result<Evaluated> {
+    let first = &runs[0];
+    let dir = match (&args.shards, RunFolder::at(root).checkpoints().exists()) {
+        (Some(dir), _) => dir.clone(),
+        (None, true) => shards_of_run(root)?,
+        (None, false) => shards_of_run(&first.checkpoint.dir.join("../.."))?,
+    };
+    let shards = Shards::open(&dir)?;
+    let split = match args.split.as_deref() {
+        Some(name) => super::split_named(name)?,
+        None => usual_split(&shards),
+    };
+    if shards.row_groups(split).is_empty() {
+        return Err(UsageError(format!("the shards have no {} split", split.as_str())).into());
+    }
+    let mut found = Vec::new();
+    for run in runs {
+        run.check_shards(&shards)?;
+        let said = run.run.config.view().fold.map_or(String::new(), |fold| format!(" of fold {fold}"));
+        eprintln!("imputing what is hidden{said} of {}", split.as_str());
+        found.push(impute(run, &shards, split)?);
+    }
+    let whole = Whole::of(&shards, split, &found)?;
+    let genes: Vec<String> = shards.manifest().panel.genes.iter().map(|gene| gene.symbol.clone()).collect();
+    let protocol = match shards.manifest().holdout.as_ref() {
+        Some(holdout) => match (holdout.folds, holdout.fraction) {
+            (Some(folds), _) => Protocol::GeneFolds(folds),
+            (None, Some(fraction)) => Protocol::Entries(fraction),
+            (None, None) => return Err(nothing_hidden()),
+        },
+        None => return Err(nothing_hidden()),
+    };
+    let markers = markers(&args.imputation.marker, &genes, &whole.truth)?;
+    let column = labels::column(&shards, VectorsOf::Obs, args.label.as_deref())?;
+    let classes = match &column {
+        Some(column) => classes(&shards, split, column, &whole.ids)?,
+        None => None,
+    };
+    let folded = matches!(protocol, Protocol::GeneFolds(_));
+    let truth = Truth {
+        values: &whole.truth,
+        genes: &genes,
+        protocol,
+        hidden: (!folded).then_some(&whole.hidden),
+        markers: &markers,
+        classes: classes.as_deref(),
+    };
+    let readout = serde_json::to_string(&imputation_of(first)?.0.readout).expect("a plain enum");
+    let mut methods = vec![
+        judge(&truth, "spotdiff", &format!("the model, readout {readout}"), &whole.imputed),
+        judge(
+            &truth,
+            "spotdiff_smooth",
+            &format!("the same, averaged over a spot and its {SMOOTH} nearest"),
+            &whole.smooth,
+        ),
+    ];
+    eprintln!("simple fills");
+    methods.extend(fills(&truth, &found, args.imputation.fast));
+    let report = Report {
+        truth,
+        data_set: args.imputation.data_set.as_deref().unwrap_or(&shards.manifest().sections[0].library_id),
+        split: split.as_str(),
+        methods: &methods,
+        own: 2,
+        imputed: &whole.imputed,
+        raw: raw_clusters(&truth),
+        sweep: &[],
+        xy: &whole.xy,
+        lead: lead(runs, &shards, split, &found)?,
+        notes: notes(&shards, &whole, &found, args.imputation.fast),
+        provenance: provenance(runs, &shards),
+    };
+    Evaluated::of(&report.findings(), &folder(root, &first.checkpoint.dir, split, &shards))
+}
+
+fn nothing_hidden() -> anyhow::Error {
+    let what = "the shards hide nothing, so there is no truth to judge by: shard with --set data.holdout=entries or gene_folds";
+    TrainError::Data(what.to_owned()).into()
+}
+
+/// Test, else val, else train: of one section all trains, and its hidden values judge.
+fn usual_split(shards: &Shards) -> Split {
+    let all = [Split::Test, Split::Val, Split::Train];
+    all.into_iter().find(|&split| !shards.row_groups(split).is_empty()).expect("shards have records")
+}
+
+fn folder(root: &Path, checkpoint: &Path, split: Split, shards: &Shards) -> PathBuf {
+    let is_run = RunFolder::at(root).checkpoints().exists() || !folds_of(root).is_empty();
+    let base = RunFolder::at(if is_run { root } else { checkpoint });
+    if split == usual_split(shards) { base.report() } else { base.split_report(split.as_str()) }
+}
+
+fn imputation_of(
+    trained: &Trained,
+) -> anyhow::Result<(&crate::task::imputation::ImputationConfig, &crate::model::spotdiff::SpotdiffConfig)> {
+    match (&trained.run.config.task, &trained.run.config.model) {
+        (TaskConfig::Imputation(task), ModelConfig::Spotdiff(model)) => Ok((task, model)),
+        (task, _) => {
+            let (dir, kind) = (trained.checkpoint.dir.display(), task.kind());
+            Err(UsageError(format!(
+                "{dir} is of the stage \"{kind}\", which imputes nothing: give the run of the last stage"
+            ))
+            .into())
+        }
+    }
+}
+
+/// What the network makes of what is hidden, at the level of the data.
+fn impute(trained: &Trained, shards: &Shards, split: Split) -> anyhow::Result<Found> {
+    let config = &trained.run.config;
+    let (task, model_config) = imputation_of(trained)?;
+    let view = config.view();
+    let opened = View::open(shards, view.fold, view.scale)?;
+    let (seen, hides) = (opened.visible(split)?, opened.hidden_genes().to_vec());
+    let model = trained.model()?;
+    let paired = paired(trained, &model, shards, split)?;
+    let Model::Spotdiff(network) = &model else { unreachable!("its config is SpotDiff's") };
+    let imputation = Imputation::of_shards(*task, model_config, shards.manifest(), config.train.seed);
+    let imputation = imputation.map_err(TrainError::Data)?;
+    let (mean, spread) = imputation.impute(network, &paired, &cpu());
+    let of_hidden = |at: &usize| !paired.spots.bits.values[*at];
+    let n_hidden = (0..spread.values.len()).filter(of_hidden).count().max(1);
+    let sum: f64 = (0..spread.values.len()).filter(of_hidden).map(|at| f64::from(spread.values[at])).sum();
+    let smooth = smoothed(&mean, &paired.spots.near, SMOOTH);
+    let level = |values: Matrix<f32>| seen.scale.levels(&pairing::unbalanced(view.scale, values));
+    let (imputed, smooth) = (level(mean), level(smooth));
+    let cells = opened.reference()?;
+    Ok(Found { fold: view.fold, cells, hides, imputed, smooth, spread: sum / n_hidden as f64, seen })
+}
+
+/// Spots and cells of a split: by the pairs beside the run where they are of these shards, else made again.
+fn paired(trained: &Trained, model: &Model, shards: &Shards, split: Split) -> anyhow::Result<Paired> {
+    let config = &trained.run.config;
+    let reads = pairing::reads(config, shards.manifest());
+    let read = |dir: &Path| -> Result<Vec<Arc<Vectors>>, TrainError> {
+        let hash = shards.manifest().data_hash();
+        let mut all = Vec::new();
+        for (dir, &of) in pairing::folders(dir).iter().zip(&reads) {
+            all.push(Arc::new(Vectors::read(dir, of, &hash)?));
+        }
+        Ok(all)
+    };
+    if reads.is_empty() {
+        return Ok(pairing::paired(shards, split, config, &[])?);
+    }
+    let beside = RunFolder::at(trained.checkpoint.dir.join("../..")).pairs(None);
+    let known = read(&beside).ok().filter(|pairs| {
+        pairs.len() == reads.len()
+            && pairs.iter().zip(&trained.run.vectors).all(|(ours, theirs)| ours.facts.producer == theirs.producer)
+    });
+    if let Some(pairs) = known {
+        return Ok(pairing::paired(shards, split, config, &pairs)?);
+    }
+    let made = tempfile::tempdir()?;
+    let network =
+        trained.run.vectors.first().and_then(|vectors| pairing::network(&vectors.producer).map(str::to_owned));
+    let omega = network.as_deref().map(|network| (model, network));
+    assert_eq!(pairing::write(shards, config, omega, made.path(), &|| false)?, Written::Whole);
+    Ok(pairing::paired(shards, split, config, &read(made.path())?)?)
+}
+
+/// All folds put together, or the one there is.
+struct Whole {
+    ids: Vec<u64>,
+    xy: Vec<[f64; 2]>,
+    /// Levels; NaN where nothing was hidden that could be judged.
+    truth: Matrix<f32>,
+    hidden: Matrix<bool>,
+    imputed: Matrix<f32>,
+    smooth: Matrix<f32>,
+}
+
+impl Whole {
+    fn of(shards: &Shards, split: Split, found: &[Found]) -> anyhow::Result<Whole> {
+        let first = &found[0];
+        let n_cols = first.hides.len();
+        // Spots that every fold shows something of.
+        let mut ids = first.seen.ids.clone();
+        ids.retain(|id| found.iter().all(|f| f.seen.ids.binary_search(id).is_ok()));
+        let empty = || Matrix { n_cols, values: vec![f32::NAN; ids.len() * n_cols] };
+        let (mut truth, mut imputed, mut smooth) = (empty(), empty(), empty());
+        let mut hidden = Matrix { n_cols, values: vec![false; ids.len() * n_cols] };
+        for of in found {
+            let held = held::read(shards, split, of.fold)?.of(&of.seen.ids).expect("they are of the split");
+            for (row, id) in ids.iter().enumerate() {
+                let there = of.seen.ids.binary_search(id).expect("kept above");
+                for gene in 0..n_cols {
+                    let (at, from) = (row * n_cols + gene, there * n_cols + gene);
+                    let shows = of.fold.is_none() && !held.hidden.values[from];
+                    if shows {
+                        truth.values[at] = of.seen.levels.values[from];
+                    }
+                    if held.hidden.values[from] {
+                        hidden.values[at] = true;
+                        truth.values[at] = of.seen.scale.level(there, held.values.values[from]) as f32;
+                    }
+                    if held.hidden.values[from] || of.fold.is_none() {
+                        imputed.values[at] = of.imputed.values[from];
+                        smooth.values[at] = of.smooth.values[from];
+                    }
+                }
+            }
+        }
+        let at = |id: &u64| {
+            let place = first.seen.xyz[first.seen.ids.binary_search(id).expect("kept above")];
+            [f64::from(place[0]), f64::from(place[1])]
+        };
+        Ok(Whole { xy: ids.iter().map(at).collect(), ids, truth, hidden, imputed, smooth })
+    }
+}
+
+/// Every simple fill on the same masks.
+fn fills(truth: &Truth<'_>, found: &[Found], fast: bool) -> Vec<Judged> {
+    if let [only] = found
+        && only.fold.is_none()
+    {
+        let visible = Matrix { n_cols: only.hides.len(), values: only.seen.bits.clone() };
+        let given = OfEntries { values: &only.seen.levels, visible: &visible, xyz: &only.seen.xyz };
+        return EntryFill::ALL.iter().map(|fill| judge(truth, fill.name(), fill.what(), &fill.fill(&given))).collect();
+    }
+    let slow = [ReferenceFill::Mlp, ReferenceFill::Blend, ReferenceFill::BlendSmooth, ReferenceFill::Tangram];
+    let which: Vec<ReferenceFill> = ReferenceFill::ALL.into_iter().filter(|f| !(fast && slow.contains(f))).collect();
+    let (n, g) = (truth.values.n_rows(), truth.values.n_cols);
+    let mut all: BTreeMap<ReferenceFill, Matrix<f32>> = BTreeMap::new();
+    for of in found {
+        let Some(cells) = &of.cells else { continue };
+        let genes = |hidden: bool| (0..g).filter(|&gene| of.hides[gene] == hidden).collect::<Vec<_>>();
+        let (hidden, visible) = (genes(true), genes(false));
+        let (spots, own) = (columns(&of.seen.levels, &visible), columns(&cells.levels, &visible));
+        let unseen = columns(&cells.levels, &hidden);
+        let given = OfReference { spots: &spots, xyz: &of.seen.xyz, cells: &own, unseen: &unseen };
+        for (fill, told) in reference_fills::fills(&given, &which, &EFFORT) {
+            let whole = all.entry(fill).or_insert_with(|| Matrix { n_cols: g, values: vec![f32::NAN; n * g] });
+            if told.n_rows() != n {
+                continue; // spots that another fold leaves out: said in the notes
+            }
+            for (row, told) in whole.values.chunks_mut(g).zip(told.values.chunks(hidden.len())) {
+                hidden.iter().zip(told).for_each(|(&gene, &value)| row[gene] = value);
+            }
+        }
+    }
+    all.iter().map(|(fill, values)| judge(truth, fill.name(), fill.what(), values)).collect()
+}
+
+/// The genes asked for, or those that vary most beside their mean.
+fn markers(asked: &[String], genes: &[String], truth: &Matrix<f32>) -> Result<Vec<String>, UsageError> {
+    if let Some(unknown) = asked.iter().find(|marker| !genes.contains(marker)) {
+        let near = genes.iter().min_by_key(|gene| strsim::levenshtein(gene, unknown));
+        let near = near.map_or(String::new(), |near| format!("; did you mean {near}?"));
+        return Err(UsageError(format!("--marker {unknown}: no gene of the panel has this symbol{near}")));
+    }
+    if !asked.is_empty() {
+        return Ok(asked.to_vec());
+    }
+    let varies = |gene: usize| -> f64 {
+        let column = || truth.values.iter().skip(gene).step_by(truth.n_cols).filter(|v| v.is_finite());
+        let n = column().count().max(1) as f64;
+        let mean = column().map(|&v| f64::from(v)).sum::<f64>() / n;
+        let variance = column().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / n;
+        if mean > 0.0 { variance / mean } else { 0.0 }
+    };
+    let mut order: Vec<(f64, usize)> = (0..genes.len()).map(|gene| (varies(gene), gene)).collect();
+    order.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+    Ok(order.into_iter().take(MARKERS).map(|(_, gene)| genes[gene].clone()).collect())
+}
+
+/// Classes of the spots; none where one has no label.
+fn classes(shards: &Shards, split: Split, column: &str, ids: &[u64]) -> anyhow::Result<Option<Vec<u32>>> {
+    let of_records = labels::of_records(shards, split, column)?;
+    let labels: Vec<Option<String>> = ids.iter().map(|id| of_records.get(id).cloned().flatten()).collect();
+    let classes = Classes::of_labels(&labels);
+    let all: Option<Vec<u32>> = classes.of.iter().copied().collect();
+    if all.is_none() {
+        eprintln!("warning: not every spot has a label in {column}: clusters are not judged");
+    }
+    Ok(all)
+}
+
+/// How genes were hidden, what the scale is, and who read the prompts: the first paragraph.
+fn lead(runs: &[Trained], shards: &Shards, split: Split, found: &[Found]) -> anyhow::Result<String> {
+    let (task, model) = imputation_of(&runs[0])?;
+    let run = &runs[0].run;
+    let how = shards.manifest().holdout.as_ref().map_or(String::new(), ToString::to_string);
+    let scale = found[0].seen.scale.transform.as_str();
+    let text = match (model.psi.use_text, model.prompt.encoder) {
+        (false, _) => "without prompts".to_owned(),
+        (true, encoder) => {
+            let name = serde_json::to_value(encoder).expect("a plain enum");
+            let name = name.as_str().unwrap_or_default().to_owned();
+            let no_text =
+                if name == "hash" { " (a table of genes: no pretrained text encoder reads them)" } else { "" };
+            format!("with prompts read by `{name}`{no_text}")
+        }
+    };
+    let cells = match (model.psi.use_rna, model.psi.rna_channel) {
+        (false, false) => "without cells of a reference",
+        _ => "with cells of a reference",
+    };
+    let spread: f64 = found.iter().map(|f| f.spread).sum::<f64>() / found.len() as f64;
+    Ok(format!(
+        "SpotDiff, re-implemented from the paper (no code of it was published), {text}, {cells}; {} steps each{}. Hidden: {how}. Split \
+         {}, {} spots × {} genes; errors are measured on values as the transform `{scale}` leaves them, the model reads {}. The draws of \
+         its readout differ by {spread:.4} on average (standard deviation, in the scale that it reads). Parametrisation {}.",
+        run.global_step,
+        if runs.len() > 1 { format!(", {} folds", runs.len()) } else { String::new() },
+        split.as_str(),
+        found[0].seen.ids.len(),
+        found[0].hides.len(),
+        run.config.view(),
+        serde_json::to_value(task.parametrisation).expect("a plain enum").as_str().unwrap_or_default(),
+    ))
+}
+
+fn notes(shards: &Shards, whole: &Whole, found: &[Found], fast: bool) -> Vec<String> {
+    let mut notes = Vec::new();
+    let left = found[0].seen.ids.len() + found[0].seen.left_out.len() - whole.ids.len();
+    if left > 0 {
+        notes.push(format!("{left} spots show nothing in some fold and are not scored."));
+    }
+    let folds = shards.manifest().holdout.as_ref().and_then(|holdout| holdout.folds).unwrap_or(0) as usize;
+    if folds > found.len() {
+        let n = (0..whole.truth.n_cols)
+            .filter(|&g| !whole.hidden.values.iter().skip(g).step_by(whole.truth.n_cols).any(|h| *h));
+        notes.push(format!(
+            "{} of {folds} folds are judged: the {} genes of the others are not scored.",
+            found.len(),
+            n.count()
+        ));
+    }
+    if fast {
+        notes.push(
+            "The fills that take minutes were left out (--fast): the perceptron, its blends, Tangram.".to_owned(),
+        );
+    }
+    notes.push("`spotdiff_smooth` lets a spot's values depend on other spots'; `spotdiff` does not.".to_owned());
+    notes
+}
+
+fn provenance(runs: &[Trained], shards: &Shards) -> BTreeMap<String, String> {
+    let of = |name: &str, value: String| (name.to_owned(), value);
+    let digests: Vec<String> = runs.iter().map(|run| run.checkpoint.manifest.digest()).collect();
+    let run = &runs[0].run;
+    BTreeMap::from([
+        of("model", run.config.model.name().to_owned()),
+        of("checkpoint_blake3", digests.join(", ")),
+        of("global_step", run.global_step.to_string()),
+        of("data_hash", shards.manifest().data_hash()),
+        of("version", run.version.clone()),
+        of("config", config::to_toml(&run.config)),
+    ])
+}
