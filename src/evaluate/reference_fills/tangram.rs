@@ -202,8 +202,10 @@ mod tests {
         let [cells, spots] = sides();
         let map = Map { cells: &cells, spots: &spots, density: vec![0.3, 0.3, 0.4] };
         let shares = shares_of(&FREE);
-        let near = |ours: &[f32], known: &[f32]| {
-            ours.iter().zip(known).for_each(|(o, k)| assert!((o - k).abs() < 2e-7, "{ours:?} against {known:?}"));
+        let near = |ours: &[f32], known: &[f64]| {
+            ours.iter()
+                .zip(known)
+                .for_each(|(o, k)| assert!((f64::from(*o) - k).abs() < 2e-7, "{ours:?} against {known:?}"));
         };
         near(&shares, &[0.24472847, 0.66524096, 0.09003057, 0.42601251, 0.25838965, 0.31559783]);
         let told = mapped(&shares, &cells);
