@@ -38,7 +38,9 @@ pub(super) fn fill(given: &Given, steps: u64) -> Matrix<f32> {
     let mut free = vec![0.0f32; cells.n_rows() * spots.n_rows()];
     normals(DrawKey::new(0, Purpose::ReferenceFill), [0, 0, u32::MAX], &mut free);
     map.fit(&mut free, steps);
-    mapped(&softmax(&free, spots.n_rows()), given.unseen)
+    let mut shares = vec![0.0; free.len()];
+    softmax(&free, spots.n_rows(), &mut shares);
+    mapped(&shares, given.unseen)
 }
 
 /// Of all values, each spot's part; even where there are none.
@@ -50,15 +52,13 @@ fn shares(spots: &Matrix<f32>) -> Vec<f64> {
 }
 
 /// Rows of a free matrix `[c, n]` as shares of 1.
-fn softmax(free: &[f32], n: usize) -> Vec<f32> {
-    let mut shares = vec![0.0; free.len()];
+fn softmax(free: &[f32], n: usize, shares: &mut [f32]) {
     shares.par_chunks_mut(n).zip(free.par_chunks(n)).for_each(|(out, row)| {
         let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         exponentials(row, most, out);
         let sum = (1.0 / out.iter().map(|&v| f64::from(v)).sum::<f64>()) as f32;
         out.iter_mut().for_each(|v| *v *= sum);
     });
-    shares
 }
 
 #[multiversion::multiversion(targets("x86_64+avx512f+avx512dq+avx512bw+avx512vl", "x86_64+avx2"))]
@@ -92,9 +92,11 @@ impl Map<'_> {
             warmup_steps: 0,
             schedule_steps: None,
         };
-        let (mut first, mut second) = (vec![0.0; free.len()], vec![0.0; free.len()]);
+        // As large as all spots times all cells, so they are made once.
+        let [mut first, mut second, mut shares, mut gradient] = [(); 4].map(|()| vec![0.0; free.len()]);
         for step in 1..=steps {
-            let gradient = self.gradient(&softmax(free, n));
+            softmax(free, n, &mut shares);
+            self.gradient(&shares, &mut gradient);
             let rows = gradient.par_chunks(n).zip(free.par_chunks_mut(n));
             rows.zip(first.par_chunks_mut(n).zip(second.par_chunks_mut(n))).for_each(|((g, p), (m, v))| {
                 adamw::update(&config, RATE, step, g, p, m, v);
@@ -137,8 +139,8 @@ impl Map<'_> {
         sums.into_iter().map(of).collect()
     }
 
-    /// Of the loss in the free matrix, `[c, n]`.
-    fn gradient(&self, shares: &[f32]) -> Vec<f32> {
+    /// Fills `gradient` with that of the loss in the free matrix, `[c, n]`.
+    fn gradient(&self, shares: &[f32], gradient: &mut [f32]) {
         let (n, c, genes) = (self.spots.n_rows(), self.cells.n_rows(), self.cells.n_cols);
         let told = mapped(shares, self.cells);
         let cosines = self.cosines(&told);
@@ -152,7 +154,6 @@ impl Map<'_> {
         let mean = self.mean_over_cells(shares);
         let by_mean: Vec<f32> =
             self.density.iter().zip(&mean).map(|(d, m)| (-d / (m.max(1e-30) * c as f64)) as f32).collect();
-        let mut gradient = vec![0.0; shares.len()];
         let blocks = gradient.par_chunks_mut(BLOCK * n).zip(shares.par_chunks(BLOCK * n));
         blocks.zip(self.cells.values.par_chunks(BLOCK * genes)).for_each(|((out, shares), cells)| {
             let rows = cells.len() / genes;
@@ -161,7 +162,6 @@ impl Map<'_> {
                 through_softmax(out, shares, &by_mean);
             }
         });
-        gradient
     }
 }
 
@@ -190,14 +190,22 @@ mod tests {
         [vec![1., 2., 3., 1.], vec![1., 1., 2., 1., 1., 2.]].map(|values| Matrix { n_cols: 2, values })
     }
 
+    fn shares_of(free: &[f32]) -> Vec<f32> {
+        let mut shares = vec![0.0; free.len()];
+        softmax(free, 3, &mut shares);
+        shares
+    }
+
     /// The vector of `systems.md`; tolerance 2e-7: f32.
     #[test]
     fn the_map_and_its_loss_are_the_known_ones() {
         let [cells, spots] = sides();
         let map = Map { cells: &cells, spots: &spots, density: vec![0.3, 0.3, 0.4] };
-        let shares = softmax(&FREE, 3);
-        let near = |ours: &[f32], known: &[f32]| {
-            ours.iter().zip(known).for_each(|(o, k)| assert!((o - k).abs() < 2e-7, "{ours:?} against {known:?}"));
+        let shares = shares_of(&FREE);
+        let near = |ours: &[f32], known: &[f64]| {
+            ours.iter()
+                .zip(known)
+                .for_each(|(o, k)| assert!((f64::from(*o) - k).abs() < 2e-7, "{ours:?} against {known:?}"));
         };
         near(&shares, &[0.24472847, 0.66524096, 0.09003057, 0.42601251, 0.25838965, 0.31559783]);
         let told = mapped(&shares, &cells);
@@ -210,8 +218,9 @@ mod tests {
     fn the_gradient_is_the_slope_of_the_loss_and_steps_follow_it() {
         let [cells, spots] = sides();
         let map = Map { cells: &cells, spots: &spots, density: vec![0.3, 0.3, 0.4] };
-        let loss = |free: &[f32]| map.loss(&softmax(free, 3)).iter().sum::<f64>();
-        let gradient = map.gradient(&softmax(&FREE, 3));
+        let loss = |free: &[f32]| map.loss(&shares_of(free)).iter().sum::<f64>();
+        let mut gradient = [0.0; 6];
+        map.gradient(&shares_of(&FREE), &mut gradient);
         for at in 0..6 {
             let moved = |by: f32| {
                 let mut free = FREE;

@@ -89,7 +89,7 @@ fn the_fifty_nearest_are_weighted_as_in_the_specification() {
     assert!((spage[0] - 0.98749228).abs() < 5e-7 && (spage[1] - 0.01250772).abs() < 5e-7, "{spage:?}");
     assert_eq!(spage::by_distance(&[0.5, -0.2]), [1.0, 0.0]);
     assert_eq!(knn::positive(&[-0.1, 0.0]), [0.0, 0.0]);
-    let mean = alike::weighted_mean(&[vec![(0, 0.99978306), (2, 0.98287219)]], &cells, knn::positive);
+    let mean = alike::weighted_mean(&[vec![(0, two[0] as f32), (2, two[1] as f32)]], &cells, knn::positive);
     for (ours, known) in mean.values.iter().zip([1.4957353, 0.24786765, 2.44530883]) {
         near(f64::from(*ours), known);
     }
