@@ -66,7 +66,7 @@ fn changed(pair: &Pair, hides: impl Fn(usize, usize, usize) -> bool) -> Pair {
         for (row, values) in rows.iter_mut().enumerate() {
             for (gene, value) in values.iter_mut().enumerate().filter(|(gene, _)| hides(section, row, *gene)) {
                 *value = match *value {
-                    v if v == 0.0 => 0.5 + gene as f32,
+                    0.0 => 0.5 + gene as f32,
                     v if v < 4.0 => 0.0,
                     v => 1000.25 * v,
                 };
@@ -135,7 +135,7 @@ fn what_is_seen_and_what_is_held_are_together_what_was_read() {
             for (row, &id) in seen.ids.iter().enumerate() {
                 assert_eq!((id >> 32) as usize, section);
                 let read = &pair.sections[section][id as u32 as usize];
-                for gene in 0..SHARED.len() {
+                for (gene, &read) in read.iter().enumerate() {
                     let visible = seen.bits[row * SHARED.len() + gene];
                     assert_eq!(visible, !truth.hidden.row(row)[gene]);
                     let found = match visible {
@@ -143,7 +143,7 @@ fn what_is_seen_and_what_is_held_are_together_what_was_read() {
                         false => f64::from(truth.values.row(row)[gene]),
                     };
                     // scaled values are f32, 6e-8 of a logarithm below 10
-                    assert!((found - f64::from(read[gene])).abs() < 2e-5, "{found} for {}", read[gene]);
+                    assert!((found - f64::from(read)).abs() < 2e-5, "{found} for {read}");
                     assert!(visible || seen.values.row(row)[gene] == 0.0);
                     n_hidden += usize::from(!visible);
                 }
