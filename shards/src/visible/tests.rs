@@ -288,3 +288,28 @@ fn nobody_else_gets_counts_of_shards_that_hide_some() {
     let seen = View::open(&open, None, ScaleKind::Maximum).unwrap().visible(Split::Train).unwrap();
     assert!(seen.bits.iter().all(|b| *b));
 }
+
+#[test]
+fn what_shows_a_hidden_value_is_not_written_and_folds_that_are_none_are_damage() {
+    let mut processed = Pair::new().hide(&rule(Protocol::Entries)).unwrap();
+    let piece = &mut processed.pieces[0];
+    piece.hidden.values[piece.counts.indices[0] as usize] = true; // of the first row
+    let dir = tempfile::tempdir().unwrap();
+    let refused =
+        writer::write(&processed, "", &dir.path().join("out"), &WriteOptions::default()).unwrap_err().to_string();
+    assert!(refused.contains("shows what is hidden") && !dir.path().join("out").exists(), "{refused}");
+
+    let damaged = |protocol, change: &dyn Fn(&mut crate::manifest::Manifest)| {
+        let (dir, shards) = shards(&Pair::new(), &rule(protocol));
+        let mut manifest = shards.manifest().clone();
+        change(&mut manifest);
+        std::fs::write(dir.path().join("out/manifest.json"), manifest.to_json()).unwrap();
+        Shards::open(&dir.path().join("out")).unwrap_err().to_string()
+    };
+    let words = damaged(Protocol::GeneFolds, &|m| m.holdout.as_mut().unwrap().fold_of_gene[3] = 9);
+    assert!(words.contains("a gene of fold 9, there are 5"), "{words}");
+    let words = damaged(Protocol::GeneFolds, &|m| drop(m.holdout.as_mut().unwrap().fold_of_gene.pop()));
+    assert!(words.contains("folds of 11 genes, 12 expected"), "{words}");
+    let words = damaged(Protocol::Entries, &|m| m.holdout = None);
+    assert!(words.contains("holdout none, a table of hidden values: true"), "{words}");
+}
