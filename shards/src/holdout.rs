@@ -150,6 +150,24 @@ pub struct ReferenceFacts {
     pub label: Option<String>,
 }
 
+impl Holdout {
+    /// Whether it holds together for a panel of this many genes.
+    ///
+    /// # Errors
+    /// What does not, in words.
+    pub(crate) fn check(&self, n_genes: usize) -> Result<(), String> {
+        let folds = self.folds.unwrap_or(0);
+        let n_folded = if self.protocol == Protocol::GeneFolds { n_genes } else { 0 };
+        if self.fold_of_gene.len() != n_folded || self.folds.is_some() != (n_folded > 0) {
+            return Err(format!("folds of {} genes, {n_folded} expected", self.fold_of_gene.len()));
+        }
+        match self.fold_of_gene.iter().find(|&&fold| fold >= folds) {
+            Some(fold) => Err(format!("a gene of fold {fold}, there are {folds}")),
+            None => Ok(()),
+        }
+    }
+}
+
 /// What `syncytia inspect` prints.
 impl fmt::Display for Holdout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -370,7 +370,11 @@ impl Manifest {
         if let Some(&gene) = self.panel.selected.iter().find(|&&g| g as usize >= self.panel.genes.len()) {
             return Err(format!("selected gene {gene} of {} genes", self.panel.genes.len()));
         }
-        self.check_holdout()?;
+        let has_table = self.table(TableKind::Held).is_some();
+        if has_table != (self.protocol() == Protocol::Entries) {
+            return Err(format!("holdout {}, a table of hidden values: {has_table}", self.protocol().as_str()));
+        }
+        self.holdout.as_ref().map_or(Ok(()), |holdout| holdout.check(self.panel.genes.len()))?;
         for image in self.sections.iter().filter_map(|s| s.image.as_ref()) {
             if !image.file.strip_prefix("images/").is_some_and(is_plain_name) {
                 return Err(format!("{:?} is no image file of the folder", image.file));
@@ -388,25 +392,6 @@ impl Manifest {
             }
         }
         Ok(())
-    }
-}
-
-impl Manifest {
-    fn check_holdout(&self) -> Result<(), String> {
-        let has_table = self.table(TableKind::Held).is_some();
-        if has_table != (self.protocol() == Protocol::Entries) {
-            return Err(format!("holdout {}, a table of hidden values: {has_table}", self.protocol().as_str()));
-        }
-        let Some(holdout) = &self.holdout else { return Ok(()) };
-        let folds = holdout.folds.unwrap_or(0);
-        let n_folded = if holdout.protocol == Protocol::GeneFolds { self.panel.genes.len() } else { 0 };
-        if holdout.fold_of_gene.len() != n_folded || holdout.folds.is_some() != (n_folded > 0) {
-            return Err(format!("folds of {} genes, {n_folded} expected", holdout.fold_of_gene.len()));
-        }
-        match holdout.fold_of_gene.iter().find(|&&fold| fold >= folds) {
-            Some(fold) => Err(format!("a gene of fold {fold}, there are {folds}")),
-            None => Ok(()),
-        }
     }
 }
 

@@ -130,22 +130,25 @@ fn changing_all_that_is_hidden_of_real_data_changes_no_bit() {
     let dir = tempfile::tempdir().unwrap();
     let before = shards(section.clone(), cells.clone(), Protocol::Entries, &dir.path().join("before"));
     let truth = held::read(&before, Split::Train, None).unwrap();
-    let order: Vec<usize> = before
+    let order: Vec<u32> = before
         .manifest()
         .panel
         .genes
         .iter()
-        .map(|gene| section.genes.iter().position(|own| own.id == gene.id).unwrap())
+        .map(|gene| section.genes.iter().position(|own| own.id == gene.id).unwrap() as u32)
         .collect();
-    let mut changed = section;
+    let (mut changed, mut n_changed) = (section, 0);
     for row in 0..truth.ids.len() {
         for gene in (0..84).filter(|&gene| truth.hidden.row(row)[gene]) {
-            // no value of this data is 0, so row r and gene g are entry 84 r + g
-            let value = &mut changed.counts.values[84 * row + order[gene]];
+            let of_row = changed.counts.indptr[row]..changed.counts.indptr[row + 1];
+            let Ok(at) = changed.counts.indices[of_row.clone()].binary_search(&order[gene]) else { continue };
+            let value = &mut changed.counts.values[of_row.start + at];
             assert_eq!(*value, truth.values.row(row)[gene]);
             *value = 100.0 * *value + 1.0;
+            n_changed += 1;
         }
     }
+    assert!(n_changed > 76_000, "{n_changed} of 76,919 hidden entries are not 0");
     let after = shards(changed, cells, Protocol::Entries, &dir.path().join("after"));
     assert_ne!(truth.values, held::read(&after, Split::Train, None).unwrap().values);
     for kind in [ScaleKind::Maximum, ScaleKind::Standardised] {

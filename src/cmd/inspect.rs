@@ -20,7 +20,7 @@ use crate::train::state;
 /// Arguments of `inspect`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A shard folder, a folder of vectors, a checkpoint, a run folder, an `.h5ad` file, a Space Ranger or MERSCOPE folder.
+    /// A shard folder, a folder of vectors, a checkpoint, a run folder, an `.h5ad` file, a Space Ranger or MERSCOPE folder, a text table.
     path: PathBuf,
     /// Of shards with pictures: a contact sheet of random records, an HTML file.
     #[arg(long, value_name = "OUT.html")]

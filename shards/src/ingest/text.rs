@@ -207,10 +207,8 @@ impl WordTable {
             head = Some(rows.remove(0));
         }
         let n_columns = rows.first().map_or(0, Vec::len);
-        if let Some(head) = &mut head {
-            if head.len() + 1 == n_columns {
-                head.insert(0, String::new()); // R writes no head over the column of names
-            }
+        if let Some(head) = head.as_mut().filter(|head| head.len() + 1 == n_columns) {
+            head.insert(0, String::new()); // R writes no head over the column of names
         }
         let line = |at: usize| (at + 1 + usize::from(head.is_some())) as u64;
         if let Some(at) = rows.iter().position(|row| row.len() != n_columns) {

@@ -96,10 +96,11 @@ fn best_match(ours: &[Gene], theirs: &[Gene], case: GeneCase) -> Shared {
     best
 }
 
-/// `Actb ~ ACTB`: the name of theirs with the fewest edits.
+/// `Actb ~ ACTB`: the name of theirs with the fewest edits, those of case counted last.
 fn nearest_name(name: &str, theirs: &[Gene]) -> Option<String> {
     let names = theirs.iter().flat_map(|gene| [gene.symbol.as_str(), strip_version(&gene.id)]);
-    let nearest = names.min_by_key(|other| edits(name, other))?;
+    let small = name.to_lowercase();
+    let nearest = names.min_by_key(|other| (edits(&small, &other.to_lowercase()), edits(name, other)))?;
     Some(format!("`{name}` ~ `{nearest}`"))
 }
 
@@ -143,7 +144,10 @@ mod tests {
         let ours = genes(&[("Col6a1", "Col6a1"), ("Efnb2", "Efnb2")]);
         let theirs = genes(&[("ENSG1", "EFNB2"), ("ENSG2", "COL6A1"), ("ENSG3", "Efnb3")]);
         let words = shared_genes(&ours, &theirs, GeneCase::Exact).unwrap_err().to_string();
-        assert!(words.contains("`Efnb2` ~ `Efnb3`") && words.contains("2 would be the same"), "{words}");
+        assert!(
+            words.contains("`Col6a1` ~ `COL6A1`, `Efnb2` ~ `EFNB2`") && words.contains("2 would be the same"),
+            "{words}"
+        );
         assert!(words.contains("data.gene_case"), "{words}");
         let shared = shared_genes(&ours, &theirs, GeneCase::Ignore).unwrap();
         assert_eq!((shared.theirs, shared.matched_by.as_str()), (vec![1, 0], "symbol = symbol, case ignored"));

@@ -66,7 +66,7 @@ fn changed(pair: &Pair, hides: impl Fn(usize, usize, usize) -> bool) -> Pair {
         for (row, values) in rows.iter_mut().enumerate() {
             for (gene, value) in values.iter_mut().enumerate().filter(|(gene, _)| hides(section, row, *gene)) {
                 *value = match *value {
-                    v if v == 0.0 => 0.5 + gene as f32,
+                    0.0 => 0.5 + gene as f32,
                     v if v < 4.0 => 0.0,
                     v => 1000.25 * v,
                 };
@@ -135,7 +135,7 @@ fn what_is_seen_and_what_is_held_are_together_what_was_read() {
             for (row, &id) in seen.ids.iter().enumerate() {
                 assert_eq!((id >> 32) as usize, section);
                 let read = &pair.sections[section][id as u32 as usize];
-                for gene in 0..SHARED.len() {
+                for (gene, &read) in read.iter().enumerate() {
                     let visible = seen.bits[row * SHARED.len() + gene];
                     assert_eq!(visible, !truth.hidden.row(row)[gene]);
                     let found = match visible {
@@ -143,7 +143,7 @@ fn what_is_seen_and_what_is_held_are_together_what_was_read() {
                         false => f64::from(truth.values.row(row)[gene]),
                     };
                     // scaled values are f32, 6e-8 of a logarithm below 10
-                    assert!((found - f64::from(read[gene])).abs() < 2e-5, "{found} for {}", read[gene]);
+                    assert!((found - f64::from(read)).abs() < 2e-5, "{found} for {read}");
                     assert!(visible || seen.values.row(row)[gene] == 0.0);
                     n_hidden += usize::from(!visible);
                 }
@@ -202,24 +202,24 @@ fn intensities_are_divided_by_the_gene_s_maximum_and_a_hidden_gene_is_like_a_typ
 
 #[test]
 fn standardised_values_have_mean_0_and_deviation_a_third_before_they_are_cut() {
-    let (_dir, shards) = shards(&Pair::new(), &rule(Protocol::GeneFolds));
-    let seen = View::open(&shards, Some(0), ScaleKind::Standardised).unwrap().visible(Split::Train).unwrap();
-    let Factors::Genes { shift, factor, known } = &seen.scale.by else { panic!("standardised per gene") };
-    let n = seen.ids.len() as f64;
-    for gene in (0..SHARED.len()).filter(|&gene| known[gene]) {
-        let column: Vec<f64> = (0..seen.ids.len()).map(|row| f64::from(seen.values.row(row)[gene])).collect();
-        assert!(column.iter().all(|v| v.abs() <= 1.0));
-        let uncut = |row: usize| {
-            let raw = Pair::new().sections[0][seen.ids[row] as usize][gene];
-            (seen.scale.level(row, raw) - shift[gene]) / factor[gene]
-        };
-        let (mut sum, mut square) = (0.0, 0.0);
-        for row in 0..seen.ids.len() {
-            assert!((column[row] - (uncut(row) / 3.0).clamp(-1.0, 1.0)).abs() < 1e-7);
-            sum += uncut(row);
-            square += uncut(row) * uncut(row);
+    for (rule, fold) in [(rule(Protocol::Entries), None), (rule(Protocol::GeneFolds), Some(0))] {
+        let (_dir, shards) = shards(&Pair::new(), &rule);
+        let seen = View::open(&shards, fold, ScaleKind::Standardised).unwrap().visible(Split::Train).unwrap();
+        let Factors::Genes { shift, factor, known } = &seen.scale.by else { panic!("standardised per gene") };
+        for gene in (0..SHARED.len()).filter(|&gene| known[gene]) {
+            let rows: Vec<usize> = (0..seen.ids.len()).filter(|row| seen.bits[row * SHARED.len() + gene]).collect();
+            let (mut sum, mut square) = (0.0, 0.0);
+            for &row in &rows {
+                let raw = Pair::new().sections[0][seen.ids[row] as usize][gene];
+                let uncut = (seen.scale.level(row, raw) - shift[gene]) / factor[gene];
+                let found = f64::from(seen.values.row(row)[gene]);
+                assert!((found - (uncut / 3.0).clamp(-1.0, 1.0)).abs() < 1e-7);
+                sum += uncut;
+                square += uncut * uncut;
+            }
+            let n = rows.len() as f64;
+            assert!((sum / n).abs() < 1e-12 && (square / n - 1.0).abs() < 1e-12, "gene {gene} over its visible spots");
         }
-        assert!((sum / n).abs() < 1e-12 && (square / n - 1.0).abs() < 1e-12, "gene {gene}");
     }
 }
 
@@ -287,4 +287,29 @@ fn nobody_else_gets_counts_of_shards_that_hide_some() {
     assert!(open.read_piece(0, Split::Train).is_ok());
     let seen = View::open(&open, None, ScaleKind::Maximum).unwrap().visible(Split::Train).unwrap();
     assert!(seen.bits.iter().all(|b| *b));
+}
+
+#[test]
+fn what_shows_a_hidden_value_is_not_written_and_folds_that_are_none_are_damage() {
+    let mut processed = Pair::new().hide(&rule(Protocol::Entries)).unwrap();
+    let piece = &mut processed.pieces[0];
+    piece.hidden.values[piece.counts.indices[0] as usize] = true; // of the first row
+    let dir = tempfile::tempdir().unwrap();
+    let refused =
+        writer::write(&processed, "", &dir.path().join("out"), &WriteOptions::default()).unwrap_err().to_string();
+    assert!(refused.contains("shows what is hidden") && !dir.path().join("out").exists(), "{refused}");
+
+    let damaged = |protocol, change: &dyn Fn(&mut crate::manifest::Manifest)| {
+        let (dir, shards) = shards(&Pair::new(), &rule(protocol));
+        let mut manifest = shards.manifest().clone();
+        change(&mut manifest);
+        std::fs::write(dir.path().join("out/manifest.json"), manifest.to_json()).unwrap();
+        Shards::open(&dir.path().join("out")).unwrap_err().to_string()
+    };
+    let words = damaged(Protocol::GeneFolds, &|m| m.holdout.as_mut().unwrap().fold_of_gene[3] = 9);
+    assert!(words.contains("a gene of fold 9, there are 5"), "{words}");
+    let words = damaged(Protocol::GeneFolds, &|m| drop(m.holdout.as_mut().unwrap().fold_of_gene.pop()));
+    assert!(words.contains("folds of 11 genes, 12 expected"), "{words}");
+    let words = damaged(Protocol::Entries, &|m| m.holdout = None);
+    assert!(words.contains("holdout none, a table of hidden values: true"), "{words}");
 }
