@@ -14,7 +14,7 @@ use multiversion::multiversion;
 use super::exp::exp;
 
 /// The activation on a backend.
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, Cube: cfg(feature = "cuda"), Autodiff)]
 pub trait ExactGelu: Backend {
     /// x·Φ(x).
     fn exact_gelu(x: FloatTensor<Self>) -> FloatTensor<Self> {

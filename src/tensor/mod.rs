@@ -3,6 +3,9 @@
 //! The device is a value (Burn 0.22): no backend generics anywhere above this folder.
 
 mod attention;
+pub mod composed;
+#[cfg(feature = "cuda")]
+mod cube;
 mod dropout;
 mod exp;
 mod gelu;
