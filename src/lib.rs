@@ -6,6 +6,7 @@ pub mod doctor;
 pub mod engine;
 pub mod evaluate;
 pub mod export;
+pub mod gpu;
 pub mod model;
 pub mod optim;
 pub mod report;

@@ -102,6 +102,9 @@ impl Attention for Flex {
         let rows: Vec<_> = among.records.iter().collect();
         records.zip(&rows).enumerate().for_each_init(Scratch::default, |scratch, (record, (out, rows))| {
             let n = rows.len();
+            if n == 0 {
+                return;
+            }
             let packed = &values[rows.start * width..rows.end * width];
             let by = &by[rows.start * d..rows.end * d];
             let shape = Shape { n, s: n, dh: d / among.heads, heads: among.heads };

@@ -34,6 +34,18 @@ pub use self::rows::{RowMap, average_rows, copy_rows, sum_rows};
 pub use self::spans::Spans;
 pub use self::tap::{Listener, enter, tap, weight_first};
 
+/// The GPU of this number, without gradients; none in a build without CUDA. Nothing is asked of it yet: who is not sure
+/// that it is there looks first ([`crate::gpu::probe`]).
+pub fn cuda(ordinal: usize) -> Option<Device> {
+    #[cfg(feature = "cuda")]
+    return Some(Device::cuda(ordinal));
+    #[cfg(not(feature = "cuda"))]
+    {
+        let _ = ordinal;
+        None
+    }
+}
+
 /// The CPU device (flex kernels) without gradients.
 pub fn cpu() -> Device {
     Device::flex()

@@ -63,6 +63,9 @@ pub struct LoopConfig {
     /// Parts may be frozen as they were initialised: without it a new run that freezes some needs `--from`.
     #[serde(default)]
     pub freeze_untrained: bool,
+    /// What ranks compute on.
+    #[serde(default)]
+    pub device: ComputeOn,
     /// How gradients are summed.
     #[serde(default)]
     pub reduction: Reduction,
@@ -89,6 +92,17 @@ pub struct LoopConfig {
     /// Seconds a rank waits for another.
     #[serde(default = "deadline")]
     pub deadline_s: u64,
+}
+
+/// What ranks compute on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ComputeOn {
+    /// The cores.
+    #[default]
+    Cpu,
+    /// An NVIDIA GPU per process (feature `cuda`).
+    Cuda,
 }
 
 /// How gradients are summed.
@@ -124,6 +138,14 @@ pub enum Ranks {
 }
 
 impl Ranks {
+    /// The number for a process alone: on a GPU it is one rank.
+    pub fn alone(self, on: ComputeOn, cores: usize, lanes: usize) -> usize {
+        match on {
+            ComputeOn::Cpu => self.resolve(cores, lanes),
+            ComputeOn::Cuda => 1,
+        }
+    }
+
     /// The number for this machine and config.
     pub fn resolve(self, cores: usize, lanes: usize) -> usize {
         match self {

@@ -129,6 +129,13 @@ impl<'a> Ready<'a> {
         Ok(Ready { config, task, train, val, model, parts, device, fresh })
     }
 
+    /// The run computes on `device`.
+    #[must_use]
+    pub fn on(mut self, device: &Device) -> Self {
+        self.device = device.clone().autodiff();
+        self
+    }
+
     /// Which vectors it learns from, from below.
     pub fn vectors(&self) -> &[VectorsIdentity] {
         &self.fresh.vectors

@@ -42,6 +42,9 @@ mod levels;
 /// Processes under the `mpirun` of the build's MPI library.
 #[cfg(feature = "mpi")]
 mod mpirun;
+/// The engine over NCCL and what it finds, without a GPU.
+#[cfg(target_os = "linux")]
+mod nccl;
 /// Painted pictures beside real ones and beside the fills.
 mod painted;
 /// SPATIA's first stage.

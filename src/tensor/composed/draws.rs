@@ -74,7 +74,7 @@ fn product<const D: usize>(word: Tensor<D, Int>, factor: u32) -> (Tensor<D, Int>
     let by_high = word.clone().mul_scalar(i64::from(factor >> 16));
     let by_low = word.mul_scalar(i64::from(factor & 0xffff));
     let high = shifted(by_high.clone() + shifted(by_low.clone()));
-    let low = (by_high.bitwise_and_scalar(0xffff_i64).bitwise_left_shift_scalar(16_i64) + by_low)
-        .bitwise_and_scalar(WORD);
+    let low =
+        (by_high.bitwise_and_scalar(0xffff_i64).bitwise_left_shift_scalar(16_i64) + by_low).bitwise_and_scalar(WORD);
     (high, low)
 }

@@ -47,9 +47,8 @@ fn ragged() -> Arc<Spans> {
 fn words_are_philox_with_the_published_answers() {
     let counters = [[0u32; 4], [u32::MAX; 4], [7, 1 << 31, 0xdead_beef, 1]];
     for key in [[0u32; 2], [u32::MAX; 2], [0x0123_4567, 0x89ab_cdef]] {
-        let column = |word: usize| {
-            integers(counters.iter().map(|c| i64::from(c[word])).collect(), [counters.len()], &cpu())
-        };
+        let column =
+            |word: usize| integers(counters.iter().map(|c| i64::from(c[word])).collect(), [counters.len()], &cpu());
         let words = draws::philox([0, 1, 2, 3].map(column), key);
         let words = words.map(|w| w.into_data().try_to_vec::<i64>().unwrap());
         for (i, counter) in counters.iter().enumerate() {
