@@ -8,6 +8,7 @@ pub mod composed;
 mod cube;
 mod dropout;
 mod exp;
+pub mod fixed_point;
 mod gelu;
 mod gelu_tanh;
 mod layer_norm;
@@ -21,7 +22,7 @@ mod values;
 
 pub use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 pub use burn::tensor::activation::{leaky_relu, log_sigmoid, log_softmax, relu, silu, softmax};
-pub use burn::tensor::{Bool, Device, Gradients, Int, Tensor, TensorData};
+pub use burn::tensor::{Bool, DType, Device, Gradients, Int, Tensor, TensorData};
 
 pub use self::attention::{attend, attend_among, attend_to};
 pub use self::dropout::{DropoutDraws, dropout};

@@ -66,6 +66,12 @@ pub struct LoopConfig {
     /// What ranks compute on.
     #[serde(default)]
     pub device: ComputeOn,
+    /// What products are computed in; everything else is f32.
+    #[serde(default)]
+    pub products: Products,
+    /// Cheap operations of the forward are computed again in backward instead of kept: memory against speed.
+    #[serde(default)]
+    pub recompute: bool,
     /// How gradients are summed.
     #[serde(default)]
     pub reduction: Reduction,
@@ -103,6 +109,17 @@ pub enum ComputeOn {
     Cpu,
     /// An NVIDIA GPU per process (feature `cuda`).
     Cuda,
+}
+
+/// What products are computed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Products {
+    /// f32.
+    #[default]
+    F32,
+    /// bf16, on a GPU.
+    Bf16,
 }
 
 /// How gradients are summed.
@@ -269,6 +286,10 @@ impl TrainConfig {
         must(self.checkpoint.keep > 0, "checkpoint.keep = 0: must be at least 1".into());
         must(self.log.every > 0, "log.every = 0: must be at least 1".into());
         must(self.data.window_row_groups > 0, "data.window_row_groups = 0: must be at least 1".into());
+        must(
+            train.products == Products::F32 || train.device == ComputeOn::Cuda,
+            "train.products = \"bf16\": the cores have no kernels for it; set train.device = \"cuda\"".into(),
+        );
         if let Ranks::Count(n) = train.ranks {
             must(
                 n <= train.lanes,
@@ -316,7 +337,7 @@ impl TrainConfig {
             for table in ["checkpoint", "log"] {
                 value.as_object_mut().expect("a config is a table").remove(table);
             }
-            for key in ["max_steps", "ranks", "threads", "kept_forwards", "deadline_s"] {
+            for key in ["max_steps", "ranks", "threads", "kept_forwards", "recompute", "deadline_s"] {
                 value["train"].as_object_mut().expect("[train] is a table").remove(key);
             }
             let mut parts = config.train.freeze.clone(); // a set: neither order nor repetition means anything

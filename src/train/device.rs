@@ -45,6 +45,15 @@ pub fn find(config: &TrainConfig, world: &World, vars: impl Fn(&str) -> Option<O
              srun, torchrun) and leave train.ranks (--ranks) out"
         )));
     }
+    gpu(world, vars)
+}
+
+/// The GPU of this process.
+///
+/// # Errors
+/// As [`find`].
+pub fn gpu(world: &World, vars: impl Fn(&str) -> Option<OsString>) -> Result<Place, TrainError> {
+    let refused = |what: String| TrainError::Config(vec![format!("train.device = \"cuda\": {what}")]);
     if !cfg!(feature = "cuda") {
         return Err(refused("this build computes on the cores only: rebuild with `--features cuda`".to_owned()));
     }

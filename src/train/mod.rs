@@ -14,6 +14,7 @@ pub mod join;
 pub mod join_nccl;
 pub mod lock;
 pub mod news;
+pub mod parity;
 pub mod parts;
 pub mod ready;
 pub mod replicas;

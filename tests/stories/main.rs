@@ -47,6 +47,8 @@ mod mpirun;
 mod nccl;
 /// Painted pictures beside real ones and beside the fills.
 mod painted;
+/// Two devices held against each other.
+mod parity;
 /// SPATIA's first stage.
 mod pretraining;
 /// One processed AnnData, and what it refuses.

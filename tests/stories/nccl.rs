@@ -68,7 +68,7 @@ fn nccl_ranks_conform() {
             engine.all_reduce_i64("after the end", &mut vec![1, 2])
         };
         let after = ranks(world_size, Duration::from_secs(60), ended, |_| true);
-        assert!(world_size == 1 || after.iter().all(Result::is_err), "nothing follows a goodbye");
+        assert!(after.iter().all(Result::is_err), "nothing follows a goodbye");
     }
 }
 
@@ -85,10 +85,9 @@ fn who_does_not_come_is_waited_for_no_longer_than_the_deadline() {
     let began = Instant::now();
     let soon = Duration::from_millis(300);
     let joined = ranks(3, soon, |engine| engine.err().unwrap(), |rank| rank != 1);
-    for error in joined {
-        assert!(matches!(error, EngineError::Deadline { sequence: 0, .. }), "{error}");
-        assert!(error.to_string().contains("joining the others over NCCL"), "{error}");
-    }
+    // The first gives up at the deadline; the other may hear of that from its communicator before its own.
+    assert!(joined.iter().any(|error| matches!(error, EngineError::Deadline { sequence: 0, .. })), "{joined:?}");
+    assert!(joined.iter().all(|error| error.to_string().contains("joining the others over NCCL")), "{joined:?}");
     let stays_away = |engine: Result<NcclEngine, EngineError>| {
         let mut engine = engine.unwrap();
         engine.barrier("start").unwrap();

@@ -5,6 +5,7 @@
 
 pub mod attention;
 pub mod draws;
+pub mod held;
 pub mod layer_norm;
 pub mod pack;
 pub mod rows;
