@@ -89,6 +89,11 @@ pub fn ids<M: Module>(module: &M) -> Vec<ParamId> {
 /// Takes the gradient of every parameter that trains and gives it to `each` with its place among them; those without one are
 /// left out.
 pub fn each_gradient<M: Module>(module: &M, gradients: &mut Gradients, each: &mut dyn FnMut(usize, TensorData)) {
+    each_gradient_there(module, gradients, &mut |place, gradient| each(place, gradient.into_data()));
+}
+
+/// The same, flat and where they are.
+pub fn each_gradient_there<M: Module>(module: &M, gradients: &mut Gradients, each: &mut dyn FnMut(usize, Tensor<1>)) {
     module.visit(&mut Take { gradients, each, place: 0 });
 }
 
@@ -170,7 +175,7 @@ impl ModuleMapper for Freeze<'_> {
 
 struct Take<'a> {
     gradients: &'a mut Gradients,
-    each: &'a mut dyn FnMut(usize, TensorData),
+    each: &'a mut dyn FnMut(usize, Tensor<1>),
     place: usize,
 }
 
@@ -180,7 +185,8 @@ impl ModuleVisitor for Take<'_> {
             return;
         }
         if let Some(gradient) = param.val().grad_remove(self.gradients) {
-            (self.each)(self.place, gradient.into_data());
+            let n: usize = gradient.dims().iter().product();
+            (self.each)(self.place, gradient.reshape([n]));
         }
         self.place += 1;
     }

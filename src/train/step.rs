@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::time::Instant;
 
-use super::config::{OnNonFinite, Products, Reduction, TrainConfig};
+use super::config::{ComputeOn, OnNonFinite, Products, Reduction, TrainConfig};
 use super::error::TrainError;
 use super::sums::Sums;
 use crate::engine::Engine;
@@ -268,7 +268,14 @@ impl<'a> StepRunner<'a> {
                 (sums, first_bad, seen)
             } else {
                 let (sums, first_bad, mut gradients) = backward(&training)?;
-                let seen = self.sums.lane(at == 0, |add| model.each_gradient(&mut gradients, add));
+                let exact = train.reduction == Reduction::Exact;
+                let seen = if exact && train.device == ComputeOn::Cuda {
+                    let mut there = Vec::new();
+                    model.each_gradient_there(&mut gradients, &mut |place, gradient| there.push((place, gradient)));
+                    self.sums.lane_there(there)
+                } else {
+                    self.sums.lane(at == 0, |add| model.each_gradient(&mut gradients, add))
+                };
                 computed = Instant::now();
                 (sums, first_bad, seen)
             };
