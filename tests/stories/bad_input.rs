@@ -255,9 +255,9 @@ fn several_processes_without_a_way_to_each_other_are_refused_in_words() {
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{said}");
-    let fragments: &[&str] = match syncytia::engine::FOR_PROCESSES {
-        [] => &["no engine for 2 processes", "--features mpi", "--ranks N"],
-        _ => &["torchrun says rank 1 of 2", "says rank 0 of 1", "--mpi"],
+    let fragments: &[&str] = match syncytia::engine::FOR_PROCESSES.contains(&"mpi") {
+        false => &["no engine for 2 processes", "--features mpi", "--ranks N"],
+        true => &["torchrun says rank 1 of 2", "says rank 0 of 1", "--mpi"],
     };
     fragments.iter().for_each(|fragment| assert!(said.contains(fragment), "no {fragment:?} in {said}"));
     assert!(!run.exists(), "nothing was written");
