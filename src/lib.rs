@@ -7,6 +7,7 @@ pub mod elementwise;
 pub mod engine;
 pub mod evaluate;
 pub mod export;
+pub mod gpu;
 pub mod model;
 pub mod optim;
 pub mod report;

@@ -2,13 +2,14 @@
 //!
 //! [`world`] reads the launcher's variables (nobody else does) with [`nodelist`] for Slurm's host lists; [`store`] is
 //! where ranks meet and hear of each other's end; [`cores`] counts what a process may use; [`signals`] turns TERM, INT, USR1 and USR2 into a vote to stop; [`exit`]
-//! names the codes a script may rely on; [`slurm`] writes batch scripts and reads what `sinfo` says.
+//! names the codes a script may rely on; [`slurm`] writes batch scripts and reads what `sinfo` says; [`spawn`] runs processes of one host together.
 
 pub mod cores;
 pub mod exit;
 pub mod nodelist;
 pub mod signals;
 pub mod slurm;
+pub mod spawn;
 pub mod store;
 pub mod world;
 

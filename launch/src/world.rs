@@ -265,6 +265,18 @@ impl World {
         Ok(Some(format!("{first}:{}", step_port(job, step))))
     }
 
+    /// The variables by which a process knows that it is `rank` of `world_size` on this host, started by ourselves: torchrun's,
+    /// and the address of the store. [`World::from_env`] reads them.
+    pub fn variables(rank: u32, world_size: u32, port: u16, generation: &str) -> Vec<(&'static str, String)> {
+        vec![
+            ("WORLD_SIZE", world_size.to_string()),
+            ("RANK", rank.to_string()),
+            ("LOCAL_RANK", rank.to_string()),
+            ("TORCHELASTIC_RUN_ID", generation.to_owned()),
+            ("SYNCYTIA_STORE", format!("127.0.0.1:{port}")),
+        ]
+    }
+
     /// The name of this start of this world, equal on all its ranks and on no other's: `job.step.restarts` under srun
     /// (an array's job as `78_1`), run id and restarts under torchrun. None where [`World::rendezvous`] knows nothing.
     ///

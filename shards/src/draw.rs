@@ -99,6 +99,11 @@ impl DrawKey {
         Self([word(0), word(4)])
     }
 
+    /// The key's two words, for who draws where the tensor is.
+    pub fn words(self) -> [u32; 2] {
+        self.0
+    }
+
     /// Four words for one counter.
     pub fn block(self, counter: [u32; 4]) -> [u32; 4] {
         philox4x32_10(counter, self.0)

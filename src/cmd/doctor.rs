@@ -13,7 +13,7 @@ use crate::config;
 use crate::doctor::configured::{self, Needs};
 use crate::doctor::devices::{self, Usable};
 use crate::doctor::folder::{self, Folder, Room, Use};
-use crate::doctor::{self, Finding, Look, Verdict, clock, limits, mpi, slurm, storage};
+use crate::doctor::{self, Finding, Look, Verdict, clock, gpu, limits, mpi, slurm, storage};
 use crate::train::config::TrainConfig;
 
 /// Arguments of `doctor`.
@@ -108,6 +108,7 @@ fn machine(table: &mut Table) -> anyhow::Result<Usable> {
         let (findings, usable) = devices::look(&features);
         (findings, Some(usable))
     })?;
+    table.look::<()>("gpu", Verdict::Warn, || (gpu::look(), None))?;
     let path = std::env::var_os("PATH");
     table.look::<()>("mpi", Verdict::Warn, {
         let path = path.clone();

@@ -1,19 +1,20 @@
 //! `syncytia launch -n N -- train …`: N processes of this program on this host, by the `mpirun` of the MPI library it was
-//! built with. Under srun or mpirun it is not needed.
+//! built with; a build with `cuda` and without MPI starts them itself. Under srun or mpirun it is not needed.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::Context;
 use rustix::process::{Pid, Signal, kill_process};
-use syncytia_launch::ExitCode;
 use syncytia_launch::signals::StopVote;
+use syncytia_launch::{ExitCode, World, spawn};
 
 use super::exit::UsageError;
 use super::out;
 use crate::doctor::mpi::{self, Family};
+use crate::engine;
 
 /// Arguments of `launch`.
 #[derive(Debug, clap::Args)]
@@ -43,9 +44,12 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         .into());
     }
     let Some(family) = mpi::built_for() else {
+        if engine::FOR_PROCESSES.contains(&"nccl") {
+            return by_ourselves(args);
+        }
         return Err(UsageError(format!(
             "this build has no engine for {0} processes: give one process {0} ranks, `syncytia train … --ranks {0}`, or \
-             rebuild with `--features mpi`",
+             rebuild with `--features mpi` (cores) or `--features cuda` (a GPU each)",
             args.n
         ))
         .into());
@@ -62,20 +66,62 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         command.envs([("OMPI_ALLOW_RUN_AS_ROOT", "1"), ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")]);
     }
     command.args(["-n", &args.n.to_string()]).arg(this).args(&args.command);
+    // Processes with a GPU each meet at the store, not in MPI: what mpirun tells differs from node to node.
+    if engine::FOR_PROCESSES.contains(&"nccl") {
+        command.env("SYNCYTIA_STORE", format!("127.0.0.1:{}", free_port()?));
+    }
     if args.dry_run || args.json {
-        let words: Vec<String> = std::iter::once(command.get_program())
-            .chain(command.get_args())
-            .map(|w| w.to_string_lossy().into_owned())
-            .collect();
-        match args.json {
-            true => out::json(&serde_json::json!({ "command": words }))?,
-            false => out::line(words.join(" "))?,
-        }
+        show(args, &command)?;
         if args.dry_run {
             return Ok(ExitCode::Done);
         }
     }
     run_to_its_end(command)
+}
+
+/// Without MPI: the processes are children of this one, and meet at the store of rank 0.
+fn by_ourselves(args: &Args) -> anyhow::Result<ExitCode> {
+    let this = std::env::current_exe().context("cannot find this program's own file")?;
+    let generation = format!("launch.{}.{:?}", std::process::id(), std::time::SystemTime::UNIX_EPOCH.elapsed().ok());
+    let port = free_port()?;
+    let command = |rank| {
+        let mut command = Command::new(&this);
+        command.args(&args.command).envs(World::variables(rank, args.n, port, &generation));
+        command.process_group(0).stdin(Stdio::null());
+        end_with_this_process(&mut command);
+        command
+    };
+    if args.dry_run || args.json {
+        show(args, &command(0))?;
+        if args.dry_run {
+            return Ok(ExitCode::Done);
+        }
+    }
+    let stop = StopVote::on_signals().context("cannot listen to signals")?;
+    let tell = |child: &Child| {
+        if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process(pid, Signal::USR1); // one that has ended needs no word
+        }
+    };
+    let code =
+        spawn::run((0..args.n).map(command).collect(), || stop.is_cast(), tell).context("cannot run the processes")?;
+    Ok(ExitCode::ALL.into_iter().find(|c| i32::from(c.code()) == code).unwrap_or(ExitCode::Peers))
+}
+
+/// The command as it would run.
+fn show(args: &Args, command: &Command) -> anyhow::Result<()> {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let words: Vec<String> = words.map(|w| w.to_string_lossy().into_owned()).collect();
+    match args.json {
+        true => out::json(&serde_json::json!({ "command": words })),
+        false => out::line(words.join(" ")),
+    }
+}
+
+/// A port of this host that nobody listens at just now.
+fn free_port() -> anyhow::Result<u16> {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).context("no free port on this host")?;
+    Ok(listener.local_addr().context("no free port on this host")?.port())
 }
 
 /// Open MPI's `mpirun` answers INT and TERM by killing the ranks a moment later; USR1 it hands on. So it runs in a process

@@ -16,6 +16,7 @@ mod inspect;
 mod launch;
 mod out;
 mod pair;
+mod parity;
 mod process;
 mod report;
 mod sampler;
@@ -76,6 +77,9 @@ enum Command {
         before_help = "Example: syncytia submit configs/spackle/best.toml --shards shards --run run --nodes 2 --tasks-per-node 4 --cpus-per-task 1 --time 4:00:00"
     )]
     Submit(submit::Args),
+    /// Hold a GPU's numbers against the cores': our operations, and a config's first step.
+    #[command(before_help = "Example: syncytia parity configs/spackle/tiny.toml --shards shards")]
+    Parity(parity::Args),
     /// Score a trained model beside every simple fill and write the report.
     #[command(before_help = "Example: syncytia evaluate run --split val")]
     Evaluate(evaluate::Args),
@@ -140,6 +144,7 @@ pub fn main() -> ExitCode {
         Command::Train(args) => train::run(&args),
         Command::Pair(args) => pair::run(&args),
         Command::Launch(args) => launch::run(&args),
+        Command::Parity(args) => parity::run(&args),
         Command::Submit(args) => submit::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Report(args) => report::run(&args),

@@ -24,6 +24,7 @@ use crate::engine::watchdog::Watched;
 use crate::train::adopt::Ledger;
 use crate::train::checkpoint::{self, Which};
 use crate::train::config::TrainConfig;
+use crate::train::device;
 use crate::train::error::TrainError;
 use crate::train::group::Alike;
 use crate::train::heed;
@@ -230,12 +231,13 @@ fn train_locked(
     if world.world_size > 1 && world.rank == 0 {
         eprintln!("{}", world.source());
     }
-    let mut group = join::join(world, config, &folder)?;
+    let place = device::find(config, &world, |name| std::env::var_os(name))?;
+    let mut group = join::join(world, config, &folder, &place)?;
     let prepared = Shards::open(shards).map(Arc::new);
     let shards = group.together("opening the shards", prepared.map_err(anyhow::Error::from), exit::number)?;
     let ready = Ready::with_vectors(config, &shards, &start.vectors).map_err(anyhow::Error::from);
-    let mut ready = group.together("preparing the run", ready, exit::number)?;
-    let machine = Machine::this(&group.world);
+    let mut ready = group.together("preparing the run", ready, exit::number)?.on(&place.device);
+    let machine = Machine::this(&group.world, &place.words);
     group.alike(&alike(&ready, &shards, &machine, start))?;
     let taken = if group.leads() { take(&folder, job, start.resume).map(Some) } else { Ok(None) };
     let (lock, newest) = group.together("taking the run folder", taken, exit::number)?.unzip();
@@ -286,7 +288,7 @@ fn train_locked(
 /// Ranks of the run: the processes, or in one process its threads.
 fn world_size(config: &TrainConfig, machines: &[Machine]) -> usize {
     match machines {
-        [alone] => config.train.ranks.resolve(alone.cores, config.train.lanes),
+        [alone] => config.train.ranks.alone(config.train.device, alone.cores, config.train.lanes),
         several => several.len(),
     }
 }

@@ -26,6 +26,8 @@ pub struct Machine {
     pub cpu_features: Vec<String>,
     /// The loaded C library.
     pub c_library: String,
+    /// What it computes on.
+    pub device: String,
 }
 
 /// The file.
@@ -43,8 +45,8 @@ struct WorldFile<'a> {
 }
 
 impl Machine {
-    /// This process.
-    pub fn this(world: &World) -> Machine {
+    /// This process, which computes on `device`.
+    pub fn this(world: &World, device: &str) -> Machine {
         Machine {
             world: world.clone(),
             cores: cores::usable(|name| std::env::var(name).ok()),
@@ -52,16 +54,18 @@ impl Machine {
             arch: std::env::consts::ARCH.to_owned(),
             cpu_features: cpu_features().into_iter().map(str::to_owned).collect(),
             c_library: c_library(),
+            device: device.to_owned(),
         }
     }
 
     /// What the bits depend on, by name.
-    fn of_bits(&self) -> [(&'static str, String); 4] {
+    fn of_bits(&self) -> [(&'static str, String); 5] {
         [
             ("version", self.version.clone()),
             ("arch", self.arch.clone()),
             ("cpu_features", self.cpu_features.join(" ")),
             ("c_library", self.c_library.clone()),
+            ("device", self.device.clone()),
         ]
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use syncytia_launch::ExitCode;
-use syncytia_launch::world::Job;
+use syncytia_launch::world::{Job, World};
 use syncytia_shards::manifest::Manifest;
 use syncytia_shards::processed::Split;
 use syncytia_shards::reader::Shards;
@@ -16,7 +16,8 @@ use super::folder::{self, Room};
 use super::limits::Demand;
 use super::{Finding, Look, Verdict, bytes};
 use crate::train::checkpoint::CheckpointError;
-use crate::train::config::TrainConfig;
+use crate::train::config::{ComputeOn, TrainConfig};
+use crate::train::device;
 use crate::train::error::TrainError;
 use crate::train::lock::{self, LockError, Timing};
 use crate::train::ready::{self, Beginning, Ready, Resumed};
@@ -70,7 +71,7 @@ pub fn config(config: &TrainConfig, usable: Usable) -> Vec<Finding> {
         "config",
         format!("{model}, {} steps of {} × {} records", train.max_steps, train.lanes, train.micro_batch),
     )];
-    let ranks = train.ranks.resolve(usable.cores, train.lanes);
+    let ranks = train.ranks.alone(train.device, usable.cores, train.lanes);
     let found = format!("{ranks} × {} kernel threads, {} lanes, {} cores", train.threads, train.lanes, usable.cores);
     let idle = !train.lanes.is_multiple_of(ranks);
     findings.push(if ranks * train.threads > usable.cores {
@@ -88,7 +89,21 @@ pub fn config(config: &TrainConfig, usable: Usable) -> Vec<Finding> {
     } else {
         Finding::ok("ranks", found)
     });
+    if train.device == ComputeOn::Cuda {
+        findings.push(device(config));
+    }
     findings
+}
+
+/// Whether there is what `train.device` asks for.
+fn device(config: &TrainConfig) -> Finding {
+    match device::find(config, &World::local(), |name| std::env::var_os(name)) {
+        Ok(place) => Finding::ok("device", place.words),
+        Err(error) => {
+            let found = error.to_string().lines().map(str::trim).collect::<Vec<_>>().join(" ");
+            Finding::fail(ExitCode::Usage, "device", found, "or set train.device = \"cpu\"")
+        }
+    }
 }
 
 /// The shard folder: its manifest, and that every file is there with its size. `syncytia verify` reads every byte.
@@ -133,7 +148,7 @@ pub fn shards(dir: &Path) -> Look<Arc<Shards>> {
 /// What the run of `config` on data of this manifest takes.
 pub fn needs(config: &TrainConfig, manifest: &Manifest, usable: Usable) -> Needs {
     let (train, shape) = (&config.train, config.model.shape(manifest));
-    let ranks = train.ranks.resolve(usable.cores, train.lanes);
+    let ranks = train.ranks.alone(train.device, usable.cores, train.lanes);
     let n = config.model.n_parameters(shape);
     // weights, two moments, and the raw weights beside an average
     let groups = if config.optim.ema.is_some() { 4.0 } else { 3.0 };

@@ -11,6 +11,7 @@ pub mod configured;
 pub mod devices;
 pub mod engines;
 pub mod folder;
+pub mod gpu;
 pub mod limits;
 pub mod mpi;
 pub mod program;

@@ -7,9 +7,11 @@
 pub mod buckets;
 pub mod farewell;
 pub mod flight;
+pub mod meeting;
 pub mod messages;
 #[cfg(feature = "mpi")]
 pub mod mpi;
+pub mod nccl;
 pub mod peers;
 pub mod reduce;
 pub mod tail;
@@ -19,7 +21,12 @@ pub mod watchdog;
 pub use threads::ThreadsEngine;
 
 /// The engines of this build that join processes.
-pub const FOR_PROCESSES: &[&str] = if cfg!(feature = "mpi") { &["mpi"] } else { &[] };
+pub const FOR_PROCESSES: &[&str] = match (cfg!(feature = "mpi"), cfg!(feature = "cuda")) {
+    (true, true) => &["mpi", "nccl"],
+    (true, false) => &["mpi"],
+    (false, true) => &["nccl"],
+    (false, false) => &[],
+};
 
 use std::time::Duration;
 

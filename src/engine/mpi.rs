@@ -15,6 +15,7 @@ use mpi::environment::{self, Threading, Universe};
 use mpi::ffi;
 
 use super::farewell::{self, Farewell};
+use super::meeting::{self, Kind};
 use super::peers::{Missing, NoNews, Peers};
 use super::{Convert, Engine, EngineError};
 
@@ -50,25 +51,6 @@ struct Comm(ffi::MPI_Comm);
 // SAFETY: the handle names a communicator of the process, not of a thread; the library is initialised for calls from any
 // one thread at a time, and an engine is used through `&mut`.
 unsafe impl Send for Comm {}
-
-/// What a rank is about to do, as all must.
-#[repr(i64)]
-#[derive(Clone, Copy)]
-enum Kind {
-    SumI64 = 1,
-    SumF32 = 2,
-    Barrier = 3,
-}
-
-impl Kind {
-    fn bytes(self, length: usize) -> usize {
-        match self {
-            Kind::SumI64 => 8 * length,
-            Kind::SumF32 => 4 * length,
-            Kind::Barrier => 0,
-        }
-    }
-}
 
 impl MpiEngine {
     /// Joins the processes that one launcher started. Once per process.
@@ -128,12 +110,11 @@ impl MpiEngine {
             return Ok(());
         }
         let begun = Instant::now();
-        let words = [self.sequence as i64, name_word(operation), length as i64 * 4 + kind as i64];
-        // Of each word its maximum and, in !x = −x − 1, its minimum: equal only if all ranks gave the same.
-        let mine = Box::new([words[0], !words[0], words[1], !words[1], words[2], !words[2]]);
+        let words = meeting::words(self.sequence, operation, kind, length);
+        let mine = Box::new(meeting::both_ways(words));
         let all = self.wait_for_all(operation, kind.bytes(length), mine)?;
         self.waited += begun.elapsed();
-        if all.chunks(2).all(|pair| pair[0] == !pair[1]) {
+        if meeting::all_alike(&all) {
             return Ok(());
         }
         Err(self.mismatch(operation, length, words))
@@ -166,7 +147,7 @@ impl MpiEngine {
                     drop(Box::from_raw(mine));
                     return Ok(*Box::from_raw(all));
                 }
-                Self::rest(turn);
+                meeting::rest(turn);
                 let waited = begun.elapsed();
                 if waited >= looked + LOOK {
                     looked = waited;
@@ -175,15 +156,6 @@ impl MpiEngine {
             }
         }
         unreachable!("the loop ends by a return")
-    }
-
-    /// Between two tests of a request.
-    fn rest(turn: u64) {
-        match turn {
-            0..1_000 => std::hint::spin_loop(),
-            1_000..20_000 => std::thread::yield_now(),
-            _ => std::thread::sleep(Duration::from_micros(50)),
-        }
     }
 
     /// An error when a peer gave up or the deadline has passed.
@@ -368,10 +340,4 @@ impl Drop for MpiEngine {
             std::mem::forget(universe);
         }
     }
-}
-
-/// A word that stands for a name; names are few, so that 63 bits of FNV-1a tell them apart.
-fn name_word(name: &str) -> i64 {
-    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
-    (hash >> 1) as i64
 }

@@ -27,13 +27,13 @@ pub type Absent = Option<Arc<Vec<bool>>>;
 /// What an attention among a record's own tokens is, beside its input.
 #[derive(Debug, Clone)]
 pub struct Among {
-    heads: usize,
-    records: Arc<Spans>,
-    dropout: Option<DropoutDraws>,
+    pub(super) heads: usize,
+    pub(super) records: Arc<Spans>,
+    pub(super) dropout: Option<DropoutDraws>,
 }
 
 /// The operations on a backend. Packed tensors hold q, k, v (or k, v) one after the other along the last axis.
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, Cube: cfg(feature = "cuda"), Autodiff)]
 pub trait Attention: Backend {
     /// See [`attend_among`].
     fn attend(qkv: FloatTensor<Self>, among: Among) -> FloatTensor<Self>;
@@ -102,6 +102,9 @@ impl Attention for Flex {
         let rows: Vec<_> = among.records.iter().collect();
         records.zip(&rows).enumerate().for_each_init(Scratch::default, |scratch, (record, (out, rows))| {
             let n = rows.len();
+            if n == 0 {
+                return;
+            }
             let packed = &values[rows.start * width..rows.end * width];
             let by = &by[rows.start * d..rows.end * d];
             let shape = Shape { n, s: n, dh: d / among.heads, heads: among.heads };

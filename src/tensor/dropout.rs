@@ -42,7 +42,7 @@ impl DropoutDraws {
 }
 
 /// The operation on a backend.
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, Cube: cfg(feature = "cuda"), Autodiff)]
 pub trait Drop: Backend {
     /// See [`dropout`].
     fn drop_elements(x: FloatTensor<Self>, records: Arc<Spans>, draws: DropoutDraws) -> FloatTensor<Self>;

@@ -13,7 +13,7 @@ use multiversion::multiversion;
 use crate::elementwise::exp::exp;
 
 /// The operation on a backend.
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, Cube: cfg(feature = "cuda"), Autodiff)]
 pub trait GeluTanh: Backend {
     /// See [`gelu_tanh`].
     fn gelu_tanh(x: FloatTensor<Self>) -> FloatTensor<Self>;

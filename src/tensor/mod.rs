@@ -3,7 +3,11 @@
 //! The device is a value (Burn 0.22): no backend generics anywhere above this folder.
 
 mod attention;
+pub mod composed;
+#[cfg(feature = "cuda")]
+mod cube;
 mod dropout;
+pub mod fixed_point;
 mod gelu;
 mod gelu_tanh;
 mod layer_norm;
@@ -17,7 +21,7 @@ mod values;
 
 pub use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 pub use burn::tensor::activation::{leaky_relu, log_sigmoid, log_softmax, relu, silu, softmax};
-pub use burn::tensor::{Bool, Device, Gradients, Int, Tensor, TensorData};
+pub use burn::tensor::{Bool, DType, Device, Gradients, Int, Tensor, TensorData};
 
 pub use self::attention::{attend, attend_among, attend_to};
 pub use self::dropout::{DropoutDraws, dropout};
@@ -29,6 +33,18 @@ pub use self::pack::{pack, unpack};
 pub use self::rows::{RowMap, average_rows, copy_rows, sum_rows};
 pub use self::spans::Spans;
 pub use self::tap::{Listener, enter, tap, weight_first};
+
+/// The GPU of this number, without gradients; none in a build without CUDA. Nothing is asked of it yet: who is not sure
+/// that it is there looks first ([`crate::gpu::probe`]).
+pub fn cuda(ordinal: usize) -> Option<Device> {
+    #[cfg(feature = "cuda")]
+    return Some(Device::cuda(ordinal));
+    #[cfg(not(feature = "cuda"))]
+    {
+        let _ = ordinal;
+        None
+    }
+}
 
 /// The CPU device (flex kernels) without gradients.
 pub fn cpu() -> Device {

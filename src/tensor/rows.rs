@@ -44,6 +44,11 @@ impl RowMap {
         &self.short_of
     }
 
+    /// `[b, n_short]`: 1 / how many rows went there.
+    pub(super) fn share(&self) -> &[f32] {
+        &self.share
+    }
+
     fn records(&self) -> usize {
         self.short_of.len() / self.n_long
     }
@@ -90,7 +95,7 @@ fn scale_rows(rows: &mut [f32], d: usize, by: &[f32]) {
 }
 
 /// The two on a backend.
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, Cube: cfg(feature = "cuda"), Autodiff)]
 pub trait Rows: Backend {
     /// See [`sum_rows`]; with `mean` [`average_rows`].
     fn sum_rows(x: FloatTensor<Self>, map: Arc<RowMap>, mean: bool) -> FloatTensor<Self>;

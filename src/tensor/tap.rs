@@ -11,8 +11,8 @@ use std::sync::Arc;
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, unary};
-use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension, tensor::FloatTensor};
-use burn::tensor::{Tensor, TensorData, try_read_sync};
+use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_extension, tensor::FloatTensor};
+use burn::tensor::{DType, Tensor, TensorData, try_read_sync};
 
 /// Who is told of a gradient: the parameter's place, as given to [`tap`], and its values.
 #[derive(Clone)]
@@ -37,7 +37,7 @@ impl fmt::Debug for Listener {
 }
 
 /// The identities on a backend.
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, Cube: cfg(feature = "cuda"), Autodiff)]
 pub trait Taps: Backend {
     /// `x`; see [`tap`].
     fn tap_gradient(
@@ -124,8 +124,10 @@ impl<B: Backend + Taps, C: CheckpointStrategy> Taps for Autodiff<B, C> {
                 let gradient = gradients.consume::<B>(&ops.node);
                 let [y, weight] = ops.parents;
                 if let Some(weight) = weight {
-                    let of_transposed = B::float_matmul(B::float_transpose(ops.state), gradient.clone());
-                    gradients.register::<B>(weight.id, B::float_transpose(of_transposed));
+                    let (x, wide) = (ops.state, gradient.dtype());
+                    let by = as_dtype::<B>(gradient.clone(), x.dtype());
+                    let of_transposed = B::float_matmul(B::float_transpose(x), by);
+                    gradients.register::<B>(weight.id, as_dtype::<B>(B::float_transpose(of_transposed), wide));
                 }
                 if let Some(y) = y {
                     gradients.register::<B>(y.id, gradient);
@@ -158,8 +160,13 @@ pub fn enter<const P: usize, const D: usize>(parameter: Tensor<P>, x: &Tensor<D>
     Tensor::from_dispatch(<Dispatch as Taps>::enter_at(parameter.into_dispatch(), x.clone().into_dispatch()))
 }
 
+/// The gradient of a weight is what its parameter is, whatever the factors of the product were.
+fn as_dtype<B: Backend>(x: FloatTensor<B>, dtype: DType) -> FloatTensor<B> {
+    if x.dtype() == dtype { x } else { B::float_cast(x, dtype.into()) }
+}
+
 /// `y` as it is, which must be `x Wᵀ` with a detached W (rows `[rows, in]`, weight `[out, in]`): backward computes W's
-/// gradient here, and x's where it comes to `y`. Between the two [`tap`] may stand.
+/// gradient here, and x's where it comes to `y`. Between the two [`tap`] may stand. `x` may be narrower than `y`.
 pub fn weight_first(y: Tensor<2>, weight: Tensor<2>, x: Tensor<2>) -> Tensor<2> {
     let (y, weight, x) = (y.into_dispatch(), weight.into_dispatch(), x.into_dispatch());
     Tensor::from_dispatch(<Dispatch as Taps>::weight_before(y, weight, x))

@@ -125,6 +125,15 @@ pub struct LoopConfig {
     /// Parts may be frozen as they were initialised: without it a new run that freezes some needs `--from`.
     #[serde(default)]
     pub freeze_untrained: bool,
+    /// What ranks compute on.
+    #[serde(default)]
+    pub device: ComputeOn,
+    /// What products are computed in; everything else is f32.
+    #[serde(default)]
+    pub products: Products,
+    /// Cheap operations of the forward are computed again in backward instead of kept: memory against speed.
+    #[serde(default)]
+    pub recompute: bool,
     /// How gradients are summed.
     #[serde(default)]
     pub reduction: Reduction,
@@ -151,6 +160,28 @@ pub struct LoopConfig {
     /// Seconds a rank waits for another.
     #[serde(default = "deadline")]
     pub deadline_s: u64,
+}
+
+/// What ranks compute on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ComputeOn {
+    /// The cores.
+    #[default]
+    Cpu,
+    /// An NVIDIA GPU per process (feature `cuda`).
+    Cuda,
+}
+
+/// What products are computed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Products {
+    /// f32.
+    #[default]
+    F32,
+    /// bf16, on a GPU.
+    Bf16,
 }
 
 /// How gradients are summed.
@@ -186,6 +217,14 @@ pub enum Ranks {
 }
 
 impl Ranks {
+    /// The number for a process alone: on a GPU it is one rank.
+    pub fn alone(self, on: ComputeOn, cores: usize, lanes: usize) -> usize {
+        match on {
+            ComputeOn::Cpu => self.resolve(cores, lanes),
+            ComputeOn::Cuda => 1,
+        }
+    }
+
     /// The number for this machine and config.
     pub fn resolve(self, cores: usize, lanes: usize) -> usize {
         match self {
@@ -327,6 +366,10 @@ impl TrainConfig {
         must(self.checkpoint.keep > 0, "checkpoint.keep = 0: must be at least 1".into());
         must(self.log.every > 0, "log.every = 0: must be at least 1".into());
         must(self.data.window_row_groups > 0, "data.window_row_groups = 0: must be at least 1".into());
+        must(
+            train.products == Products::F32 || train.device == ComputeOn::Cuda,
+            "train.products = \"bf16\": the cores have no kernels for it; set train.device = \"cuda\"".into(),
+        );
         if let Ranks::Count(n) = train.ranks {
             must(
                 n <= train.lanes,
@@ -380,7 +423,7 @@ impl TrainConfig {
             for table in ["checkpoint", "log"] {
                 value.as_object_mut().expect("a config is a table").remove(table);
             }
-            for key in ["max_steps", "ranks", "threads", "kept_forwards", "deadline_s"] {
+            for key in ["max_steps", "ranks", "threads", "kept_forwards", "recompute", "deadline_s"] {
                 value["train"].as_object_mut().expect("[train] is a table").remove(key);
             }
             let mut parts = config.train.freeze.clone(); // a set: neither order nor repetition means anything

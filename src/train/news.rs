@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use syncytia_launch::ExitCode;
-use syncytia_launch::store::{Identity, Peer, PeerState, Progress, StoreClient, StoreServer, Timing, who_is_missing};
+use syncytia_launch::store::{
+    Abort, Identity, Peer, PeerState, Progress, StoreClient, StoreError, StoreServer, Timing, who_is_missing,
+};
 use syncytia_launch::world::World;
 
 use super::error::TrainError;
@@ -57,13 +59,73 @@ impl StoreNews {
         let bytes = broadcast(engine, "address of the store", &bytes)?;
         let Invitation { candidates, generation } =
             serde_json::from_slice(&bytes).map_err(|e| join(format!("rank 0's invitation is not understood: {e}")))?;
+        StoreNews::connect(&candidates, generation, world, deadline, server)
+    }
+
+    /// The same where no engine is joined yet: rank 0 opens the store at `address` (`host:port`), which all know.
+    ///
+    /// # Errors
+    /// [`TrainError::Engine`] when the store cannot be opened or reached.
+    pub fn at(address: &str, generation: &str, world: &World, deadline: Duration) -> Result<StoreNews, TrainError> {
+        let join = |what: String| TrainError::Engine(EngineError::Join(what));
+        let mut candidates = vec![address.to_owned()];
+        let mut server = None;
+        if world.rank == 0 {
+            let port = address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+            let port = port.ok_or_else(|| join(format!("{address} is not host:port")))?;
+            let listener = TcpListener::bind(("0.0.0.0", port)).map_err(|e| {
+                join(format!(
+                    "port {port} for the store is not free here ({e}): choose another with SYNCYTIA_STORE=HOST:PORT"
+                ))
+            })?;
+            let opened = StoreServer::start(listener, generation, world.world_size);
+            server = Some(opened.map_err(|e| join(format!("the store does not start: {e}")))?);
+            candidates = vec![format!("127.0.0.1:{port}")];
+        }
+        StoreNews::connect(&candidates, generation.to_owned(), world, deadline, server)
+    }
+
+    fn connect(
+        candidates: &[String],
+        generation: String,
+        world: &World,
+        deadline: Duration,
+        server: Option<StoreServer>,
+    ) -> Result<StoreNews, TrainError> {
         let (world_size, rank, host) = (world.world_size, world.rank, world.node.clone());
         let who = Identity { generation, world_size, rank, host };
         // Half the time that any wait has: a rank 0 that is paused is no more lost than another.
         let patience = (deadline / 2).max(Duration::from_secs(1));
         let timing = Timing { patience, ..Timing::default() };
-        let client = StoreClient::connect(&candidates, &who, timing, deadline).map_err(|e| join(e.to_string()))?;
-        Ok(StoreNews { rank: engine.rank(), progress: client.progress(), client: Some(client), server })
+        let client = StoreClient::connect(candidates, &who, timing, deadline);
+        let client = client.map_err(|e| TrainError::Engine(EngineError::Join(e.to_string())))?;
+        Ok(StoreNews { rank: world.rank as usize, progress: client.progress(), client: Some(client), server })
+    }
+
+    /// Tells all a value.
+    ///
+    /// # Errors
+    /// [`EngineError::Join`] when the store is gone.
+    pub fn tell(&self, key: &str, value: &[u8]) -> Result<(), EngineError> {
+        self.client().set(key, value).map_err(|e| EngineError::Join(e.to_string()))
+    }
+
+    /// The value of a key as soon as somebody told it.
+    ///
+    /// # Errors
+    /// [`EngineError::Join`] at the deadline or when the store is gone; [`EngineError::Peer`] when a rank gave up.
+    pub fn hear(&self, key: &str, deadline: Duration) -> Result<Vec<u8>, EngineError> {
+        self.client().wait(key, deadline).map_err(|error| match error {
+            StoreError::Aborted(Abort { rank: peer, reason, code }) => EngineError::Peer {
+                rank: self.rank,
+                operation: "joining the others over NCCL",
+                sequence: 0,
+                peer: peer as usize,
+                reason,
+                code,
+            },
+            error => EngineError::Join(error.to_string()),
+        })
     }
 
     fn client(&self) -> &StoreClient {

@@ -106,7 +106,7 @@ impl<'a> Ready<'a> {
         let train = TrainData::open(shards, &vectors, config, &task)?;
         let val = ValData::open(shards, &vectors, config, &task)?;
         let shape = config.model.shape(manifest);
-        let device = cpu().autodiff();
+        let device = with_gradients(&cpu(), config);
         let model = config.model.build(shape, config.train.seed, &device);
         let parts = Parts::new(model.specs(), &config.train.freeze).map_err(|e| TrainError::Config(vec![e]))?;
         let genes = config.model.genes(&manifest.panel);
@@ -130,6 +130,13 @@ impl<'a> Ready<'a> {
             parent: None,
         };
         Ok(Ready { config, task, train, val, model, parts, device, fresh })
+    }
+
+    /// The run computes on `device`.
+    #[must_use]
+    pub fn on(mut self, device: &Device) -> Self {
+        self.device = with_gradients(device, self.config);
+        self
     }
 
     /// Which vectors it learns from, from below.
@@ -252,6 +259,11 @@ impl<'a> Ready<'a> {
         let (step, frozen) = state::from_contents(contents, &saved, &self.parts).map_err(refuse)?;
         Ok(Beginning { step, run: RunState { config: self.config.clone(), ..saved }, frozen })
     }
+}
+
+fn with_gradients(device: &Device, config: &TrainConfig) -> Device {
+    let device = device.clone().autodiff();
+    if config.train.recompute { device.gradient_checkpointing() } else { device }
 }
 
 /// What a model sees beside its genes, and as what it sees them.

@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::time::Instant;
 
-use super::config::{OnNonFinite, Reduction, TrainConfig};
+use super::config::{ComputeOn, OnNonFinite, Products, Reduction, TrainConfig};
 use super::error::TrainError;
 use super::sums::Sums;
 use crate::engine::Engine;
@@ -189,7 +189,7 @@ impl<'a> StepRunner<'a> {
     /// Where a lane's draws are keyed.
     fn training(&self, state: &StepState, lane: usize) -> Training {
         let train = &self.config.train;
-        Training::new(train.seed, state.global_step, lane * train.micro_batch)
+        Training::new(train.seed, state.global_step, lane * train.micro_batch).in_bf16(train.products == Products::Bf16)
     }
 
     /// The term over all lanes, where the task has one: a forward of each of this rank's lanes, its vectors gathered by slot;
@@ -268,7 +268,14 @@ impl<'a> StepRunner<'a> {
                 (sums, first_bad, seen)
             } else {
                 let (sums, first_bad, mut gradients) = backward(&training)?;
-                let seen = self.sums.lane(at == 0, |add| model.each_gradient(&mut gradients, add));
+                let exact = train.reduction == Reduction::Exact;
+                let seen = if exact && train.device == ComputeOn::Cuda {
+                    let mut there = Vec::new();
+                    model.each_gradient_there(&mut gradients, &mut |place, gradient| there.push((place, gradient)));
+                    self.sums.lane_there(there)
+                } else {
+                    self.sums.lane(at == 0, |add| model.each_gradient(&mut gradients, add))
+                };
                 computed = Instant::now();
                 (sums, first_bad, seen)
             };
@@ -370,6 +377,13 @@ impl<'a> StepRunner<'a> {
         state.global_step += 1;
         outcome.applied = true;
         outcome
+    }
+}
+
+impl StepRunner<'_> {
+    /// The last step's gradient, summed and clipped, in the order of the flat parameters that train.
+    pub fn gradient(&self) -> &[f32] {
+        &self.sums.gradient
     }
 }
 

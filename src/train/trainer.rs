@@ -348,8 +348,7 @@ impl Rank<'_> {
         let Some(val) = &self.shared.ready.val else { return Ok(()) };
         let model = self.model.as_ref().expect("a model is always put back");
         let ready = self.shared.ready;
-        let parts = (&ready.parts, &self.shared.run.beginning.frozen[..]);
-        let value = validate(engine, model, &self.state, parts, val, &ready.task, ready.config)?;
+        let value = validate(engine, model, &self.state, ready, &self.shared.run.beginning.frozen, val)?;
         let step = self.state.global_step;
         let best = is_better(value, self.run_state.best.map(|b| b.value));
         if best {

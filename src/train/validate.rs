@@ -1,14 +1,11 @@
 //! Validation: every record of the split once, in the same lanes whatever the world size (`docs/step.md` §6).
 
-use super::config::TrainConfig;
 use super::data::ValData;
 use super::error::TrainError;
-use super::parts::Parts;
+use super::ready::Ready;
 use super::step::StepState;
 use crate::engine::Engine;
 use crate::model::Model;
-use crate::task::Task;
-use crate::tensor::cpu;
 
 /// Strictly lower wins; ties and NaN leave the earlier one.
 pub fn is_better(value: f64, best: Option<f64>) -> bool {
@@ -22,14 +19,13 @@ pub fn validate(
     engine: &mut dyn Engine,
     model: &Model,
     state: &StepState,
-    (parts, frozen): (&Parts, &[f32]),
+    ready: &Ready<'_>,
+    frozen: &[f32],
     data: &ValData,
-    task: &Task,
-    config: &TrainConfig,
 ) -> Result<f64, TrainError> {
-    let device = cpu();
-    let model = model.clone().from_flat(&parts.join(state.evaluated(), frozen), &device);
-    let (lanes, micro_batch) = (config.train.lanes, config.train.micro_batch);
+    let (task, device) = (&ready.task, ready.device.clone().without_autodiff());
+    let model = model.clone().from_flat(&ready.parts.join(state.evaluated(), frozen), &device);
+    let (lanes, micro_batch) = (ready.config.train.lanes, ready.config.train.micro_batch);
     let assay = task.validation_assay(state.global_step);
     let mut words = vec![0i64; 2 * lanes];
     for lane in (engine.rank()..lanes).step_by(engine.world_size()) {

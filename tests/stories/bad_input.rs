@@ -255,10 +255,35 @@ fn several_processes_without_a_way_to_each_other_are_refused_in_words() {
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{said}");
-    let fragments: &[&str] = match syncytia::engine::FOR_PROCESSES {
-        [] => &["no engine for 2 processes", "--features mpi", "--ranks N"],
-        _ => &["torchrun says rank 1 of 2", "says rank 0 of 1", "--mpi"],
+    let fragments: &[&str] = match syncytia::engine::FOR_PROCESSES.contains(&"mpi") {
+        false => &["no engine for 2 processes", "--features mpi", "--ranks N"],
+        true => &["torchrun says rank 1 of 2", "says rank 0 of 1", "--mpi"],
     };
     fragments.iter().for_each(|fragment| assert!(said.contains(fragment), "no {fragment:?} in {said}"));
     assert!(!run.exists(), "nothing was written");
+}
+
+#[test]
+fn a_gpu_is_refused_in_one_line_that_says_what_is_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    let train = |more: &[&str]| {
+        let args = ["train", "configs/spackle/tiny.toml", "--shards", "nowhere", "--run", run.to_str().unwrap()];
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_syncytia"))
+            .args([&args[..], &["--set", "train.device=cuda"], more].concat())
+            .env("SYNCYTIA_LIBCUDA", "/nowhere/libcuda.so.1")
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(!said.contains("panicked") && !run.exists(), "{said}");
+        said
+    };
+    let missing = match syncytia::engine::FOR_PROCESSES.contains(&"nccl") {
+        true => "NVIDIA's driver library cannot be loaded: tried /nowhere/libcuda.so.1",
+        false => "this build computes on the cores only: rebuild with `--features cuda`",
+    };
+    assert!(train(&[]).contains(missing));
+    assert!(train(&["--ranks", "2"]).contains("a GPU is one process's: start 2 processes"));
 }

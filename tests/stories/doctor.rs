@@ -61,7 +61,7 @@ fn a_run_that_would_work_is_healthy_and_nothing_is_left_behind() {
     let place = Place::new();
     let (code, table) = place.examined("run", &[]);
     assert_eq!((code, lines(&table, "fail")), (0, vec![]));
-    for area in ["devices", "mpi", "slurm", "clock", "config", "shards", "limits", "run folder", "start"] {
+    for area in ["devices", "gpu", "mpi", "slurm", "clock", "config", "shards", "limits", "run folder", "start"] {
         let there = table["findings"].as_array().unwrap().iter().any(|line| line["area"] == area);
         assert!(there, "nothing about {area}");
     }
@@ -81,6 +81,9 @@ fn what_train_would_refuse_the_doctor_refuses_with_the_same_code() {
     fails(&place.examined("run", &["--set", "train.lane=8"]), 2, &["did you mean `lanes`?"]);
     fails(&place.examined("run", &["--ranks", "9"]), 2, &["train.lanes = 8"]);
     fails(&place.examined("run", &["--set", "task.rho=0"]), 2, &["task.rho"]);
+    if !syncytia::engine::FOR_PROCESSES.contains(&"nccl") {
+        fails(&place.examined("run", &["--set", "train.device=cuda"]), 2, &["rebuild with `--features cuda`"]);
+    }
     fails(&place.examined("run", &["--set", "train.micro_batch=400"]), 3, &["3200"]);
     // a model that no machine holds is told, not built
     let huge = place.examined("run", &["--set", "model.spackle.d=4000000"]);

@@ -13,7 +13,7 @@ use syncytia::train::sums::Sums;
 use crate::stage::{Theatre, tiny};
 
 /// What any engine must do, on this rank; `largest`: elements of the largest buffer.
-fn conforms(engine: &mut dyn Engine, largest: usize) {
+pub fn conforms(engine: &mut dyn Engine, largest: usize) {
     let (rank, w) = (engine.rank() as i64, engine.world_size() as i64);
     for n in [0usize, 1, 7, 65_537, largest] {
         let value = |i: usize, rank: i64| (i as i64 - 40) * (rank + 1) + (rank << 40);
@@ -71,7 +71,7 @@ fn thread_ranks_conform() {
 }
 
 /// Ranks that issue different operations: what each gets is an error that names them.
-fn differs(engine: &mut dyn Engine, in_length: bool) -> EngineError {
+pub fn differs(engine: &mut dyn Engine, in_length: bool) -> EngineError {
     let rank = engine.rank();
     engine.barrier("together").unwrap();
     if in_length {
@@ -81,7 +81,7 @@ fn differs(engine: &mut dyn Engine, in_length: bool) -> EngineError {
     engine.all_reduce_i64(operation, &mut vec![0; 3]).unwrap_err()
 }
 
-fn names_the_difference(error: &EngineError, rank: usize, in_length: bool) {
+pub fn names_the_difference(error: &EngineError, rank: usize, in_length: bool) {
     let words = error.to_string();
     assert!(matches!(error, EngineError::Mismatch { sequence: 2, .. }), "{words}");
     let peer = if rank == 1 { "rank 0" } else { "rank 1" };

@@ -49,6 +49,22 @@ fn a_model_knows_no_rank_and_no_file() {
 }
 
 #[test]
+fn what_finds_nvidias_libraries_knows_nobody() {
+    forbid(
+        "src/gpu",
+        &[
+            "crate::engine",
+            "crate::train",
+            "crate::model",
+            "crate::tensor",
+            "crate::task",
+            "crate::doctor",
+            "crate::cmd",
+        ],
+    );
+}
+
+#[test]
 fn an_engine_and_an_optimizer_know_no_model() {
     for folder in ["src/engine", "src/optim"] {
         forbid(folder, &["crate::model", "crate::task", "crate::train", "crate::tensor", "std::fs", "crate::cmd"]);

@@ -46,8 +46,13 @@ mod levels;
 /// Processes under the `mpirun` of the build's MPI library.
 #[cfg(feature = "mpi")]
 mod mpirun;
+/// The engine over NCCL and what it finds, without a GPU.
+#[cfg(target_os = "linux")]
+mod nccl;
 /// Painted pictures beside real ones and beside the fills.
 mod painted;
+/// Two devices held against each other.
+mod parity;
 /// SPATIA's first stage.
 mod pretraining;
 /// One processed AnnData, and what it refuses.

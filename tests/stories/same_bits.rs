@@ -62,6 +62,21 @@ fn kernel_threads_do_not_change_a_bit() {
     }
 }
 
+/// What is computed again in backward is what was kept otherwise.
+#[test]
+fn recomputing_what_is_cheap_changes_no_bit() {
+    for recipe in ["tiny", "best"] {
+        let with = |recompute: bool| {
+            let mut config = shipped(recipe);
+            (config.train.max_steps, config.train.lanes, config.train.recompute) = (2, 2, recompute);
+            straight(&config, 1)
+        };
+        let ((kept, seen), (again, seen_again)) = (with(false), with(true));
+        assert_eq!(seen.losses, seen_again.losses, "{recipe}.toml");
+        assert!(kept.last().model == again.last().model, "{recipe}.toml");
+    }
+}
+
 /// Two terms: the weights of both travel, and both enter the loss with their λ.
 #[test]
 fn a_loss_of_two_terms_has_the_same_bits_and_adds_up() {

@@ -197,3 +197,13 @@ fn a_job_carries_the_id_that_requeue_takes_and_its_life() {
     let array = "SLURM_JOB_ID=79 SLURM_ARRAY_JOB_ID=78 SLURM_ARRAY_TASK_ID=1 SLURM_RESTART_COUNT=2";
     assert_eq!(job(array), Some(Job { id: "78_1".into(), restart_count: 2 }));
 }
+
+#[test]
+fn a_process_that_we_start_knows_itself_and_where_the_others_are() {
+    let told = World::variables(2, 3, 21_234, "this start");
+    let vars = |name: &str| told.iter().find(|(n, _)| *n == name).map(|(_, value)| value.clone());
+    let found = World::from_env(vars, None).unwrap();
+    assert_eq!((found.rank, found.world_size, found.local_rank), (2, 3, 2));
+    assert_eq!(found.rendezvous(vars).unwrap().as_deref(), Some("127.0.0.1:21234"));
+    assert_eq!(found.generation(vars).unwrap().as_deref(), Some("this start.0"));
+}

@@ -2,7 +2,7 @@
 
 use super::Keys;
 use crate::model::init::{Init, Scope};
-use crate::model::layers::{Linear, Training};
+use crate::model::layers::{Linear, Training, in_products};
 use crate::tensor::{Module, Tensor, attend, attend_to, enter};
 
 /// softmax(q kᵀ / √(d/heads)) v among the tokens of an image.
@@ -25,7 +25,8 @@ impl SelfAttention {
 
     /// `x`: `[b, n, d]`.
     pub fn forward(&self, x: Tensor<3>, training: Option<&Training>) -> Tensor<3> {
-        self.proj.forward(attend(self.qkv.forward(x, training), self.heads), training)
+        let mixed = in_products(training, self.qkv.forward(x, training), |qkv| attend(qkv, self.heads));
+        self.proj.forward(mixed, training)
     }
 }
 
@@ -58,7 +59,10 @@ impl CrossAttention {
     /// `x`: `[b, n, d]`.
     pub fn forward(&self, x: Tensor<3>, keys: &Keys, training: Option<&Training>) -> Tensor<3> {
         let kv = self.kv.forward(enter(keys.tokens.clone(), &x), training);
-        let mixed = attend_to(self.q.forward(x, training), kv, self.heads, keys.absent.clone());
+        let mixed = in_products(training, self.q.forward(x, training), |q| {
+            let kv = kv.cast(q.dtype());
+            attend_to(q, kv, self.heads, keys.absent.clone())
+        });
         self.proj.forward(mixed, training)
     }
 }

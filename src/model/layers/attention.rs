@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::linear::{Linear, affine};
-use super::{Dropout, Training};
+use super::{Dropout, Training, in_products};
 use crate::model::init::{Init, Scope};
 use crate::tensor::{Module, Param, Spans, Tensor, attend_among};
 
@@ -48,7 +48,8 @@ impl SelfAttention {
     /// `x`: `[rows, d]`; the rows of each of the `records` attend to each other.
     pub fn forward(&self, x: Tensor<2>, records: &Arc<Spans>, training: Option<&Training>) -> Tensor<2> {
         let qkv = affine(x, &self.in_proj_weight, &self.in_proj_bias, training);
-        let mixed = attend_among(qkv, self.heads, records, self.dropout.draws(training));
+        let draws = self.dropout.draws(training);
+        let mixed = in_products(training, qkv, |qkv| attend_among(qkv, self.heads, records, draws));
         self.out_proj.forward2(mixed, training)
     }
 }

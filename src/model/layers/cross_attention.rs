@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::encoder::flags;
-use super::{Linear, Training};
+use super::{Linear, Training, in_products};
 use crate::model::init::Scope;
 use crate::tensor::{Bool, Module, Tensor, attend_to};
 
@@ -42,7 +42,11 @@ impl CrossAttention {
         training: Option<&Training>,
     ) -> Tensor<3> {
         let absent = absent.map(|absent| Arc::new(flags(absent)));
-        let mixed = attend_to(self.q.forward(x, training), self.kv.forward(y, training), self.heads, absent);
+        let (q, kv) = (self.q.forward(x, training), self.kv.forward(y, training));
+        let mixed = in_products(training, q, |q| {
+            let kv = kv.cast(q.dtype());
+            attend_to(q, kv, self.heads, absent)
+        });
         self.out.forward(mixed, training)
     }
 }

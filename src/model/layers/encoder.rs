@@ -135,7 +135,7 @@ impl TransformerEncoder {
 
 /// A mask on the host.
 pub(super) fn flags(mask: &Tensor<2, Bool>) -> Vec<bool> {
-    mask.to_data().try_to_vec().expect("flags")
+    mask.to_data().try_to_vec_as().expect("a device stores its flags in its own way")
 }
 
 impl EncoderLayer {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use syncytia_shards::draw::{DrawKey, Purpose};
 
-use crate::tensor::{Listener, Module, ModuleVisitor, Param, ParamId, Tensor, tap};
+use crate::tensor::{DType, Listener, Module, ModuleVisitor, Param, ParamId, Tensor, tap};
 
 /// A micro-batch's forward in training.
 #[derive(Debug, Clone)]
@@ -14,6 +14,7 @@ pub struct Training {
     global_step: u32,
     first_slot: u32,
     taps: Option<Taps>,
+    narrow: bool,
 }
 
 /// Who is told of gradients, and the places of the parameters.
@@ -28,7 +29,7 @@ impl Training {
     pub fn new(seed: u64, global_step: u64, first_slot: usize) -> Self {
         let global_step = u32::try_from(global_step).expect("max_steps is checked to fit 32 bits");
         let dropout = DrawKey::new(seed, Purpose::Dropout);
-        Self { dropout, global_step, first_slot: first_slot as u32, taps: None }
+        Self { dropout, global_step, first_slot: first_slot as u32, taps: None, narrow: false }
     }
 
     /// As it is, and `listener` is told of gradients as soon as they are complete. `ids`: the parameters that train, in
@@ -42,6 +43,17 @@ impl Training {
     /// slot `n · first + r`, which no row of another lane does.
     pub fn with_rows_per_slot(&self, n: u32) -> Self {
         Self { first_slot: self.first_slot * n, ..self.clone() }
+    }
+
+    /// As it is, with products in bf16: their factors are rounded where they enter and what comes out is f32 again, as are
+    /// parameters, norms, residuals, losses and gradients of parameters. bf16 has f32's range: no loss is scaled.
+    pub fn in_bf16(self, narrow: bool) -> Self {
+        Self { narrow, ..self }
+    }
+
+    /// Whether products are in bf16.
+    pub fn is_narrow(&self) -> bool {
+        self.narrow
     }
 
     /// Key of dropout's draws.
@@ -66,6 +78,18 @@ impl Training {
         let mut attach = Attach { taps: self.taps.as_ref(), x: Some(x) };
         block.visit(&mut attach);
         attach.x.expect("every visit puts it back")
+    }
+}
+
+/// `f` of a factor, in bf16 where the training says so, and f32 again.
+pub fn in_products<const D: usize>(
+    training: Option<&Training>,
+    x: Tensor<D>,
+    f: impl FnOnce(Tensor<D>) -> Tensor<D>,
+) -> Tensor<D> {
+    match training {
+        Some(training) if training.narrow => f(x.cast(DType::BF16)).cast(DType::F32),
+        _ => f(x),
     }
 }
 

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Builds the program with CUDA, strips it and packs it with what benches/gpu/run.py needs, so that it travels:
+#   benches/gpu/release.sh OUT.tar.xz
+# No CUDA toolkit and no GPU is needed to build; some 20 minutes of one core. CARGO_TARGET_DIR and CARGO_BUILD_JOBS are obeyed.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+out=$(realpath -m "${1:?benches/gpu/release.sh OUT.tar.xz}")
+cargo build --release --features cuda --bin syncytia
+built=${CARGO_TARGET_DIR:-target}/release/syncytia
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+place=$work/syncytia-cuda
+mkdir -p "$place/benches" "$place/shards/data"
+strip -o "$place/syncytia" "$built"
+cp -r configs README.md LICENSE-MIT LICENSE-APACHE "$place"
+cp -r benches/gpu "$place/benches"
+cp shards/data/vis5a_cut.h5ad "$place/shards/data"
+tar -C "$work" -cf - syncytia-cuda | xz -6e -T0 >"$out"
+size() { stat -c %s "$1"; }
+printf 'stripped %d MB, packed %d MB (%s)\n' $(($(size "$place/syncytia") / 1000000)) $(($(size "$out") / 1000000)) "$(basename "$out")"
+test "$(size "$out")" -le 35000000 || { echo "more than 35 MB: it does not travel" >&2; exit 1; }

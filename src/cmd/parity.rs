@@ -1,0 +1,171 @@
+//! `syncytia parity`: the same numbers on the GPU as on the cores? Our operations one by one, then a config's first step.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use syncytia_launch::{ExitCode, World};
+use syncytia_shards::reader::Shards;
+
+use super::exit::UsageError;
+use super::out;
+use crate::config;
+use crate::engine::Engine;
+use crate::engine::nccl::{NcclEngine, Seat};
+use crate::gpu::{Driver, Nccl, driver, nccl};
+use crate::tensor::composed::held;
+use crate::tensor::{Device, cpu};
+use crate::train::config::{ComputeOn, TrainConfig};
+use crate::train::device::{self, Place};
+use crate::train::parity::{self, Difference};
+
+/// Arguments of `parity`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Train config whose first step is compared; without one the operations alone.
+    #[arg(requires = "shards")]
+    config: Option<PathBuf>,
+    /// Shard folder.
+    #[arg(long)]
+    shards: Option<PathBuf>,
+    /// Vectors that the task learns from, as for `train`; repeatable.
+    #[arg(long, value_name = "DIR")]
+    vectors: Vec<PathBuf>,
+    /// What is held against the cores.
+    #[arg(long, value_enum, default_value_t = On::Cuda)]
+    on: On,
+    /// Largest relative difference of operations, terms and gradients.
+    #[arg(long, default_value_t = 1e-4)]
+    tolerance: f64,
+    /// Steps that are timed after the first, on either device.
+    #[arg(long, default_value_t = 0)]
+    steps: usize,
+    /// A key of the config, repeatable.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Print the table as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// A device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum On {
+    /// The GPU.
+    Cuda,
+    /// The cores against themselves: that the comparison works.
+    Cpu,
+}
+
+#[derive(Debug, Serialize)]
+struct Line {
+    what: String,
+    worst: f64,
+    limit: f64,
+    ok: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Step {
+    #[serde(flatten)]
+    difference: Difference,
+    /// Medians, seconds; none where nothing was timed.
+    cores_s: Option<f64>,
+    device_s: Option<f64>,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let sets =
+        [&args.set[..], &[format!("train.device={}", if args.on == On::Cuda { "cuda" } else { "cpu" })]].concat();
+    let config = args.config.as_ref().map(|path| config::load::<TrainConfig>(path, &sets)).transpose()?;
+    let Place { device, ordinal, words } = place(args.on, config.as_ref())?;
+    let operations = held::against_cores(&device).into_iter().map(|held| {
+        let limit = if held.exact { 0.0 } else { args.tolerance };
+        Line { what: held.operation.to_owned(), worst: held.worst, limit, ok: held.worst <= limit }
+    });
+    let mut lines: Vec<Line> = operations.collect();
+    if args.on == On::Cuda {
+        let (what, worst) = match one_rank_of_nccl(ordinal) {
+            Ok(()) => ("NCCL, one rank".to_owned(), 0.0),
+            Err(error) => (format!("NCCL, one rank: {error}"), f64::INFINITY),
+        };
+        lines.push(Line { what, worst, limit: 0.0, ok: worst == 0.0 });
+    }
+    let step = match (config, &args.shards) {
+        (Some(config), Some(shards)) => Some(step(args, config, shards, &device)?),
+        _ => None,
+    };
+    if let Some(step) = &step {
+        let line = |what: String, worst: f64| Line { what, worst, limit: args.tolerance, ok: worst <= args.tolerance };
+        lines.push(line("loss terms".to_owned(), step.difference.terms));
+        lines.push(line(format!("gradients ({})", step.difference.parameter), step.difference.gradients));
+    }
+    let ok = lines.iter().all(|line| line.ok);
+    if args.json {
+        out::json(&serde_json::json!({ "device": words, "ok": ok, "lines": lines, "step": step }))?;
+    } else {
+        out::line(format_args!("{words} against the cores"))?;
+        for line in &lines {
+            let verdict = if line.ok { "ok" } else { "FAR" };
+            out::line(format_args!(
+                "  {verdict:<4} {:<44} {:.1e} (at most {:.0e})",
+                line.what, line.worst, line.limit
+            ))?;
+        }
+        if let Some(Step { cores_s: Some(cores), device_s: Some(device), .. }) = step {
+            out::line(format_args!("a step: {:.1} ms there, {:.1} ms on the cores", 1e3 * device, 1e3 * cores))?;
+        }
+    }
+    Ok(if ok { ExitCode::Done } else { ExitCode::Numerics })
+}
+
+/// The device, and in words.
+fn place(on: On, config: Option<&TrainConfig>) -> anyhow::Result<Place> {
+    let vars = |name: &str| std::env::var_os(name);
+    Ok(match (on, config) {
+        (On::Cpu, _) => Place::cores(),
+        (On::Cuda, Some(config)) => device::find(config, &World::local(), vars)?,
+        (On::Cuda, None) => device::gpu(&World::local(), vars)?,
+    })
+}
+
+/// A group of one: the library loads, a communicator is made, what goes to the device comes back as it was.
+fn one_rank_of_nccl(ordinal: usize) -> Result<(), String> {
+    let file = |name: &str| std::env::var_os(name);
+    let driver = Driver::open(file(driver::FILE).as_deref()).map_err(|e| e.to_string())?;
+    let nccl = Nccl::open(file(nccl::FILE).as_deref()).map_err(|e| e.to_string())?;
+    let id = nccl.unique_id().map_err(|e| e.to_string())?;
+    let seat = Seat { rank: 0, world_size: 1, ordinal };
+    let deadline = Duration::from_secs(60);
+    let mut engine =
+        NcclEngine::join_unwatched(Arc::new(driver), Arc::new(nccl), &id, seat, deadline).map_err(|e| e.to_string())?;
+    let integers: Vec<i64> = (0..5_000_000).map(|i| (i - 40) << 20).collect();
+    let floats: Vec<f32> = (0..1_000_003).map(|i| 0.1 * (i % 97) as f32).collect();
+    let (mut summed, mut added) = (integers.clone(), floats.clone());
+    engine.all_reduce_i64("integers", &mut summed).map_err(|e| e.to_string())?;
+    engine.all_reduce_f32("floats", &mut added).map_err(|e| e.to_string())?;
+    engine.finish().map_err(|e| e.to_string())?;
+    if summed == integers && added == floats { Ok(()) } else { Err("the sum of one rank is not its own".to_owned()) }
+}
+
+fn step(args: &Args, config: TrainConfig, shards: &Path, device: &Device) -> anyhow::Result<Step> {
+    let mut config = config;
+    let problems = config.problems();
+    if !problems.is_empty() {
+        return Err(UsageError(problems.join("; ")).into());
+    }
+    let shards = Arc::new(Shards::open(shards)?);
+    let theirs = parity::step_on(&config, &shards, &args.vectors, device, args.steps)?;
+    config.train.device = ComputeOn::Cpu;
+    config.train.products = Default::default();
+    let ours = parity::step_on(&config, &shards, &args.vectors, &cpu(), args.steps)?;
+    let difference = parity::difference(&ours, &theirs);
+    Ok(Step { difference, cores_s: median(ours.seconds), device_s: median(theirs.seconds) })
+}
+
+fn median(mut seconds: Vec<f64>) -> Option<f64> {
+    seconds.sort_by(f64::total_cmp);
+    seconds.get(seconds.len() / 2).copied()
+}

@@ -1,0 +1,131 @@
+//! What there is of all that a run on GPUs needs: one look, before anything of Burn's is asked, which would panic.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use super::driver::{self, DeviceFacts, Driver};
+use super::library::LibraryError;
+use super::{Nccl, Version, nccl, nvrtc};
+
+/// Burn's kernels need this compute capability.
+const LEAST_CAPABILITY: (u32, u32) = (7, 0);
+
+/// What was found, each thing or why it is not there.
+#[derive(Debug)]
+pub struct Probe {
+    /// The driver's CUDA version and its devices.
+    pub driver: Result<(Version, Vec<DeviceFacts>), LibraryError>,
+    /// The compiler's file and version.
+    pub nvrtc: Result<(String, Version), LibraryError>,
+    /// The folder of the headers.
+    pub headers: Result<PathBuf, String>,
+    /// NCCL's file and version.
+    pub nccl: Result<(String, Version), LibraryError>,
+}
+
+/// What a run asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    /// One GPU.
+    Alone,
+    /// One GPU among other processes'.
+    WithPeers,
+}
+
+impl Probe {
+    /// Looks; `vars` is the environment.
+    pub fn look(vars: impl Fn(&str) -> Option<OsString>) -> Probe {
+        let driver =
+            Driver::open(vars(driver::FILE).as_deref()).and_then(|driver| Ok((driver.version()?, devices(&driver)?)));
+        let nccl = Nccl::open(vars(nccl::FILE).as_deref()).map(|nccl| (nccl.file().to_owned(), nccl.version()));
+        Probe { driver, nvrtc: nvrtc::version(None), headers: nvrtc::headers(vars("CUDA_PATH").as_deref()), nccl }
+    }
+
+    /// The number of devices where all is there.
+    ///
+    /// # Errors
+    /// The first thing that is missing, in one line.
+    pub fn require(&self, needs: Needs) -> Result<usize, String> {
+        let (version, devices) = self.driver.as_ref().map_err(ToString::to_string)?;
+        if devices.is_empty() {
+            return Err(
+                "the NVIDIA driver shows no GPU to this process: ask for one (Slurm: --gpus-per-task=1), and look \
+                        at CUDA_VISIBLE_DEVICES"
+                    .to_owned(),
+            );
+        }
+        if let Some(old) = devices.iter().find(|device| device.capability < LEAST_CAPABILITY) {
+            let ((major, minor), (least, _)) = (old.capability, LEAST_CAPABILITY);
+            return Err(format!(
+                "{} has compute capability {major}.{minor}, and the kernels need {least}.0 or later: hide it with \
+                 CUDA_VISIBLE_DEVICES",
+                old.name
+            ));
+        }
+        let (file, compiler) = self.nvrtc.as_ref().map_err(ToString::to_string)?;
+        if compiler.major > version.major {
+            return Err(format!(
+                "{file} is CUDA {}.{} and the driver knows up to {}.{}: load a CUDA module of the driver's major version",
+                compiler.major, compiler.minor, version.major, version.minor
+            ));
+        }
+        self.headers.as_ref().map_err(Clone::clone)?;
+        if needs == Needs::WithPeers {
+            self.nccl.as_ref().map_err(ToString::to_string)?;
+        }
+        Ok(devices.len())
+    }
+}
+
+fn devices(driver: &Driver) -> Result<Vec<DeviceFacts>, LibraryError> {
+    (0..driver.count()?).map(|ordinal| driver.facts(ordinal)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn absent(what: &'static str) -> LibraryError {
+        LibraryError::Absent { what, tried: vec!["libx.so".into()], why: "no such file".into(), advice: "do this" }
+    }
+
+    fn all_there() -> Probe {
+        let device = DeviceFacts { name: "NVIDIA H200".into(), memory: 1 << 37, capability: (9, 0) };
+        Probe {
+            driver: Ok((Version::new(13, 0, 0), vec![device; 2])),
+            nvrtc: Ok(("libnvrtc.so.12".into(), Version::new(12, 9, 0))),
+            headers: Ok("/usr/local/cuda/include".into()),
+            nccl: Ok(("libnccl.so.2".into(), Version::new(2, 30, 3))),
+        }
+    }
+
+    #[test]
+    fn the_first_thing_that_is_missing_is_said_in_one_line() {
+        assert_eq!(all_there().require(Needs::WithPeers), Ok(2));
+        let device = |capability| DeviceFacts { name: "Tesla P100".into(), memory: 1 << 34, capability };
+        let cases = [
+            (Probe { driver: Err(absent("the driver")), ..all_there() }, "the driver"),
+            (Probe { driver: Ok((Version::new(13, 0, 0), vec![])), ..all_there() }, "CUDA_VISIBLE_DEVICES"),
+            (Probe { driver: Ok((Version::new(12, 0, 0), vec![device((6, 0))])), ..all_there() }, "Tesla P100"),
+            (Probe { nvrtc: Err(absent("the compiler")), ..all_there() }, "the compiler"),
+            (Probe { nvrtc: Ok(("libnvrtc.so".into(), Version::new(14, 1, 0))), ..all_there() }, "up to 13.0"),
+            (Probe { headers: Err("no headers".into()), ..all_there() }, "no headers"),
+            (Probe { nccl: Err(absent("NCCL")), ..all_there() }, "NCCL"),
+        ];
+        for (probe, fragment) in cases {
+            let words = probe.require(Needs::WithPeers).unwrap_err();
+            assert!(words.contains(fragment) && words.lines().count() == 1, "{words}");
+        }
+        let without_nccl = Probe { nccl: Err(absent("NCCL")), ..all_there() };
+        assert_eq!(without_nccl.require(Needs::Alone), Ok(2), "a process alone needs none");
+    }
+
+    /// On a machine without a GPU this is the whole of the matter: every thing is a finding, and nothing panics.
+    #[test]
+    fn a_look_at_this_machine_ends_in_facts_or_words() {
+        let probe = Probe::look(|_| None);
+        if let Err(words) = probe.require(Needs::WithPeers) {
+            assert!(words.lines().count() == 1 && !words.is_empty(), "{words}");
+        }
+    }
+}

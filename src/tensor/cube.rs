@@ -1,0 +1,143 @@
+//! Our operations on Burn's GPU backend: each by its composition ([`super::composed`]).
+
+use std::sync::Arc;
+
+use burn::backend::{Cube, TensorMetadata, ops::FloatTensorOps, tensor::FloatTensor};
+use burn::tensor::{Shape, Tensor};
+
+use super::attention::{Absent, Among, Attention};
+use super::composed::{self, attention, draws, layer_norm, pack, rows};
+use super::dropout::{Drop, DropoutDraws};
+use super::gelu::ExactGelu;
+use super::gelu_tanh::GeluTanh;
+use super::layer_norm::Norms;
+use super::pack::Packs;
+use super::rows::{RowMap, Rows};
+use super::spans::Spans;
+use super::tap::Taps;
+
+type Primitive = FloatTensor<Cube>;
+
+/// As a tensor of this rank, which it must have.
+fn up<const D: usize>(x: Primitive) -> Tensor<D> {
+    Tensor::from_primitive::<Cube>(x)
+}
+
+fn down<const D: usize>(x: Tensor<D>) -> Primitive {
+    x.try_into_primitive::<Cube>().expect("a tensor made of tensors of this backend is one")
+}
+
+fn reshaped(x: Primitive, shape: impl Into<Shape>) -> Primitive {
+    <Cube as FloatTensorOps<Cube>>::float_reshape(x, shape.into())
+}
+
+/// Through `f` as `[rows, last axis]`, and back in its own shape.
+fn by_rows(x: Primitive, f: impl FnOnce(Tensor<2>) -> Tensor<2>) -> Primitive {
+    let shape = x.shape();
+    reshaped(down(f(up(flat_rows(x)))), shape)
+}
+
+fn flat_rows(x: Primitive) -> Primitive {
+    let shape = x.shape();
+    let last = shape[shape.num_dims() - 1];
+    reshaped(x, [shape.num_elements() / last.max(1), last])
+}
+
+/// Through `f` as a row of values, and back in its own shape.
+fn by_values(x: Primitive, f: impl FnOnce(Tensor<1>) -> Tensor<1>) -> Primitive {
+    let shape = x.shape();
+    let n = shape.num_elements();
+    reshaped(down(f(up(reshaped(x, [n])))), shape)
+}
+
+impl Attention for Cube {
+    fn attend(qkv: Primitive, among: Among) -> Primitive {
+        down(attention::attend(up(qkv), &among))
+    }
+
+    fn attend_backward(qkv: Primitive, gradient: Primitive, among: Among) -> Primitive {
+        down(attention::attend_backward(up(qkv), up(gradient), &among))
+    }
+
+    fn attend_to(q: Primitive, kv: Primitive, heads: usize, absent: Absent) -> Primitive {
+        down(attention::attend_to(up(q), up(kv), heads, &absent))
+    }
+
+    fn attend_to_backward(
+        q: Primitive,
+        kv: Primitive,
+        gradient: Primitive,
+        heads: usize,
+        absent: Absent,
+    ) -> (Primitive, Primitive) {
+        let (q, kv) = attention::attend_to_backward(up(q), up(kv), up(gradient), heads, &absent);
+        (down(q), down(kv))
+    }
+}
+
+impl Drop for Cube {
+    fn drop_elements(x: Primitive, records: Arc<Spans>, draws: DropoutDraws) -> Primitive {
+        // Rows of the records, whatever axes they have behind them.
+        let shape = x.shape();
+        let rows = records.n_rows();
+        let x = reshaped(x, [rows, shape.num_elements() / rows.max(1)]);
+        reshaped(down(draws::dropout(up(x), &records, draws)), shape)
+    }
+}
+
+impl Norms for Cube {
+    fn norm_rows(x: Primitive, weight: Primitive, bias: Primitive, eps: f64) -> Primitive {
+        let (weight, bias) = (up(flat_rows(weight)), up(flat_rows(bias)));
+        by_rows(x, |x| layer_norm::norm_rows(x, weight, bias, eps))
+    }
+
+    fn norm_rows_backward(
+        x: Primitive,
+        weight: Primitive,
+        gradient: Primitive,
+        eps: f64,
+    ) -> (Primitive, Primitive, Primitive) {
+        let (shape, of_parameters) = (x.shape(), weight.shape());
+        let [x, weight, gradient] = [x, weight, gradient].map(|tensor| up(flat_rows(tensor)));
+        let (x, weight, bias) = layer_norm::norm_rows_backward(x, weight, gradient, eps);
+        let parameter = |p: Tensor<2>| reshaped(down(p), of_parameters.clone());
+        (reshaped(down(x), shape), parameter(weight), parameter(bias))
+    }
+}
+
+impl Packs for Cube {
+    fn pack_rows(x: Primitive, spans: Arc<Spans>, _: usize) -> Primitive {
+        down(pack::pack_rows(up(x), &spans))
+    }
+
+    fn unpack_rows(y: Primitive, spans: Arc<Spans>, long: usize) -> Primitive {
+        down(pack::unpack_rows(up(y), &spans, long))
+    }
+}
+
+impl Rows for Cube {
+    fn sum_rows(x: Primitive, map: Arc<RowMap>, mean: bool) -> Primitive {
+        down(rows::sum_rows(up(x), &map, mean))
+    }
+
+    fn spread_rows(y: Primitive, map: Arc<RowMap>, mean: bool) -> Primitive {
+        down(rows::spread_rows(up(y), &map, mean))
+    }
+}
+
+impl GeluTanh for Cube {
+    fn gelu_tanh(x: Primitive) -> Primitive {
+        by_values(x, composed::gelu_tanh)
+    }
+
+    fn gelu_tanh_backward(x: Primitive, gradient: Primitive) -> Primitive {
+        let n = gradient.shape().num_elements();
+        let gradient = up(reshaped(gradient, [n]));
+        by_values(x, |x| composed::gelu_tanh_backward(x, gradient))
+    }
+}
+
+/// Burn's own, which asks the device's erf.
+impl ExactGelu for Cube {}
+
+impl Taps for Cube {}

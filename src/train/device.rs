@@ -1,0 +1,108 @@
+//! Where this process computes: the cores, or the GPU that is its own. All that a GPU needs is looked for first: Burn would
+//! panic without it.
+
+use std::ffi::OsString;
+
+use syncytia_launch::world::World;
+
+use super::config::{ComputeOn, Ranks, TrainConfig};
+use super::error::TrainError;
+use crate::gpu::nccl::Nccl;
+use crate::gpu::probe::{Needs, Probe};
+use crate::tensor::{self, Device};
+
+/// A place to compute.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// Without gradients.
+    pub device: Device,
+    /// Its number among the GPUs that this process sees.
+    pub ordinal: usize,
+    /// In words, for `world.json`.
+    pub words: String,
+}
+
+impl Place {
+    /// The cores.
+    pub fn cores() -> Place {
+        Place { device: tensor::cpu(), ordinal: 0, words: "cpu".to_owned() }
+    }
+}
+
+/// The place that `train.device` asks for; `vars` is the environment.
+///
+/// # Errors
+/// [`TrainError::Config`] in one line: a build without CUDA, the first thing that a GPU needs and is not there, ranks that
+/// cannot have a GPU each.
+pub fn find(config: &TrainConfig, world: &World, vars: impl Fn(&str) -> Option<OsString>) -> Result<Place, TrainError> {
+    if config.train.device == ComputeOn::Cpu {
+        return Ok(Place::cores());
+    }
+    let refused = |what: String| TrainError::Config(vec![format!("train.device = \"cuda\": {what}")]);
+    if let (1, Ranks::Count(n @ 2..)) = (world.world_size, config.train.ranks) {
+        return Err(refused(format!(
+            "train.ranks = {n} in one process; a GPU is one process's: start {n} processes (`syncytia launch -n {n} -- train …`, \
+             srun, torchrun) and leave train.ranks (--ranks) out"
+        )));
+    }
+    gpu(world, vars)
+}
+
+/// The GPU of this process.
+///
+/// # Errors
+/// As [`find`].
+pub fn gpu(world: &World, vars: impl Fn(&str) -> Option<OsString>) -> Result<Place, TrainError> {
+    let refused = |what: String| TrainError::Config(vec![format!("train.device = \"cuda\": {what}")]);
+    if !cfg!(feature = "cuda") {
+        return Err(refused("this build computes on the cores only: rebuild with `--features cuda`".to_owned()));
+    }
+    let probe = Probe::look(&vars);
+    let needs = if world.world_size > 1 { Needs::WithPeers } else { Needs::Alone };
+    let n_devices = probe.require(needs).map_err(refused)?;
+    let ordinal = ordinal(world.local_rank as usize, n_devices);
+    if world.local_rank as usize >= n_devices {
+        shares(&vars, world.local_rank, n_devices).map_err(refused)?;
+    }
+    let device = tensor::cuda(ordinal).expect("a build with the feature has the device");
+    Ok(Place { device, ordinal, words: in_words(&probe, ordinal) })
+}
+
+/// The device of a local rank: Slurm may show all GPUs of a node to every task, or each task its own.
+fn ordinal(local_rank: usize, n_devices: usize) -> usize {
+    local_rank % n_devices
+}
+
+/// Refuses ranks that share a GPU where NCCL would not have it.
+fn shares(vars: impl Fn(&str) -> Option<OsString>, local_rank: u32, n_devices: usize) -> Result<(), String> {
+    let nccl = Nccl::open(vars(crate::gpu::nccl::FILE).as_deref()).map_err(|e| e.to_string())?;
+    nccl.must_share_a_gpu().map_err(|e| e.to_string())?;
+    match vars("NCCL_MULTI_RANK_GPU_ENABLE") {
+        Some(on) if on == "1" => Ok(()),
+        _ => Err(format!(
+            "local rank {local_rank} sees {n_devices} GPU{}: ask for one per process, or let ranks share it with \
+             NCCL_MULTI_RANK_GPU_ENABLE=1 (and NCCL_MAX_CTAS=4)",
+            if n_devices == 1 { "" } else { "s" }
+        )),
+    }
+}
+
+fn in_words(probe: &Probe, ordinal: usize) -> String {
+    let Ok((driver, devices)) = &probe.driver else { return "cuda".to_owned() };
+    let name = devices.get(ordinal).map_or("?", |device| device.name.as_str());
+    let compiler = probe.nvrtc.as_ref().map_or("none".to_owned(), |(_, v)| format!("{}.{}", v.major, v.minor));
+    let nccl = probe.nccl.as_ref().map_or("none".to_owned(), |(_, v)| v.to_string());
+    format!("{name}, driver CUDA {}.{}, NVRTC {compiler}, NCCL {nccl}", driver.major, driver.minor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_local_rank_has_the_gpu_of_its_number_whether_it_sees_all_or_its_own() {
+        assert_eq!([0, 1, 2, 3].map(|local| ordinal(local, 4)), [0, 1, 2, 3]);
+        assert_eq!([0, 1, 2, 3].map(|local| ordinal(local, 1)), [0; 4]);
+        assert_eq!([0, 1, 2, 3].map(|local| ordinal(local, 2)), [0, 1, 0, 1]);
+    }
+}
