@@ -15,7 +15,7 @@ use syncytia_shards::section::{Csr, Section};
 use super::evaluate::pipeline;
 use super::out;
 use super::shard::ShardConfig;
-use super::trained::Trained;
+use super::{impute_spots, imputed};
 use crate::config;
 use crate::task::inference::{self, Visible};
 use crate::tensor::cpu;
@@ -33,7 +33,10 @@ pub struct Args {
     /// The `.h5ad` to write.
     #[arg(long)]
     output: PathBuf,
-    /// Largest share of the model's genes that the input may lack.
+    /// Of spotdiff: the shards that hold the file's spots; those that the run notes if not given.
+    #[arg(long)]
+    shards: Option<PathBuf>,
+    /// Of spackle: largest share of the model's genes that the input may lack.
     #[arg(long, default_value_t = 0.25)]
     max_genes_lost: f64,
     /// `best`, `last` or `step-N`; best where there is one, else the newest.
@@ -47,7 +50,15 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     out::check_file(&args.output, std::slice::from_ref(&args.input))?;
-    let trained = Trained::open(&args.path, args.checkpoint.unwrap_or_default())?;
+    let mut runs = imputed::open(&args.path, args.checkpoint.unwrap_or_default())?;
+    if runs[0].run.config.model.name() == "spotdiff" {
+        let shards = args.shards.clone().map_or_else(|| impute_spots::shards_of(&runs), Ok)?;
+        return impute_spots::run(&runs, &shards, &args.input, &args.output, args.json);
+    }
+    if args.shards.is_some() {
+        return Err(super::exit::UsageError("--shards is for spotdiff: spackle reads the file alone".to_owned()).into());
+    }
+    let trained = runs.remove(0);
     let layer = trained.completion("impute")?.layer.clone();
     let (model, run) = (trained.model()?, trained.run);
     let shard_config: ShardConfig = config::parse(&run.shard_config, "the checkpoint's shard config", &[])?;

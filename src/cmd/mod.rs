@@ -12,6 +12,8 @@ mod follower;
 mod generate;
 mod generate_input;
 mod impute;
+mod impute_spots;
+mod imputed;
 mod inspect;
 mod launch;
 mod out;

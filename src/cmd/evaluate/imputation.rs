@@ -3,31 +3,24 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use syncytia_shards::matrix::Matrix;
 use syncytia_shards::processed::Split;
 use syncytia_shards::reader::Shards;
 use syncytia_shards::tables::held;
-use syncytia_shards::tables::vectors::{Vectors, VectorsOf};
-use syncytia_shards::visible::{View, Visible, VisibleCells};
+use syncytia_shards::tables::vectors::VectorsOf;
 
 use super::embedding::labels;
 use super::{Args, Evaluated, UsageError, shards_of_run};
+use crate::cmd::imputed::{Imputed, SMOOTH, folds_of, imputation_of, impute};
 use crate::cmd::trained::Trained;
 use crate::config;
 use crate::evaluate::embedding::Classes;
 use crate::evaluate::entry_fills::{EntryFill, Given as OfEntries};
 use crate::evaluate::imputation::{Judged, Protocol, Truth, judge, raw_clusters};
 use crate::evaluate::reference_fills::{self, EFFORT, Given as OfReference, ReferenceFill, columns};
-use crate::model::{Model, ModelConfig};
 use crate::report::imputation::Report;
-use crate::task::TaskConfig;
-use crate::task::imputation::{Imputation, smoothed};
-use crate::task::paired::Paired;
-use crate::tensor::cpu;
 use crate::train::error::TrainError;
-use crate::train::pairing::{self, Written};
 use crate::train::run_folder::RunFolder;
 
 /// Arguments for an imputation.
@@ -53,28 +46,8 @@ impl ImputationArgs {
     }
 }
 
-/// Nearest spots over which the smooth readout is averaged.
-const SMOOTH: usize = 5;
 /// Markers where none is asked for.
 const MARKERS: usize = 3;
-
-/// Run folders of the folds of a run that has some, by fold.
-pub fn folds_of(run: &Path) -> Vec<(u32, PathBuf)> {
-    let folder = RunFolder::at(run);
-    let of = |fold: u32| Some((fold, folder.fold(fold).root().to_owned())).filter(|(_, dir)| dir.exists());
-    if folder.checkpoints().exists() { Vec::new() } else { (0..64).filter_map(of).collect() }
-}
-
-/// What one network made of one fold, or of all.
-struct Found {
-    fold: Option<u32>,
-    seen: Visible,
-    cells: Option<VisibleCells>,
-    hides: Vec<bool>,
-    imputed: Matrix<f32>,
-    smooth: Matrix<f32>,
-    spread: f64,
-}
 
 /// Evaluates a run, or all folds of one, and writes the report.
 pub fn evaluate(args: &Args, runs: &[Trained], root: &Path) -> anyhow::Result<Evaluated> {
@@ -170,75 +143,6 @@ fn folder(root: &Path, checkpoint: &Path, split: Split, shards: &Shards) -> Path
     if split == usual_split(shards) { base.report() } else { base.split_report(split.as_str()) }
 }
 
-fn imputation_of(
-    trained: &Trained,
-) -> anyhow::Result<(&crate::task::imputation::ImputationConfig, &crate::model::spotdiff::SpotdiffConfig)> {
-    match (&trained.run.config.task, &trained.run.config.model) {
-        (TaskConfig::Imputation(task), ModelConfig::Spotdiff(model)) => Ok((task, model)),
-        (task, _) => {
-            let (dir, kind) = (trained.checkpoint.dir.display(), task.kind());
-            Err(UsageError(format!(
-                "{dir} is of the stage \"{kind}\", which imputes nothing: give the run of the last stage"
-            ))
-            .into())
-        }
-    }
-}
-
-/// What the network makes of what is hidden, at the level of the data.
-fn impute(trained: &Trained, shards: &Shards, split: Split) -> anyhow::Result<Found> {
-    let config = &trained.run.config;
-    let (task, model_config) = imputation_of(trained)?;
-    let view = config.view();
-    let opened = View::open(shards, view.fold, view.scale)?;
-    let (seen, hides) = (opened.visible(split)?, opened.hidden_genes().to_vec());
-    let model = trained.model()?;
-    let paired = paired(trained, &model, shards, split)?;
-    let Model::Spotdiff(network) = &model else { unreachable!("its config is SpotDiff's") };
-    let imputation = Imputation::of_shards(*task, model_config, shards.manifest(), config.train.seed);
-    let imputation = imputation.map_err(TrainError::Data)?;
-    let (mean, spread) = imputation.impute(network, &paired, &cpu());
-    let of_hidden = |at: &usize| !paired.spots.bits.values[*at];
-    let n_hidden = (0..spread.values.len()).filter(of_hidden).count().max(1);
-    let sum: f64 = (0..spread.values.len()).filter(of_hidden).map(|at| f64::from(spread.values[at])).sum();
-    let smooth = smoothed(&mean, &paired.spots.near, SMOOTH);
-    let level = |values: Matrix<f32>| seen.scale.levels(&pairing::unbalanced(view.scale, values));
-    let (imputed, smooth) = (level(mean), level(smooth));
-    let cells = opened.reference()?;
-    Ok(Found { fold: view.fold, cells, hides, imputed, smooth, spread: sum / n_hidden as f64, seen })
-}
-
-/// Spots and cells of a split: by the pairs beside the run where they are of these shards, else made again.
-fn paired(trained: &Trained, model: &Model, shards: &Shards, split: Split) -> anyhow::Result<Paired> {
-    let config = &trained.run.config;
-    let reads = pairing::reads(config, shards.manifest());
-    let read = |dir: &Path| -> Result<Vec<Arc<Vectors>>, TrainError> {
-        let hash = shards.manifest().data_hash();
-        let mut all = Vec::new();
-        for (dir, &of) in pairing::folders(dir).iter().zip(&reads) {
-            all.push(Arc::new(Vectors::read(dir, of, &hash)?));
-        }
-        Ok(all)
-    };
-    if reads.is_empty() {
-        return Ok(pairing::paired(shards, split, config, &[])?);
-    }
-    let beside = RunFolder::at(trained.checkpoint.dir.join("../..")).pairs(None);
-    let known = read(&beside).ok().filter(|pairs| {
-        pairs.len() == reads.len()
-            && pairs.iter().zip(&trained.run.vectors).all(|(ours, theirs)| ours.facts.producer == theirs.producer)
-    });
-    if let Some(pairs) = known {
-        return Ok(pairing::paired(shards, split, config, &pairs)?);
-    }
-    let made = tempfile::tempdir()?;
-    let network =
-        trained.run.vectors.first().and_then(|vectors| pairing::network(&vectors.producer).map(str::to_owned));
-    let omega = network.as_deref().map(|network| (model, network));
-    assert_eq!(pairing::write(shards, config, omega, made.path(), &|| false)?, Written::Whole);
-    Ok(pairing::paired(shards, split, config, &read(made.path())?)?)
-}
-
 /// All folds put together, or the one there is.
 struct Whole {
     ids: Vec<u64>,
@@ -251,7 +155,7 @@ struct Whole {
 }
 
 impl Whole {
-    fn of(shards: &Shards, split: Split, found: &[Found]) -> anyhow::Result<Whole> {
+    fn of(shards: &Shards, split: Split, found: &[Imputed]) -> anyhow::Result<Whole> {
         let first = &found[0];
         let n_cols = first.hides.len();
         // Spots that every fold shows something of.
@@ -275,7 +179,7 @@ impl Whole {
                         truth.values[at] = of.seen.scale.level(there, held.values.values[from]) as f32;
                     }
                     if held.hidden.values[from] || of.fold.is_none() {
-                        imputed.values[at] = of.imputed.values[from];
+                        imputed.values[at] = of.values.values[from];
                         smooth.values[at] = of.smooth.values[from];
                     }
                 }
@@ -290,7 +194,7 @@ impl Whole {
 }
 
 /// Every simple fill on the same masks.
-fn fills(truth: &Truth<'_>, found: &[Found], fast: bool) -> Vec<Judged> {
+fn fills(truth: &Truth<'_>, found: &[Imputed], fast: bool) -> Vec<Judged> {
     if let [only] = found
         && only.fold.is_none()
     {
@@ -357,7 +261,7 @@ fn classes(shards: &Shards, split: Split, column: &str, ids: &[u64]) -> anyhow::
 }
 
 /// How genes were hidden, what the scale is, and who read the prompts: the first paragraph.
-fn lead(runs: &[Trained], shards: &Shards, split: Split, found: &[Found]) -> anyhow::Result<String> {
+fn lead(runs: &[Trained], shards: &Shards, split: Split, found: &[Imputed]) -> anyhow::Result<String> {
     let (task, model) = imputation_of(&runs[0])?;
     let run = &runs[0].run;
     let how = shards.manifest().holdout.as_ref().map_or(String::new(), ToString::to_string);
@@ -376,7 +280,7 @@ fn lead(runs: &[Trained], shards: &Shards, split: Split, found: &[Found]) -> any
         (false, false) => "without cells of a reference",
         _ => "with cells of a reference",
     };
-    let spread: f64 = found.iter().map(|f| f.spread).sum::<f64>() / found.len() as f64;
+    let spread: f64 = found.iter().map(|f| f.mean_spread).sum::<f64>() / found.len() as f64;
     Ok(format!(
         "SpotDiff, re-implemented from the paper (no code of it was published), {text}, {cells}; {} steps each{}. Hidden: {how}. Split \
          {}, {} spots × {} genes; errors are measured on values as the transform `{scale}` leaves them, the model reads {}. The draws of \
@@ -391,7 +295,7 @@ fn lead(runs: &[Trained], shards: &Shards, split: Split, found: &[Found]) -> any
     ))
 }
 
-fn notes(shards: &Shards, whole: &Whole, found: &[Found], fast: bool) -> Vec<String> {
+fn notes(shards: &Shards, whole: &Whole, found: &[Imputed], fast: bool) -> Vec<String> {
     let mut notes = Vec::new();
     let left = found[0].seen.ids.len() + found[0].seen.left_out.len() - whole.ids.len();
     if left > 0 {

@@ -15,6 +15,7 @@ use syncytia_shards::reader::Shards;
 pub(super) use self::completion::pipeline;
 use self::generation::GenerationArgs;
 use super::exit::UsageError;
+use super::imputed;
 use super::out;
 use super::trained::Trained;
 use crate::report::{self, Findings};
@@ -58,10 +59,8 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let split = args.split.as_deref().map(split_named).transpose()?;
-    let folds = imputation::folds_of(&args.path);
-    if !folds.is_empty() {
-        let open = |(_, dir): &(u32, PathBuf)| Trained::open(dir, args.checkpoint.unwrap_or_default());
-        let runs = folds.iter().map(open).collect::<anyhow::Result<Vec<Trained>>>()?;
+    if !imputed::folds_of(&args.path).is_empty() {
+        let runs = imputed::open(&args.path, args.checkpoint.unwrap_or_default())?;
         imputation::evaluate(args, &runs, &args.path)?.show(args.json)?;
         return Ok(ExitCode::Done);
     }

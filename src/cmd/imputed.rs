@@ -1,0 +1,136 @@
+//! What SpotDiff's networks make of what is hidden of a shard folder: one of all, or one of each fold of genes. Knows no truth.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use syncytia_shards::matrix::Matrix;
+use syncytia_shards::processed::Split;
+use syncytia_shards::reader::Shards;
+use syncytia_shards::tables::vectors::Vectors;
+use syncytia_shards::visible::{View, Visible, VisibleCells};
+
+use super::exit::UsageError;
+use super::trained::Trained;
+use crate::model::spotdiff::SpotdiffConfig;
+use crate::model::{Model, ModelConfig};
+use crate::task::TaskConfig;
+use crate::task::imputation::{Imputation, ImputationConfig, smoothed};
+use crate::task::paired::Paired;
+use crate::tensor::cpu;
+use crate::train::checkpoint::Which;
+use crate::train::error::TrainError;
+use crate::train::pairing::{self, Written};
+use crate::train::run_folder::RunFolder;
+
+/// Nearest spots over which the smooth readout is averaged.
+pub const SMOOTH: usize = 5;
+
+/// Most folds that are looked for.
+const MOST_FOLDS: u32 = 1024;
+
+/// Run folders of the folds of a run that has some.
+pub fn folds_of(run: &Path) -> Vec<PathBuf> {
+    let folder = RunFolder::at(run);
+    let of = |fold: u32| Some(folder.fold(fold).root().to_owned()).filter(|dir| dir.exists());
+    if folder.checkpoints().exists() { Vec::new() } else { (0..MOST_FOLDS).filter_map(of).collect() }
+}
+
+/// The checkpoints of a run: one, or one of each fold that there is.
+pub fn open(run: &Path, which: Which) -> anyhow::Result<Vec<Trained>> {
+    match &folds_of(run)[..] {
+        [] => Ok(vec![Trained::open(run, which)?]),
+        folds => folds.iter().map(|dir| Trained::open(dir, which)).collect(),
+    }
+}
+
+/// What one network made of one fold, or of all; values are levels of the data.
+pub struct Imputed {
+    /// Which fold of genes is hidden from it.
+    pub fold: Option<u32>,
+    /// What it sees.
+    pub seen: Visible,
+    /// The reference.
+    pub cells: Option<VisibleCells>,
+    /// Genes that no spot shows `[G]`.
+    pub hides: Vec<bool>,
+    /// What it makes of every entry `[n, G]`; visible ones as they are.
+    pub values: Matrix<f32>,
+    /// The same averaged over a spot and its nearest.
+    pub smooth: Matrix<f32>,
+    /// Standard deviation over the draws of the readout `[n, G]`.
+    pub spread: Matrix<f32>,
+    /// Mean of it over what is hidden, in the scale that the model reads.
+    pub mean_spread: f64,
+}
+
+/// The task and sizes of a checkpoint of the last stage.
+pub fn imputation_of(trained: &Trained) -> anyhow::Result<(&ImputationConfig, &SpotdiffConfig)> {
+    match (&trained.run.config.task, &trained.run.config.model) {
+        (TaskConfig::Imputation(task), ModelConfig::Spotdiff(model)) => Ok((task, model)),
+        (task, _) => {
+            let (dir, kind) = (trained.checkpoint.dir.display(), task.kind());
+            Err(UsageError(format!(
+                "{dir} is of the stage \"{kind}\", which imputes nothing: give the run of the last stage"
+            ))
+            .into())
+        }
+    }
+}
+
+/// What the network makes of what is hidden, at the level of the data.
+pub fn impute(trained: &Trained, shards: &Shards, split: Split) -> anyhow::Result<Imputed> {
+    let config = &trained.run.config;
+    let (task, model_config) = imputation_of(trained)?;
+    let view = config.view();
+    let opened = View::open(shards, view.fold, view.scale)?;
+    let (seen, hides) = (opened.visible(split)?, opened.hidden_genes().to_vec());
+    let model = trained.model()?;
+    let paired = paired(trained, &model, shards, split)?;
+    let Model::Spotdiff(network) = &model else { unreachable!("its config is SpotDiff's") };
+    let imputation = Imputation::of_shards(*task, model_config, shards.manifest(), config.train.seed);
+    let imputation = imputation.map_err(TrainError::Data)?;
+    let (mean, spread) = imputation.impute(network, &paired, &cpu());
+    let of_hidden = |at: &usize| !paired.spots.bits.values[*at];
+    let n_hidden = (0..spread.values.len()).filter(of_hidden).count().max(1);
+    let sum: f64 = (0..spread.values.len()).filter(of_hidden).map(|at| f64::from(spread.values[at])).sum();
+    let smooth = smoothed(&mean, &paired.spots.near, SMOOTH);
+    let level = |values: Matrix<f32>| seen.scale.levels(&pairing::unbalanced(view.scale, values));
+    let beyond =
+        Matrix { n_cols: mean.n_cols, values: mean.values.iter().zip(&spread.values).map(|(m, s)| m + s).collect() };
+    let (values, smooth, beyond) = (level(mean), level(smooth), level(beyond));
+    let spread = beyond.values.iter().zip(&values.values).map(|(beyond, mean)| beyond - mean).collect();
+    let spread = Matrix { n_cols: values.n_cols, values: spread };
+    let cells = opened.reference()?;
+    Ok(Imputed { fold: view.fold, cells, hides, values, smooth, spread, mean_spread: sum / n_hidden as f64, seen })
+}
+
+/// Spots and cells of a split: by the pairs beside the run where they are of these shards, else made again.
+fn paired(trained: &Trained, model: &Model, shards: &Shards, split: Split) -> anyhow::Result<Paired> {
+    let config = &trained.run.config;
+    let reads = pairing::reads(config, shards.manifest());
+    let read = |dir: &Path| -> Result<Vec<Arc<Vectors>>, TrainError> {
+        let hash = shards.manifest().data_hash();
+        let mut all = Vec::new();
+        for (dir, &of) in pairing::folders(dir).iter().zip(&reads) {
+            all.push(Arc::new(Vectors::read(dir, of, &hash)?));
+        }
+        Ok(all)
+    };
+    if reads.is_empty() {
+        return Ok(pairing::paired(shards, split, config, &[])?);
+    }
+    let beside = RunFolder::at(trained.checkpoint.dir.join("../..")).pairs(None);
+    let known = read(&beside).ok().filter(|pairs| {
+        pairs.len() == reads.len()
+            && pairs.iter().zip(&trained.run.vectors).all(|(ours, theirs)| ours.facts.producer == theirs.producer)
+    });
+    if let Some(pairs) = known {
+        return Ok(pairing::paired(shards, split, config, &pairs)?);
+    }
+    let made = tempfile::tempdir()?;
+    let network =
+        trained.run.vectors.first().and_then(|vectors| pairing::network(&vectors.producer).map(str::to_owned));
+    let omega = network.as_deref().map(|network| (model, network));
+    assert_eq!(pairing::write(shards, config, omega, made.path(), &|| false)?, Written::Whole);
+    Ok(pairing::paired(shards, split, config, &read(made.path())?)?)
+}
