@@ -49,7 +49,11 @@ fn main() {
         tensors.extend(match batch {
             Prepared::Cells(batch) => of_cells(&lane, batch),
             Prepared::Generate(batch) => of_generate(&lane, batch),
-            Prepared::Completion(_) | Prepared::Members(_) | Prepared::Fusion(_) => {
+            Prepared::Completion(_)
+            | Prepared::Members(_)
+            | Prepared::Fusion(_)
+            | Prepared::Alignment(_)
+            | Prepared::Imputation(_) => {
                 panic!("tasks on pictures of cells only")
             }
         });

@@ -143,7 +143,9 @@ impl ModelConfig {
     pub fn genes<'a>(&self, panel: &'a Panel) -> Vec<&'a PanelGene> {
         match self {
             ModelConfig::Spackle(_) => panel.selected_genes().collect(),
-            ModelConfig::Spatia(_) | ModelConfig::Generator(_) | ModelConfig::Spotdiff(_) => panel.genes.iter().collect(),
+            ModelConfig::Spatia(_) | ModelConfig::Generator(_) | ModelConfig::Spotdiff(_) => {
+                panel.genes.iter().collect()
+            }
         }
     }
 

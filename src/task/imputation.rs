@@ -236,7 +236,8 @@ impl Imputation {
 
     fn time(&self, stream: [u32; 3], at: DrawsAt) -> usize {
         let last = self.config.steps - 1;
-        let [which, is_last, ..] = DrawKey::new(self.seed, Purpose::Timestep).block([0, stream[0], stream[1], stream[2]]);
+        let [which, is_last, ..] =
+            DrawKey::new(self.seed, Purpose::Timestep).block([0, stream[0], stream[1], stream[2]]);
         match at {
             DrawsAt::Assay(_) => last,
             DrawsAt::Step { .. } if draw::bernoulli(is_last, self.config.last_time_share) => last,

@@ -109,7 +109,11 @@ impl Side {
     fn check(&self, side: &'static str, genes: usize) -> Result<(), PairedError> {
         let rows = self.n();
         let sized = |what, found: usize, expected: usize| {
-            if found == expected { Ok(()) } else { Err(PairedError::Shape { side, what, found, rows, genes, expected }) }
+            if found == expected {
+                Ok(())
+            } else {
+                Err(PairedError::Shape { side, what, found, rows, genes, expected })
+            }
         };
         sized("values", self.values.values.len(), rows * genes)?;
         sized("bits", self.bits.values.len(), rows * genes)?;

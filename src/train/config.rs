@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::error::TrainError;
+use super::stages::FirstStage;
 use crate::model::ModelConfig;
 use crate::optim::OptimConfig;
 use crate::optim::schedule::Schedule;
@@ -23,6 +24,9 @@ pub struct TrainConfig {
     pub optim: OptimConfig,
     /// `[train]`.
     pub train: LoopConfig,
+    /// `[first]`, of a model that learns in two stages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<FirstStage>,
     /// `[checkpoint]`.
     #[serde(default)]
     pub checkpoint: CheckpointConfig,
@@ -278,6 +282,7 @@ impl TrainConfig {
         problems.extend(self.task.problems());
         problems.extend(self.model.problems((train.lanes, train.micro_batch)));
         problems.extend(self.task.misfit(&self.model));
+        problems.extend(self.problems_of_first());
         problems
     }
 

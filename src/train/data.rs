@@ -43,7 +43,11 @@ impl TrainData {
         config: &TrainConfig,
         task: &Task,
     ) -> Result<Self, TrainError> {
-        let source = Source::open(shards, vectors, Split::Train, config, task)?;
+        Self::of(Source::open(shards, vectors, Split::Train, config, task)?, config, task)
+    }
+
+    /// The records of `source`.
+    pub fn of(source: Source, config: &TrainConfig, task: &Task) -> Result<Self, TrainError> {
         let window = source.window(config)?;
         let (seed, lanes, micro_batch) = (config.train.seed, config.train.lanes, config.train.micro_batch);
         let order = Order::new(OrderConfig { seed, lanes, micro_batch, window }, source.sizes())
@@ -113,7 +117,11 @@ impl ValData {
         if shards.row_groups(Split::Val).is_empty() {
             return Ok(None);
         }
-        let source = Source::open(shards, vectors, Split::Val, config, task)?;
+        Self::of(Source::open(shards, vectors, Split::Val, config, task)?, task)
+    }
+
+    /// The records of `source`, if it has any.
+    pub fn of(source: Source, task: &Task) -> Result<Option<Self>, TrainError> {
         let rows = source.by_id()?;
         let means = source.means(task, Some(task.validation_assay(0)))?;
         Ok((!rows.is_empty()).then_some(Self { source, rows, means }))

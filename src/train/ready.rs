@@ -15,11 +15,12 @@ use super::data::{TrainData, ValData};
 use super::error::TrainError;
 use super::parts::Parts;
 use super::run_folder::RunFolder;
-use super::source::{self, VectorsIdentity};
+use super::source::{self, Source, VectorsIdentity};
 use super::state::{self, Parent, RunState};
 use super::step::StepState;
 use crate::model::Model;
 use crate::task::Task;
+use crate::task::paired::Paired;
 use crate::tensor::{Device, cpu};
 
 /// A checkpoint to go on from.
@@ -102,6 +103,44 @@ impl<'a> Ready<'a> {
         let vectors = source::vectors(vectors, config, shards)?;
         let train = TrainData::open(shards, &vectors, config, &task)?;
         let val = ValData::open(shards, &vectors, config, &task)?;
+        let identities = vectors.iter().map(|vectors| VectorsIdentity::of(vectors)).collect();
+        Self::of_data(config, shards, identities, task, (train, val))
+    }
+
+    /// The same for a task that learns from spots paired with the cells of a reference, made of these shards: `train`, and
+    /// `val` where there is such a split.
+    ///
+    /// # Errors
+    /// As [`Ready::new`]; [`Task::of_paired`].
+    pub fn with_paired(
+        config: &'a TrainConfig,
+        shards: &Arc<Shards>,
+        train: Arc<Paired>,
+        val: Option<Arc<Paired>>,
+    ) -> Result<Self, TrainError> {
+        config.check()?;
+        let genes = config.model.shape(shards.manifest()).genes;
+        if train.genes() != genes {
+            let found = train.genes();
+            return Err(TrainError::Data(format!(
+                "the pairs are of {found} genes, the panel of the shards has {genes}"
+            )));
+        }
+        let task = Task::of_paired(&config.task, &config.model, &train, config.train.seed).map_err(TrainError::Data)?;
+        let train = TrainData::of(Source::Paired(train), config, &task)?;
+        let val = val.map(|val| ValData::of(Source::Paired(val), &task)).transpose()?.flatten();
+        Self::of_data(config, shards, Vec::new(), task, (train, val))
+    }
+
+    /// The model and its first state, beside what it learns from.
+    fn of_data(
+        config: &'a TrainConfig,
+        shards: &Arc<Shards>,
+        vectors: Vec<VectorsIdentity>,
+        task: Task,
+        (train, val): (TrainData, Option<ValData>),
+    ) -> Result<Self, TrainError> {
+        let manifest = shards.manifest();
         let shape = config.model.shape(manifest);
         let device = cpu().autodiff();
         let model = config.model.build(shape, config.train.seed, &device);
@@ -116,7 +155,7 @@ impl<'a> Ready<'a> {
             best: None,
             validation_due: false,
             data_hash: manifest.data_hash(),
-            vectors: vectors.iter().map(|vectors| VectorsIdentity::of(vectors)).collect(),
+            vectors,
             shape,
             genes: genes.iter().map(|g| g.id.clone()).collect(),
             symbols: genes.iter().map(|g| g.symbol.clone()).collect(),

@@ -19,6 +19,7 @@ use super::config::TrainConfig;
 use super::error::TrainError;
 use crate::model::ModelConfig;
 use crate::task::completion::GeneMeans;
+use crate::task::paired::Paired;
 use crate::task::places::{PlaceRows, lacking};
 use crate::task::surroundings::{Level, Surroundings};
 use crate::task::{Records, Task};
@@ -127,6 +128,8 @@ pub enum Source {
         /// Of their members.
         vectors: Arc<Vectors>,
     },
+    /// Spots and the cells of a reference, in memory.
+    Paired(Arc<Paired>),
 }
 
 impl Source {
@@ -167,6 +170,7 @@ impl Source {
         match self {
             Source::Obs { sizes, .. } => sizes.clone(),
             Source::Places { places, .. } => vec![places.n() as u32],
+            Source::Paired(paired) => vec![paired.spots.n() as u32],
         }
     }
 
@@ -180,10 +184,10 @@ impl Source {
 
     /// Every record once, by id.
     pub fn by_id(&self) -> Result<Vec<RowRef>, TrainError> {
+        let in_order = |n: usize| (0..n as u32).map(|row| RowRef { row_group: 0, row }).collect();
         let loader = match self {
-            Source::Places { places, .. } => {
-                return Ok((0..places.n() as u32).map(|row| RowRef { row_group: 0, row }).collect());
-            }
+            Source::Places { places, .. } => return Ok(in_order(places.n())),
+            Source::Paired(paired) => return Ok(in_order(paired.spots.n())),
             Source::Obs { loader, .. } => loader,
         };
         let mut rows: Vec<(u64, RowRef)> = Vec::new();
@@ -208,6 +212,7 @@ impl Source {
             Source::Places { places, vectors } => {
                 Records::Places(PlaceRows { places, vectors, rows: rows.iter().map(|r| r.row as usize).collect() })
             }
+            Source::Paired(paired) => Records::Paired(paired, rows.iter().map(|r| r.row as usize).collect()),
         })
     }
 

@@ -12,7 +12,7 @@ pub mod prompt;
 pub mod psi;
 pub mod sampler;
 pub mod schedule;
-
+pub mod t5;
 
 use std::cell::Cell;
 
@@ -42,7 +42,10 @@ impl Spotdiff {
         let scope = Scope::root(seed, device, &sites);
         Self {
             omega: Omega::new(&scope.child("omega"), &config.omega, genes),
-            prompt: config.psi.use_text.then(|| Prompt::new(&scope.child("prompt"), &config.prompt, genes, config.psi.d)),
+            prompt: config
+                .psi
+                .use_text
+                .then(|| Prompt::new(&scope.child("prompt"), &config.prompt, genes, config.psi.d)),
             psi: Psi::new(&scope.child("psi"), &config.psi, genes),
         }
     }
@@ -61,4 +64,4 @@ impl Spotdiff {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

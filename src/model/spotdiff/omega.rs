@@ -151,7 +151,8 @@ mod tests {
     #[test]
     fn a_new_one_moves_nothing() {
         let x: Vec<f32> = (0..16).map(|i| (i as f32).sin()).collect();
-        let moved = omega(&OmegaConfig { widths: [32, 16, 8], dropout: 0.1 }, 8).forward(tensor(x.clone(), [2, 8]), None);
+        let moved =
+            omega(&OmegaConfig { widths: [32, 16, 8], dropout: 0.1 }, 8).forward(tensor(x.clone(), [2, 8]), None);
         assert_eq!(values(moved), x);
     }
 

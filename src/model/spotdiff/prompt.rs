@@ -215,13 +215,8 @@ pub fn sentence(expression: &[f32], (most, least): &(Vec<u32>, Vec<u32>), symbol
         let one = |&g: &u32| format!("{} {:.2}", symbols[g as usize], expression[g as usize]);
         genes.iter().map(one).collect::<Vec<_>>().join(", ")
     };
-    format!(
-        "A spatial spot. Highly expressed genes: {}. Lowly expressed genes: {}.",
-        list(most),
-        list(least)
-    )
+    format!("A spatial spot. Highly expressed genes: {}. Lowly expressed genes: {}.", list(most), list(least))
 }
-
 
 #[cfg(test)]
 mod tests {
@@ -264,10 +259,7 @@ mod tests {
     fn the_sentence_is_the_template() {
         let symbols: Vec<String> = ["Kr", "eve", "ftz"].map(str::to_owned).to_vec();
         let said = sentence(&[1.234, 0.5, 2.0], &(vec![2, 0], vec![1]), &symbols);
-        assert_eq!(
-            said,
-            "A spatial spot. Highly expressed genes: ftz 2.00, Kr 1.23. Lowly expressed genes: eve 0.50."
-        );
+        assert_eq!(said, "A spatial spot. Highly expressed genes: ftz 2.00, Kr 1.23. Lowly expressed genes: eve 0.50.");
     }
 
     #[test]

@@ -236,7 +236,9 @@ mod tests {
         let noise = |ids: &[u64], k, step| values(process.noise(&known(), ids, k, step));
         let first = noise(&[7, 9], 0, 0);
         assert_eq!(first[3..], noise(&[8, 9], 0, 0)[3..]);
-        for other in [noise(&[8, 9], 0, 0), noise(&[7, 9], 1, 0), noise(&[7, 9], 0, 1), noise(&[7 + (1 << 32), 9], 0, 0)] {
+        for other in
+            [noise(&[8, 9], 0, 0), noise(&[7, 9], 1, 0), noise(&[7, 9], 0, 1), noise(&[7 + (1 << 32), 9], 0, 0)]
+        {
             assert_ne!(first[..3], other[..3]);
         }
     }

@@ -119,11 +119,16 @@ mod tests {
     /// `spotdiff.md` §4, to the digits printed there.
     #[test]
     fn the_tables_are_the_spec_s() {
-        let near = |ours: f64, theirs: f64, digit: f64| assert!((ours - theirs).abs() <= 0.51 * digit, "{ours}, {theirs}");
+        let near =
+            |ours: f64, theirs: f64, digit: f64| assert!((ours - theirs).abs() <= 0.51 * digit, "{ours}, {theirs}");
         let long = Schedule::cosine(1000);
-        for (t, beta, digit) in
-            [(0, 4.128e-5, 1e-8), (1, 4.614e-5, 1e-8), (500, 3.15569e-3, 1e-8), (998, 0.74999939, 1e-8), (999, 0.999, 1e-12)]
-        {
+        for (t, beta, digit) in [
+            (0, 4.128e-5, 1e-8),
+            (1, 4.614e-5, 1e-8),
+            (500, 3.15569e-3, 1e-8),
+            (998, 0.74999939, 1e-8),
+            (999, 0.999, 1e-12),
+        ] {
             near(long.beta(t), beta, digit);
         }
         for (t, kept) in [(0, 0.99995872), (250, 0.84588799), (500, 0.49228517), (750, 0.14317865)] {
@@ -133,7 +138,8 @@ mod tests {
         near(parity.beta(0), 2.698e-5, 1e-8);
         near(parity.kept(750), 0.49280464, 1e-8);
         let short = [
-            0.02790726, 0.07549364, 0.12439599, 0.17718953, 0.23728153, 0.30988344, 0.40400314, 0.53699818, 0.74382937, 0.999,
+            0.02790726, 0.07549364, 0.12439599, 0.17718953, 0.23728153, 0.30988344, 0.40400314, 0.53699818, 0.74382937,
+            0.999,
         ];
         let ours = Schedule::cosine(10);
         short.iter().enumerate().for_each(|(t, &beta)| near(ours.beta(t), beta, 1e-8));
@@ -144,8 +150,7 @@ mod tests {
         let schedule = Schedule::cosine(10);
         let clean = schedule.clean(Parametrisation::Eps, 5).of(0.4, 0.3);
         let back = schedule.posterior(5);
-        for (ours, theirs) in
-            [(clean, 0.26795362), (back.mean.of(clean, 0.4), 0.34366982), (back.variance, 0.23794263)]
+        for (ours, theirs) in [(clean, 0.26795362), (back.mean.of(clean, 0.4), 0.34366982), (back.variance, 0.23794263)]
         {
             assert!((ours - theirs).abs() < 6e-9, "{ours} against {theirs}");
         }

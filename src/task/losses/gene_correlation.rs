@@ -14,7 +14,8 @@ pub fn one_minus_correlation(y: Tensor<2>, target: &[f32], bits: &[bool]) -> Ten
     let ([b, genes], device) = (y.dims(), y.device());
     let mut counts = vec![0usize; genes];
     let mut sums = vec![0.0f64; genes];
-    let entries = || bits.iter().zip(target).enumerate().filter(|(_, (bit, _))| **bit).map(|(at, (_, v))| (at % genes, *v));
+    let entries =
+        || bits.iter().zip(target).enumerate().filter(|(_, (bit, _))| **bit).map(|(at, (_, v))| (at % genes, *v));
     for (gene, value) in entries() {
         counts[gene] += 1;
         sums[gene] += f64::from(value);
@@ -27,7 +28,8 @@ pub fn one_minus_correlation(y: Tensor<2>, target: &[f32], bits: &[bool]) -> Ten
     if n_used == 0 {
         return y.sum().mul_scalar(0.0);
     }
-    let tensor = |values: Vec<f32>, rows: usize| Tensor::<2>::from_data(TensorData::new(values, [rows, genes]), &device);
+    let tensor =
+        |values: Vec<f32>, rows: usize| Tensor::<2>::from_data(TensorData::new(values, [rows, genes]), &device);
     let seen = tensor(bits.iter().map(|&bit| f32::from(u8::from(bit))).collect(), b);
     let shares = tensor(counts.iter().map(|&n| 1.0 / n.max(1) as f32).collect(), 1);
     let centre = |(at, (&value, &bit)): (usize, (&f32, &bool))| {

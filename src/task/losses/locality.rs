@@ -31,14 +31,7 @@ pub fn squared_distances(a: Tensor<2>, b: Tensor<2>) -> Tensor<1> {
 }
 
 /// Per spot, `[b]`; `y`, `near`, `far`: `[b, G]`.
-pub fn locality(
-    form: LocForm,
-    y: Tensor<2>,
-    near: Tensor<2>,
-    far: Tensor<2>,
-    apart: &Apart,
-    margin: f64,
-) -> Tensor<1> {
+pub fn locality(form: LocForm, y: Tensor<2>, near: Tensor<2>, far: Tensor<2>, apart: &Apart, margin: f64) -> Tensor<1> {
     let (genes, device) = (y.dims()[1] as f64, y.device());
     let weights = |of: &[f64], sign: f64| {
         let values: Vec<f32> = of.iter().map(|d| libm::exp(sign * d) as f32).collect();
