@@ -223,6 +223,10 @@ mod tests {
             include_str!("../configs/spatia/g1-small.toml"),
             include_str!("../configs/spackle/paper.toml"),
             include_str!("../configs/spackle/best.toml"),
+            include_str!("../configs/spotdiff/tiny.toml"),
+            include_str!("../configs/spotdiff/small.toml"),
+            include_str!("../configs/spotdiff/base.toml"),
+            include_str!("../configs/spotdiff/large.toml"),
         ] {
             assert_eq!(parse::<TrainConfig>(text, "config", &[]).unwrap().problems(), Vec::<String>::new());
         }

@@ -54,9 +54,9 @@ impl Fish {
         Fish { spots, cells, places: places.collect(), logged }
     }
 
-    /// The pairs of a fold that hides `folded`, with the `n` nearest cells of each. `blank`: hidden values of spots are made
-    /// something else first, which must change nothing.
-    pub fn paired(&self, folded: &[bool], n: usize, blank: bool) -> Paired {
+    /// The pairs of a fold that hides `folded`, with the `n` nearest cells of each: those that are `moved`, or as they are.
+    /// `blank`: hidden values of spots are made something else first, which must change nothing.
+    pub fn paired(&self, folded: &[bool], n: usize, blank: bool, moved: Option<Matrix<f32>>) -> Paired {
         let genes = folded.len();
         let mut spots = self.spots.clone();
         if blank {
@@ -64,18 +64,20 @@ impl Fish {
             hidden.for_each(|(at, v)| *v = (at % 7) as f64);
         }
         let visible: Vec<usize> = (0..genes).filter(|&g| !folded[g]).collect();
-        let unit = |of: &Matrix<f64>| -> Vec<Vec<f64>> {
+        let unit = |of: &Matrix<f32>| -> Vec<Vec<f64>> {
             let row = |i: usize| {
-                let seen: Vec<f64> = visible.iter().map(|&g| of.row(i)[g]).collect();
+                let seen: Vec<f64> = visible.iter().map(|&g| f64::from(of.row(i)[g])).collect();
                 let length = seen.iter().map(|v| v * v).sum::<f64>().sqrt().max(1e-12);
                 seen.into_iter().map(|v| v / length).collect()
             };
             (0..of.n_rows()).map(row).collect()
         };
-        let (of_spots, of_cells) = (unit(&spots), unit(&self.cells));
-        let scaled =
-            |of: &Matrix<f64>| -> Vec<f32> { of.values.iter().map(|v| (v.clamp(-3.0, 3.0) / 3.0) as f32).collect() };
-        let cells = Matrix { n_cols: genes, values: scaled(&self.cells) };
+        let scaled = |of: &Matrix<f64>| Matrix {
+            n_cols: genes,
+            values: of.values.iter().map(|v| (v.clamp(-3.0, 3.0) / 3.0) as f32).collect::<Vec<f32>>(),
+        };
+        let (spots, cells) = (scaled(&spots), moved.unwrap_or_else(|| scaled(&self.cells)));
+        let (of_spots, of_cells) = (unit(&spots), unit(&cells));
         let pairs = |asking: &[Vec<f64>], itself: bool| -> (Vec<f32>, Vec<Vec<u32>>) {
             let (mut pair, mut near) = (Vec::new(), Vec::new());
             for (i, a) in asking.iter().enumerate() {
@@ -110,7 +112,7 @@ impl Fish {
             }
         };
         let (pair, _) = pairs(&of_spots, false);
-        let spots = side(scaled(&spots), &self.logged[0], true, (pair, self.near()));
+        let spots = side(spots.values, &self.logged[0], true, (pair, self.near()));
         let cells = side(cells.values.clone(), &self.logged[1], false, pairs(&of_cells, true));
         Paired::new(spots, self.places.clone(), Some(cells), folded.to_vec(), None).expect("pairs that fit")
     }

@@ -54,10 +54,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     // Without a network to move the cells it is the first stage that reads them, where there is one.
     let stage = match &args.moved_by {
-        Some(_) => config.stages().pop(),
-        None => config.stages().into_iter().next(),
+        Some(_) => config.last_stage(),
+        None => config.first_stage().unwrap_or_else(|| config.last_stage()),
     };
-    let stage = stage.expect("there is a stage");
     stage.check()?;
     let shards = Shards::open(&args.shards)?;
     if pairing::reads(&stage, shards.manifest()).is_empty() {

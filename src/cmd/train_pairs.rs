@@ -2,7 +2,7 @@
 //! pairs that a stage reads made before it. Every part is finished once; the same command goes on with the first that is not.
 //!
 //! ```text
-//! RUN/pairs-alignment · RUN/alignment/ (a run folder: the first stage) · RUN/pairs · RUN (the run folder of the last stage)
+//! RUN/pairs-omega · RUN/omega/ (a run folder: the first stage) · RUN/pairs · RUN (the run folder of the last stage)
 //! RUN/{config.toml, lock} · RUN/fold-0/ · RUN/fold-1/ …  the same of each fold, where genes are hidden
 //! ```
 
@@ -19,12 +19,12 @@ use super::exit::UsageError;
 use super::train::{ResumeIf, StartFrom, Trained, leave, train_until};
 use super::trained;
 use crate::config;
-use crate::model::ModelConfig;
 use crate::train::checkpoint::Which;
 use crate::train::config::{TrainConfig, ViewConfig};
 use crate::train::lock::{RunLock, Timing};
 use crate::train::pairing::{self, Written};
 use crate::train::run_folder::RunFolder;
+use crate::train::stages::FIRST;
 use crate::train::trainer::End;
 
 /// What is trained in one folder: one fold, or the whole.
@@ -49,7 +49,7 @@ pub fn train(
     }
     let vars = |name: &str| std::env::var(name).ok();
     let world = World::from_env(vars, start.launcher).map_err(|e| UsageError(e.to_string()))?;
-    let n_stages = parts.iter().map(|part| part.config.stages().len()).sum::<usize>();
+    let n_stages = parts.iter().map(|part| stages_of(&part.config).len()).sum::<usize>();
     if world.world_size > 1 && (n_stages > 1 || !pairing::reads(&parts[0].config, opened.manifest()).is_empty()) {
         return Err(UsageError(
             "several processes train one stage of one fold at a time: make its pairs with `syncytia pair`, then give \
@@ -58,7 +58,7 @@ pub fn train(
         )
         .into());
     }
-    let begun = parts.iter().any(|part| part.dir.join("checkpoints").exists() || part.dir.join("alignment").exists());
+    let begun = parts.iter().any(|part| part.dir.join("checkpoints").exists() || part.dir.join(FIRST).exists());
     match start.resume {
         ResumeIf::Never if begun => {
             let what = format!("{} has checkpoints and --resume never was given: choose another --run", run.display());
@@ -115,8 +115,9 @@ fn one_stage(stop: &StopVote, parts: &[Part], shards: &Path, start: &StartFrom) 
     let [part] = parts else {
         return Err(UsageError("--vectors and --from are of one fold: give --fold K as well".to_owned()).into());
     };
-    let stage = part.config.stages().pop().expect("there is a last stage");
-    train_until(stop, &frozen(stage, start.parent.is_none()), shards, &part.dir, start)
+    let mut stage = part.config.last_stage();
+    stage.train.freeze_untrained |= start.parent.is_none();
+    train_until(stop, &stage, shards, &part.dir, start)
 }
 
 /// The config and lock of a run of several folds.
@@ -130,30 +131,31 @@ fn of_all(config: &TrainConfig, run: &Path, job: Option<Job>) -> anyhow::Result<
 
 /// All stages of a part.
 fn stages(stop: &StopVote, part: &Part, shards: &Shards, dir: &Path, start: &StartFrom) -> anyhow::Result<Trained> {
-    let mut stages = part.config.stages();
-    let last = stages.pop().expect("there is a last stage");
+    let mut last = part.config.last_stage();
     let folder = RunFolder::at(&part.dir);
     let mut parent = None;
     let here = StartFrom { resume: ResumeIf::Auto, min_genes: 1.0, vectors: Vec::new(), ..start.clone() };
-    for stage in stages {
+    if let Some(stage) = part.config.first_stage() {
+        let run = folder.stage(FIRST);
         if !pairing::reads_cells(&last, shards.manifest()) {
             eprintln!("no cells of a reference are read: the stage \"{}\" is left out", stage.task.kind());
-            continue;
-        }
-        let (run, pairs) = (folder.stage(stage.task.kind()), folder.pairs(Some(stage.task.kind())));
-        if !is_finished(&run, &stage)? {
-            eprintln!("{}: stage {}", part.dir.display(), stage.task.kind());
-            if pairing::write(shards, &stage, None, &pairs, &|| stop.is_cast())? == Written::Stopped {
-                return Ok(Trained::before_a_step());
+            last.train.freeze_untrained = true;
+        } else {
+            if !is_finished(&run, &stage)? {
+                eprintln!("{}: stage {}", part.dir.display(), stage.task.kind());
+                let pairs = folder.pairs(Some(FIRST));
+                if pairing::write(shards, &stage, None, &pairs, &|| stop.is_cast())? == Written::Stopped {
+                    return Ok(Trained::before_a_step());
+                }
+                let start = StartFrom { vectors: pairing::folders(&pairs), ..here.clone() };
+                let trained = train_until(stop, &stage, dir, &run, &start)?;
+                if matches!(trained.end, End::Stopped { .. }) {
+                    return Ok(trained);
+                }
+                leave(trained.engines);
             }
-            let start = StartFrom { vectors: pairing::folders(&pairs), ..here.clone() };
-            let trained = train_until(stop, &frozen(stage, true), dir, &run, &start)?;
-            if matches!(trained.end, End::Stopped { .. }) {
-                return Ok(trained);
-            }
-            leave(trained.engines);
+            parent = Some(run);
         }
-        parent = Some(run);
     }
     eprintln!("{}: stage {}", part.dir.display(), last.task.kind());
     let pairs = folder.pairs(None);
@@ -166,7 +168,6 @@ fn stages(stop: &StopVote, part: &Part, shards: &Shards, dir: &Path, start: &Sta
             return Ok(Trained::before_a_step());
         }
     }
-    let last = frozen(last, parent.is_none());
     let start = StartFrom { vectors: pairing::folders(&pairs), parent, ..here };
     train_until(stop, &last, dir, &part.dir, &start)
 }
@@ -183,14 +184,7 @@ fn is_finished(run: &Path, config: &TrainConfig) -> anyhow::Result<bool> {
     Ok(state.global_step >= config.train.max_steps)
 }
 
-/// A stage's config with the parts of the model that it leaves as they are, unless it says itself which.
-fn frozen(mut stage: TrainConfig, untrained: bool) -> TrainConfig {
-    if let (ModelConfig::Spotdiff(model), true) = (&stage.model, stage.train.freeze.is_empty()) {
-        stage.train.freeze = match stage.task.kind() {
-            "alignment" => model.frozen_first(),
-            _ => model.frozen_second(),
-        };
-    }
-    stage.train.freeze_untrained |= untrained;
-    stage
+/// The stages of a config.
+fn stages_of(config: &TrainConfig) -> Vec<TrainConfig> {
+    config.first_stage().into_iter().chain([config.last_stage()]).collect()
 }

@@ -5,6 +5,7 @@ use syncytia_shards::process::pairing::Weighting;
 use syncytia_shards::visible::ScaleKind;
 
 use super::error::TrainError;
+use super::stages::FirstStage;
 use crate::model::ModelConfig;
 use crate::optim::OptimConfig;
 use crate::optim::schedule::Schedule;
@@ -25,33 +26,15 @@ pub struct TrainConfig {
     pub optim: OptimConfig,
     /// `[train]`.
     pub train: LoopConfig,
+    /// `[first]`, of a model that learns in two stages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<FirstStage>,
     /// `[checkpoint]`.
     #[serde(default)]
     pub checkpoint: CheckpointConfig,
     /// `[log]`.
     #[serde(default)]
     pub log: LogConfig,
-    /// `[first]`: what a stage before this one does otherwise; it begins this one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub first: Option<Box<FirstConfig>>,
-}
-
-/// `[first]`: a stage that is trained before, of the same model on the same data.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FirstConfig {
-    /// `[first.task]`.
-    pub task: TaskConfig,
-    /// `[first.optim]`.
-    pub optim: OptimConfig,
-    /// Batches to consume.
-    pub max_steps: u64,
-    /// Micro-batches of a step; as in `[train]` if not given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lanes: Option<usize>,
-    /// Records of a micro-batch; as in `[train]` if not given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub micro_batch: Option<usize>,
 }
 
 /// `[data]`.
@@ -331,19 +314,6 @@ impl TrainConfig {
         self.data.view.unwrap_or_default()
     }
 
-    /// The stages in the order in which they are trained, each with its task's name: `[first]`, if there is one, and this.
-    pub fn stages(&self) -> Vec<TrainConfig> {
-        let this = TrainConfig { first: None, ..self.clone() };
-        let before = self.first.as_deref().map(|first| {
-            let FirstConfig { max_steps, lanes, micro_batch, .. } = *first;
-            let (lanes, micro_batch) =
-                (lanes.unwrap_or(self.train.lanes), micro_batch.unwrap_or(self.train.micro_batch));
-            let train = LoopConfig { max_steps, lanes, micro_batch, ..self.train.clone() };
-            TrainConfig { task: first.task.clone(), optim: first.optim.clone(), train, ..this.clone() }
-        });
-        before.into_iter().chain([this]).collect()
-    }
-
     /// Everything that cannot work, each with its key.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
@@ -407,6 +377,7 @@ impl TrainConfig {
         problems.extend(self.task.problems());
         problems.extend(self.model.problems((train.lanes, train.micro_batch)));
         problems.extend(self.task.misfit(&self.model));
+        problems.extend(self.problems_of_first());
         problems
     }
 

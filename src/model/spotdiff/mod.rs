@@ -12,6 +12,7 @@ pub mod prompt;
 pub mod psi;
 pub mod sampler;
 pub mod schedule;
+pub mod t5;
 
 use std::cell::Cell;
 
