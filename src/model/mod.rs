@@ -201,6 +201,11 @@ impl ModelConfig {
         }
     }
 
+    /// Whether a text encoder reads its prompts.
+    pub fn reads_sentences(&self) -> bool {
+        matches!(self, ModelConfig::Spotdiff(config) if config.psi.use_text && config.prompt.encoder == spotdiff::prompt::Encoder::T5)
+    }
+
     /// Whether it reads cells of a reference beside a spot.
     pub fn reads_reference(&self) -> bool {
         matches!(self, ModelConfig::Spotdiff(config) if config.psi.use_rna || config.psi.rna_channel)

@@ -1,5 +1,7 @@
 //! The train config as a user writes it: one table per owner, checked once, all problems in one go.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 use syncytia_shards::process::pairing::Weighting;
 use syncytia_shards::visible::ScaleKind;
@@ -48,6 +50,9 @@ pub struct DataConfig {
     /// `[data.view]`: how shards of which something is hidden are seen, beside their reference.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub view: Option<ViewConfig>,
+    /// The folder of a T5 as Hugging Face has it, where prompts are read by one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text_encoder: Option<PathBuf>,
 }
 
 /// `[data.view]`.
@@ -88,7 +93,7 @@ impl std::fmt::Display for ViewConfig {
 
 impl Default for DataConfig {
     fn default() -> Self {
-        Self { window_bytes: 2 << 30, window_row_groups: 4, view: None }
+        Self { window_bytes: 2 << 30, window_row_groups: 4, view: None, text_encoder: None }
     }
 }
 
@@ -370,6 +375,13 @@ impl TrainConfig {
         must(optim.ema.is_none_or(|d| (0.0..1.0).contains(&d)), "optim.ema: must be in [0, 1)".into());
         if self.data.view.is_some() && !self.task.is_paired() {
             problems.push(format!("data.view: task.kind = \"{}\" reads shards as they are", self.task.kind()));
+        }
+        if self.data.text_encoder.is_some() != self.model.reads_sentences() {
+            problems.push(match &self.data.text_encoder {
+                Some(_) => "data.text_encoder: no model.spotdiff.prompt.encoder = \"t5\" reads by it".to_owned(),
+                None => "model.spotdiff.prompt.encoder = \"t5\": data.text_encoder = \"FOLDER\" of that T5 is missing"
+                    .to_owned(),
+            });
         }
         if self.data.view.is_some_and(|view| view.nearest_cells == 0) {
             problems.push("data.view.nearest_cells = 0: must be at least 1".to_owned());

@@ -21,7 +21,8 @@ use syncytia_shards::visible::{Scale, ScaleKind, View, Visible};
 
 use super::config::{TrainConfig, ViewConfig};
 use super::error::TrainError;
-use crate::model::Model;
+use super::text_encoder;
+use crate::model::{Model, ModelConfig};
 use crate::task::alignment;
 use crate::task::paired::{Paired, Side};
 use crate::tensor::cpu;
@@ -232,8 +233,21 @@ pub fn paired(
         }
         _ => None,
     };
+    let (mut side, mut cells) = (side, cells);
+    let gene_text = match (&config.data.text_encoder, &config.model) {
+        (Some(dir), ModelConfig::Spotdiff(model)) if config.task.kind() != "alignment" => {
+            let symbols: Vec<String> = seen.genes().into_iter().map(str::to_owned).collect();
+            let t5 = text_encoder::open(dir, &cpu())?;
+            side.text = Some(text_encoder::of_side(&t5, &side, &model.prompt, &symbols)?);
+            if let Some(cells) = &mut cells {
+                cells.text = Some(text_encoder::of_side(&t5, cells, &model.prompt, &symbols)?);
+            }
+            Some(text_encoder::of_genes(&t5, &symbols)?)
+        }
+        _ => None,
+    };
     let hidden = seen.hidden_genes().to_vec();
-    Paired::new(side, places, cells, hidden, None).map_err(|error| TrainError::Data(error.to_string()))
+    Paired::new(side, places, cells, hidden, gene_text).map_err(|error| TrainError::Data(error.to_string()))
 }
 
 fn no_reference(config: &TrainConfig) -> String {
