@@ -73,6 +73,8 @@ mod same_bits;
 mod sbatch;
 /// Layer by layer what the Python package `spared` makes of the same spots.
 mod spared;
+/// SpotDiff through the program, fold by fold and stage by stage.
+mod spotdiff;
 /// What several stories stand on: a small data set from the shipped section, and a run of it.
 mod stage;
 /// What a step does on a bad day.

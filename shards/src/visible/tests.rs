@@ -308,9 +308,7 @@ fn what_shows_a_hidden_value_is_not_written_and_folds_that_are_none_are_damage()
     };
     let words = damaged(Protocol::GeneFolds, &|m| m.holdout.as_mut().unwrap().fold_of_gene[3] = 9);
     assert!(words.contains("a gene of fold 9, there are 5"), "{words}");
-    let words = damaged(Protocol::GeneFolds, &|m| {
-        m.holdout.as_mut().unwrap().fold_of_gene.pop();
-    });
+    let words = damaged(Protocol::GeneFolds, &|m| m.holdout.as_mut().unwrap().fold_of_gene.truncate(11));
     assert!(words.contains("folds of 11 genes, 12 expected"), "{words}");
     let words = damaged(Protocol::Entries, &|m| m.holdout = None);
     assert!(words.contains("holdout none, a table of hidden values: true"), "{words}");

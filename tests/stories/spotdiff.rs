@@ -1,0 +1,225 @@
+//! SpotDiff through the program: two tables become shards, each fold of genes two stages, and what was hidden is judged and written
+//! back. What is hidden reaches no weight.
+
+use std::path::Path;
+use std::sync::OnceLock;
+
+use syncytia::train::checkpoint::{CheckpointContents, newest_valid};
+use syncytia::train::run_folder::RunFolder;
+use syncytia_shards::draw::{DrawKey, Purpose, uniform};
+use syncytia_shards::ingest::{self, IngestOptions};
+use syncytia_shards::manifest::Manifest;
+
+use crate::command::{done, refused, syncytia};
+
+const TINY: &str = "configs/spotdiff/tiny.toml";
+const SPOTS: usize = 70;
+const GENES: usize = 10;
+const CELLS: usize = 40;
+const FOLDS: u32 = 2;
+
+/// Tables of spots and cells in a scratch folder.
+struct Tables(tempfile::TempDir);
+
+impl Tables {
+    /// Spots whose genes are waves over the place, cells alike; `changed`: what becomes of a spot's value.
+    fn new(changed: impl Fn(usize, usize, f64) -> f64) -> Tables {
+        let tables = Tables(tempfile::tempdir().unwrap());
+        let noise = |row: usize, gene: usize, site: u32| {
+            f64::from(uniform(DrawKey::new(2, Purpose::Synthetic).word((row * 64 + gene) as u32, [0, 0, site])))
+        };
+        let names: Vec<String> = (0..GENES).map(|gene| format!("gene{gene}")).collect();
+        let mut spots = names.join("\t") + "\n";
+        let mut places = "x y\n".to_owned();
+        for row in 0..SPOTS {
+            let (x, y) = ((row % 10) as f64, (row / 10) as f64);
+            let value = |gene: usize| {
+                let wave = 1.0 + (0.6 * x + 0.4 * y + gene as f64 * 0.7).sin();
+                changed(row, gene, wave + 0.1 * noise(row, gene, 0) + 0.01)
+            };
+            spots += &((0..GENES).map(|gene| format!("{:.6}", value(gene))).collect::<Vec<_>>().join("\t") + "\n");
+            places += &format!("{x} {y}\n");
+        }
+        let mut cells = String::new();
+        for (gene, name) in names.iter().enumerate() {
+            let count = |cell: usize| {
+                (10.0 * (1.0 + (cell as f64 * 0.5 + gene as f64 * 0.7).sin()) + 3.0 * noise(cell, gene, 1)) as u32
+            };
+            let counts: Vec<String> = (0..CELLS).map(|cell| count(cell).to_string()).collect();
+            cells += &format!("{name}\t{}\n", counts.join("\t"));
+        }
+        for (name, text) in [("spots.txt", &spots), ("places.txt", &places), ("cells.txt", &cells)] {
+            std::fs::write(tables.path(name), text).unwrap();
+        }
+        tables
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    fn shard(&self, out: &str, sets: &[&str]) -> String {
+        let [spots, cells, out] = ["spots.txt", "cells.txt", out].map(|name| self.path(name));
+        let places = format!("input.coordinates={}", self.path("places.txt"));
+        let args = ["shard", &spots, "--reference", &cells, "--config", "configs/spotdiff/shard.toml", "--out", &out];
+        let sets = [&[places.as_str(), "input.um_per_unit=1"][..], sets].concat();
+        done(&[&args[..], &sets.iter().flat_map(|set| ["--set", *set]).collect::<Vec<_>>()].concat());
+        out
+    }
+
+    fn folds(&self, out: &str) -> String {
+        self.shard(out, &["data.holdout=gene_folds", &format!("data.folds={FOLDS}")])
+    }
+}
+
+/// `train` of few steps.
+fn train<'a>(shards: &'a str, run: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    let mut args = vec!["train", TINY, "--shards", shards, "--run", run];
+    let sets = [
+        "train.max_steps=6",
+        "first.max_steps=4",
+        "checkpoint.every=2",
+        "checkpoint.keep=9",
+        "data.view.nearest_cells=5",
+    ];
+    args.extend(sets.iter().flat_map(|set| ["--set", *set]));
+    args.extend(more);
+    args
+}
+
+fn last(run: &Path) -> CheckpointContents {
+    newest_valid(&RunFolder::at(run)).unwrap().checkpoint.unwrap().contents
+}
+
+/// Tables, shards in folds, and a run of all of them.
+fn whole() -> &'static (Tables, String, String) {
+    static WHOLE: OnceLock<(Tables, String, String)> = OnceLock::new();
+    WHOLE.get_or_init(|| {
+        let tables = Tables::new(|_, _, value| value);
+        let (shards, run) = (tables.folds("shards"), tables.path("run"));
+        done(&train(&shards, &run, &["--ranks", "2"]));
+        (tables, shards, run)
+    })
+}
+
+#[test]
+fn every_fold_is_trained_in_two_stages_and_every_gene_is_judged_where_it_was_hidden() {
+    let (_, shards, run) = whole();
+    for fold in 0..FOLDS {
+        let dir = Path::new(run).join(format!("fold-{fold}"));
+        for file in ["omega/checkpoints", "pairs/spots/vectors.json", "pairs/others/vectors.json", "pairs-omega/spots"]
+        {
+            assert!(dir.join(file).exists(), "no {file} in fold {fold}");
+        }
+        let (first, second) = (last(&dir.join("omega")), last(&dir));
+        for (a, b) in first.model.iter().zip(&second.model) {
+            let of_omega = a.name.starts_with("model.omega.");
+            assert_eq!(
+                a.values == b.values,
+                of_omega || a.values.iter().all(|v| *v == 0.0) && a.values == b.values,
+                "{}",
+                a.name
+            );
+        }
+    }
+    // The same command again does nothing, and is done at once.
+    let said = String::from_utf8(syncytia(&train(shards, run, &[])).stderr).unwrap();
+    assert!(!said.contains("step 2 "), "{said}");
+
+    let json: serde_json::Value = serde_json::from_str(&done(&["evaluate", run, "--fast", "--json"])).unwrap();
+    assert_eq!((&json["task"], &json["protocol"]), (&"imputation".into(), &"gene_folds".into()));
+    assert_eq!(json["model"]["pcc"]["n_used"], GENES, "every gene of every fold");
+    for fill in ["gene_mean", "knn_reference", "ridge_reference", "spage"] {
+        assert!(json["baselines"][fill]["pcc"]["value"].is_number(), "{fill}");
+    }
+    let page = std::fs::read_to_string(Path::new(run).join("report/report.html")).unwrap();
+    assert!(page.contains("no pretrained text encoder reads them") && page.contains("re-implemented from the paper"));
+
+    // One fold alone has its own genes.
+    let alone = format!("{run}/fold-1");
+    let json: serde_json::Value = serde_json::from_str(&done(&["evaluate", &alone, "--fast", "--json"])).unwrap();
+    assert_eq!(json["model"]["pcc"]["n_used"], GENES / FOLDS as usize);
+}
+
+#[test]
+fn any_number_of_ranks_and_a_stop_between_give_the_same_bits() {
+    let (tables, shards, run) = whole();
+    let (other, pieces) = (tables.path("other"), tables.path("pieces"));
+    done(&train(shards, &other, &["--ranks", "4", "--fold", "1"]));
+    for steps in ["train.max_steps=2", "train.max_steps=4", "train.max_steps=6"] {
+        done(&train(shards, &pieces, &["--ranks", "3", "--fold", "1", "--set", steps]));
+    }
+    let expected = last(&Path::new(run).join("fold-1"));
+    for dir in [other, pieces] {
+        assert!(last(&Path::new(&dir).join("fold-1")).model == expected.model, "{dir}");
+    }
+}
+
+#[test]
+fn what_a_fold_hides_reaches_no_weight_of_it() {
+    let (tables, shards, run) = whole();
+    let folds = Manifest::read(Path::new(shards)).unwrap().holdout.unwrap().fold_of_gene;
+    let changed = Tables::new(|row, gene, value| if folds[gene] == 0 { value * 3.0 + row as f64 } else { value });
+    let other = changed.folds("shards");
+    assert_ne!(std::fs::read(tables.path("spots.txt")).unwrap(), std::fs::read(changed.path("spots.txt")).unwrap());
+    let again = changed.path("run");
+    done(&train(&other, &again, &["--ranks", "1", "--fold", "0"]));
+    assert!(last(&Path::new(&again).join("fold-0")).model == last(&Path::new(run).join("fold-0")).model);
+    // And what it shows does.
+    let seen = Tables::new(|_, gene, value| if folds[gene] == 1 { value * 1.5 + 0.2 * value * value } else { value });
+    let (other, again) = (seen.folds("shards"), seen.path("run"));
+    done(&train(&other, &again, &["--ranks", "1", "--fold", "0"]));
+    assert!(last(&Path::new(&again).join("fold-0")).model != last(&Path::new(run).join("fold-0")).model);
+}
+
+#[test]
+fn random_entries_are_imputed_judged_and_written_back() {
+    let tables = Tables::new(|_, _, value| value);
+    let (shards, run) = (tables.shard("shards", &[]), tables.path("run"));
+    done(&train(&shards, &run, &[]));
+    let json: serde_json::Value = serde_json::from_str(&done(&["evaluate", &run, "--json"])).unwrap();
+    assert_eq!(json["protocol"], "entries");
+    assert!(json["baselines"]["spatial_knn"]["pcc"]["value"].as_f64().unwrap() > 0.5);
+    let out = tables.path("imputed.h5ad");
+    let input = tables.path("spots.txt");
+    done(&["impute", &run, "--input", &input, "--output", &out]);
+    let written =
+        ingest::read_section(Path::new(&out), &IngestOptions { declared_counts: true, ..IngestOptions::default() });
+    assert_eq!(written.map(|section| section.n_obs()).unwrap_or(SPOTS), SPOTS);
+
+    // Without the reference nothing is paired and there is no first stage.
+    let alone = tables.path("alone");
+    let args = ["--set", "model.spotdiff.psi.use_rna=false", "--set", "model.spotdiff.psi.rna_channel=false"];
+    let said = String::from_utf8(syncytia(&train(&shards, &alone, &args)).stderr).unwrap();
+    assert!(said.contains("is left out") && !Path::new(&alone).join("omega").exists(), "{said}");
+}
+
+#[test]
+fn stages_are_trained_one_by_one_on_pairs_made_by_hand() {
+    let (tables, shards, run) = whole();
+    let [pairs, aligned, moved, by_hand] = ["p", "a", "m", "h"].map(|name| tables.path(name));
+    let few = ["--set", "data.view.nearest_cells=5", "--fold", "0", "--shards", shards];
+    done(&[&["pair", TINY, "--out", &pairs][..], &few].concat());
+    done(&[&["pair", TINY, "--moved-by", &format!("{run}/fold-0/omega"), "--out", &moved][..], &few].concat());
+    let [spots, cells, others] = ["spots", "cells", "others"].map(|name| format!("{moved}/{name}"));
+    let omega = format!("{run}/fold-0/omega");
+    let given = ["--fold", "0", "--from", &omega, "--vectors", &spots, "--vectors", &cells, "--vectors", &others];
+    done(&train(shards, &by_hand, &given));
+    let expected = last(&Path::new(run).join("fold-0"));
+    assert!(last(&Path::new(&by_hand).join("fold-0")).model == expected.model);
+
+    let no = |more: &[&str], code: i32, words: &[&str]| {
+        refused(&train(shards, &aligned, more), code, words);
+        assert!(!Path::new(&aligned).join("fold-0/checkpoints").exists());
+    };
+    no(&["--fold", "7"], 2, &["--fold 7", "2 folds"]);
+    let foreign = [&given[..], &["--set", "data.view.nearest_cells=6"]].concat();
+    no(&foreign, 3, &["was made for", "6 nearest", "syncytia pair"]);
+    no(&["--fold", "0", "--set", "data.view.nearest_cells=41"], 3, &["41", "the reference has 40"]);
+    no(&["--fold", "0", "--set", "model.spotdiff.prompt.encoder=\"t5\""], 2, &["data.text_encoder"]);
+    refused(
+        &["train", "configs/spackle/tiny.toml", "--shards", shards, "--run", &aligned, "--fold", "0"],
+        2,
+        &["--fold"],
+    );
+}
