@@ -49,6 +49,7 @@ impl Default for PromptConfig {
 
 /// What the prompts of a micro-batch say.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "there is one per forward")]
 pub enum Said {
     /// Genes and value buckets, `[b, n]` row-major; a spot with fewer genes is filled up with `absent`.
     Named {

@@ -15,6 +15,9 @@ struct Expected {
     encoded: HashMap<String, Vec<[Vec<f32>; 3]>>,
 }
 
+/// The new shape of a tensor; none leaves it out.
+type Change<'a> = &'a dyn Fn(&str, &[usize]) -> Option<Vec<usize>>;
+
 const SPIECE: &[u8] = include_bytes!("../../../../tests/golden/t5/spiece.model");
 
 fn expected() -> Expected {
@@ -74,7 +77,6 @@ fn both_variants_equal_transformers() {
     }
 }
 
-/// A tokenizer.json is what the reference's own crate reads: the same ids from our file's words.
 #[test]
 fn a_vocabulary_that_is_none_is_refused_by_its_file() {
     for bytes in [&b"{}"[..], b"not json"] {
@@ -89,7 +91,7 @@ fn a_vocabulary_that_is_none_is_refused_by_its_file() {
 fn missing_and_misshapen_tensors_are_named_with_what_is_expected() {
     let (config, weights) = folder("v1_1");
     let tensors = SafeTensors::deserialize(weights).unwrap();
-    let changed = |change: &dyn Fn(&str, &[usize]) -> Option<Vec<usize>>| {
+    let changed = |change: Change<'_>| {
         let kept: Vec<(String, TensorView<'_>)> = tensors
             .iter()
             .filter_map(|(name, view)| {
