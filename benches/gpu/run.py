@@ -40,7 +40,8 @@ MODELS = [
     ("SpaCKLE best", "spackle/best", "spots", TINY),
     ("SPATIA cells", "spatia/tiny", "cells", TINY),
     ("SPATIA niches", "spatia/tiny-niche", "cells + of-cells", TINY),
-    ("SPATIA fusion", "spatia/tiny-fusion", "cells + of-cells", TINY),
+    ("SPATIA tissues", "spatia/tiny-tissue", "cells + of-niches", ["train.lanes=1", "train.micro_batch=4"]),
+    ("SPATIA fusion", "spatia/tiny-fusion", "cells + of-cells + of-niches", TINY),
     ("generator", "spatia/g1-tiny", "cells", TINY),
 ]
 
@@ -85,6 +86,12 @@ class Bench:
             run = self.work / "cell-run"
             self.run("train", "configs/spatia/tiny.toml", "--shards", shards, "--run", run, *sets(["train.max_steps=4"]))
             self.run("embed", run, "--shards", shards, "--level", "cell", "--out", folder)
+        elif name == "of-niches":
+            shards, cells, run = self.data("cells"), self.data("of-cells"), self.work / "niche-run"
+            where = ["--shards", shards, "--vectors", cells]
+            self.run("train", "configs/spatia/tiny-niche.toml", *where, "--from", self.work / "cell-run", "--run", run,
+                     *sets(["train.max_steps=4", "train.lanes=2", "train.micro_batch=8"]))  # fmt: skip
+            self.run("embed", run, *where, "--level", "niche", "--out", folder)
         return folder
 
     def where(self, data):

@@ -26,8 +26,8 @@ pub fn scan(gradients: &[Tensor<1>]) -> Vec<(u64, f32)> {
     let of_one = |g: &Tensor<1>| {
         let bad = g.clone().is_finite().bool_not();
         let largest = g.clone().mask_fill(bad.clone(), 0.0).abs().max();
-        // Counted in f64: a count of f32 ends at 2²⁴.
-        [bad.float().cast(DType::F64).sum(), largest.cast(DType::F64)]
+        // Counted as integers: a count of f32 ends at 2²⁴.
+        [bad.int().sum().cast(FloatDType::F64), largest.cast(DType::F64)]
     };
     if gradients.is_empty() {
         return Vec::new();
