@@ -42,6 +42,7 @@ pub fn train(
     start: &StartFrom,
 ) -> anyhow::Result<Trained> {
     let stop = StopVote::on_signals().context("cannot listen to signals")?;
+    stages_of(config).iter().try_for_each(TrainConfig::check)?;
     let opened = Shards::open(shards)?;
     let parts = parts(config, opened.manifest(), run, fold)?;
     if !start.vectors.is_empty() || start.parent.is_some() {

@@ -179,11 +179,10 @@ fn shows(region: &CellImage<'_>, cell: &CellImage<'_>, offset_um: [f32; 2]) -> b
                 let (y, x) = (first[1] + dy + row, first[0] + dx + column);
                 ((0..side).contains(&y) && (0..side).contains(&x)).then_some(((row, column), (y, x)))
             });
-        let mut n = 0;
-        let all = inside
-            .map(|(own, there)| (n += 1, pixel(cell, own.0, own.1) == pixel(region, there.0, there.1)).1)
-            .all(|same| same);
-        all && n > 64
+        let pixels: Vec<_> = inside.collect();
+        let alike =
+            |((row, column), (y, x)): &((i64, i64), (i64, i64))| pixel(cell, *row, *column) == pixel(region, *y, *x);
+        pixels.len() > 64 && pixels.iter().all(alike)
     };
     (-1..=1).any(|dx| (-1..=1).any(|dy| same(dx, dy)))
 }
