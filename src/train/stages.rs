@@ -50,10 +50,12 @@ impl TrainConfig {
     pub fn last_stage(&self) -> TrainConfig {
         let ModelConfig::Spotdiff(model) = &self.model else { return self.clone() };
         let mut train = self.train.clone();
-        train.freeze.extend(model.frozen_second());
+        // A config may ask for the first stage alone.
+        let alone = matches!(self.task, TaskConfig::Alignment(_));
+        train.freeze.extend(if alone { model.frozen_first() } else { model.frozen_second() });
         train.freeze.sort();
         train.freeze.dedup();
-        train.freeze_untrained |= self.first.is_none();
+        train.freeze_untrained |= self.first.is_none() || alone;
         TrainConfig { train, ..self.clone() }
     }
 
