@@ -329,6 +329,7 @@ mod tests {
     fn configs_are_read_from_toml_and_their_problems_named() {
         let text = r#"
             h = 32
+            regions = true
             [gene]
             width = 32
             blocks = 2
