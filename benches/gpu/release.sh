@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the program with CUDA, strips it and packs it with what benches/gpu/run.py needs, so that it travels:
 #   benches/gpu/release.sh OUT.tar.xz
-# No CUDA toolkit and no GPU is needed to build; some 20 minutes of one core. CARGO_TARGET_DIR and CARGO_BUILD_JOBS are obeyed.
+# No CUDA toolkit and no GPU is needed to build; some 30 minutes of one core. CARGO_TARGET_DIR and CARGO_BUILD_JOBS are obeyed.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 out=$(realpath -m "${1:?benches/gpu/release.sh OUT.tar.xz}")

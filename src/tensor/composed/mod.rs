@@ -1,7 +1,7 @@
 //! Our operations out of Burn's own, values and gradients: what a device runs that has no kernels of ours (CUDA).
 //!
 //! Right first: every function here is held against its CPU kernel by a test. Tensors are plain ones, without a graph:
-//! [`super::cube`] puts these behind the operations, whose gradients are then asked for by name.
+//! `cube` puts these behind the operations, whose gradients are then asked for by name.
 
 pub mod attention;
 pub mod draws;
