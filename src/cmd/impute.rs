@@ -12,7 +12,7 @@ use syncytia_shards::process::{self, Layer, Neighbourhood, batch_name, combat, m
 use syncytia_shards::processed::Matrix;
 use syncytia_shards::section::{Csr, Section};
 
-use super::evaluate::pipeline;
+use super::evaluate::{pipeline, shards_of_run};
 use super::out;
 use super::shard::ShardConfig;
 use super::{impute_spots, imputed};
@@ -52,7 +52,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     out::check_file(&args.output, std::slice::from_ref(&args.input))?;
     let mut runs = imputed::open(&args.path, args.checkpoint.unwrap_or_default())?;
     if runs[0].run.config.model.name() == "spotdiff" {
-        let shards = args.shards.clone().map_or_else(|| impute_spots::shards_of(&runs), Ok)?;
+        let shards = args.shards.clone().map_or_else(|| shards_of_run(&runs[0].checkpoint.dir.join("../..")), Ok)?;
         return impute_spots::run(&runs, &shards, &args.input, &args.output, args.json);
     }
     if args.shards.is_some() {

@@ -3,7 +3,7 @@
 //! SpotDiff imputes the spots that it learned with: the file's observations are looked up in the run's shards by name, what was visible
 //! there stays as it is, and of folds every gene is taken from the fold that did not show it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use syncytia_launch::ExitCode;
@@ -15,7 +15,7 @@ use syncytia_shards::reader::Shards;
 use syncytia_shards::row_group::Columns;
 use syncytia_shards::section::Section;
 
-use super::exit::UsageError;
+use super::impute::aligned;
 use super::imputed::{Imputed, impute};
 use super::out;
 use super::shard::ShardConfig;
@@ -26,6 +26,10 @@ use crate::train::error::TrainError;
 /// Layers of the file.
 const LAYERS: [&str; 2] = ["spotdiff", "spotdiff_spread"];
 
+/// What the numbers are.
+const SCALE: &str = "levels: values as the shards' transform leaves them, X of what is visible; a gene that no spot showed (gene_folds) has \
+                     no unit of its own: its layer tells its shape, at the place and spread of a typical gene";
+
 /// Runs the command on the networks of a run.
 pub fn run(runs: &[Trained], shards: &Path, input: &Path, output: &Path, json: bool) -> anyhow::Result<ExitCode> {
     let shards = Shards::open(shards)?;
@@ -34,7 +38,8 @@ pub fn run(runs: &[Trained], shards: &Path, input: &Path, output: &Path, json: b
     let section = ingest::read_section(input, &IngestOptions { library_id: None, ..shard_config.input.clone() })?;
     let row_of: BTreeMap<&str, usize> =
         section.obs_ids.iter().enumerate().map(|(row, id)| (id.as_str(), row)).collect();
-    let names = names(&shards)?;
+    let names = names(&shards, &section)?;
+    let measured = aligned(&section, first, 1.0)?;
     let n_cols = first.genes.len();
     let empty = || Matrix { n_cols, values: vec![f32::NAN; section.n_obs() * n_cols] };
     let (mut x, mut layers) = (empty(), [empty(), empty()]);
@@ -48,6 +53,15 @@ pub fn run(runs: &[Trained], shards: &Path, input: &Path, output: &Path, json: b
             let of = impute(run, &shards, split)?;
             for (from, id) in of.seen.ids.iter().enumerate() {
                 if let Some(&to) = names.get(id).and_then(|name| row_of.get(name.as_str())) {
+                    if let Some(gene) = another(&of, from, measured.row(to)) {
+                        return Err(TrainError::Data(format!(
+                            "{}: {} of {} is not what the shards have of an observation of that name: is it another section?",
+                            input.display(),
+                            first.symbols[gene],
+                            section.obs_ids[to]
+                        ))
+                        .into());
+                    }
                     placed[to] = true;
                     place(&of, from, to, &mut x, &mut layers);
                 }
@@ -97,8 +111,21 @@ fn place(of: &Imputed, from: usize, to: usize, x: &mut Matrix<f32>, layers: &mut
     }
 }
 
-/// Names of the shards' records.
-fn names(shards: &Shards) -> anyhow::Result<BTreeMap<u64, String>> {
+/// A gene whose visible value in the shards is not that of the file.
+fn another(of: &Imputed, from: usize, (genes, values): (&[u32], &[f32])) -> Option<usize> {
+    let n_cols = of.seen.levels.n_cols;
+    let in_file = |gene: usize| genes.binary_search(&(gene as u32)).map_or(0.0, |at| f64::from(values[at]));
+    (0..n_cols).find(|&gene| {
+        let at = from * n_cols + gene;
+        let ours = of.seen.scale.raw(from, f64::from(of.seen.levels.values[at]));
+        of.seen.bits[at] && (ours - in_file(gene)).abs() > 1e-3 * (1.0 + ours.abs())
+    })
+}
+
+/// Names of the shards' records: of the section of the file's name where there is one, else of all, each of which must be there once.
+fn names(shards: &Shards, section: &Section) -> anyhow::Result<BTreeMap<u64, String>> {
+    let sections = &shards.manifest().sections;
+    let own = sections.iter().position(|s| s.library_id == section.library_id).map(|at| at as u64);
     let mut names = BTreeMap::new();
     for split in [Split::Train, Split::Val, Split::Test] {
         for entry in shards.row_groups(split) {
@@ -106,15 +133,22 @@ fn names(shards: &Shards) -> anyhow::Result<BTreeMap<u64, String>> {
             names.extend(group.record_ids.iter().copied().zip(group.obs_ids.iter().cloned()).take(group.n_own));
         }
     }
+    match own {
+        Some(own) => names.retain(|id, _| id >> 32 == own),
+        None => {
+            let mut seen = BTreeSet::new();
+            if let Some(name) = names.values().find(|name| !seen.insert(name.as_str())) {
+                return Err(TrainError::Data(format!(
+                    "{name} is an observation of several sections of the shards and none is called {}: give the file the name of \
+                     its section ({})",
+                    section.library_id,
+                    sections.iter().map(|s| s.library_id.as_str()).collect::<Vec<_>>().join(", ")
+                ))
+                .into());
+            }
+        }
+    }
     Ok(names)
-}
-
-/// Shards beside a run of folds are noted in each of them.
-pub fn shards_of(runs: &[Trained]) -> Result<std::path::PathBuf, UsageError> {
-    let world = runs[0].checkpoint.dir.join("../../world.json");
-    let noted = std::fs::read(&world).ok().and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
-    let noted = noted.and_then(|world| world["shards"].as_str().map(std::path::PathBuf::from));
-    noted.ok_or_else(|| UsageError("the run does not say where its shards are: give --shards".to_owned()))
 }
 
 fn ann_data(section: Section, runs: &[Trained], x: Matrix<f32>, layers: [Matrix<f32>; 2]) -> AnnData {
@@ -122,12 +156,9 @@ fn ann_data(section: Section, runs: &[Trained], x: Matrix<f32>, layers: [Matrix<
     let run = &runs[0].run;
     let digests: Vec<String> = runs.iter().map(|run| run.checkpoint.manifest.digest()).collect();
     let provenance = BTreeMap::from([
-        (
-            "scale".to_owned(),
-            Uns::Text("levels: values as the shards' transform leaves them; X is NaN where hidden".to_owned()),
-        ),
+        ("scale".to_owned(), Uns::Text(SCALE.to_owned())),
         ("model".to_owned(), Uns::Text(run.config.model.name().into())),
-        ("checkpoints".to_owned(), Uns::Text(digests.join(", "))),
+        ("checkpoint_digests".to_owned(), Uns::Text(digests.join(", "))),
         ("view".to_owned(), Uns::Text(run.config.view().to_string())),
         ("global_step".to_owned(), Uns::I64(run.global_step as i64)),
         ("data_hash".to_owned(), Uns::Text(run.data_hash.clone())),

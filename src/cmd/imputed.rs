@@ -37,7 +37,13 @@ pub fn folds_of(run: &Path) -> Vec<PathBuf> {
 
 /// The checkpoints of a run: one, or one of each fold that there is.
 pub fn open(run: &Path, which: Which) -> anyhow::Result<Vec<Trained>> {
-    match &folds_of(run)[..] {
+    let folds = folds_of(run);
+    let trained = |dir: &&PathBuf| RunFolder::at(dir.as_path()).checkpoints().exists();
+    let (trained, others): (Vec<&PathBuf>, Vec<&PathBuf>) = folds.iter().partition(trained);
+    for dir in others {
+        eprintln!("warning: {} has no checkpoint yet: the genes it hides are left out", dir.display());
+    }
+    match &trained[..] {
         [] => Ok(vec![Trained::open(run, which)?]),
         folds => folds.iter().map(|dir| Trained::open(dir, which)).collect(),
     }

@@ -14,7 +14,7 @@ use crate::config;
 use crate::engine::Engine;
 use crate::engine::nccl::{NcclEngine, Seat};
 use crate::gpu::{Driver, Nccl, driver, nccl};
-use crate::tensor::composed::held;
+use crate::tensor::composed::compared;
 use crate::tensor::{Device, cpu};
 use crate::train::config::{ComputeOn, TrainConfig};
 use crate::train::device::{self, Place};
@@ -81,7 +81,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         [&args.set[..], &[format!("train.device={}", if args.on == On::Cuda { "cuda" } else { "cpu" })]].concat();
     let config = args.config.as_ref().map(|path| config::load::<TrainConfig>(path, &sets)).transpose()?;
     let Place { device, ordinal, words } = place(args.on, config.as_ref())?;
-    let operations = held::against_cores(&device).into_iter().map(|held| {
+    let operations = compared::against_cores(&device).into_iter().map(|held| {
         let limit = if held.exact { 0.0 } else { args.tolerance };
         Line { what: held.operation.to_owned(), worst: held.worst, limit, ok: held.worst <= limit }
     });

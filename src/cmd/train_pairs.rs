@@ -14,6 +14,7 @@ use syncytia_launch::world::{Job, World};
 use syncytia_shards::durable;
 use syncytia_shards::manifest::Manifest;
 use syncytia_shards::reader::Shards;
+use syncytia_shards::tables::vectors::VectorsFacts;
 
 use super::exit::UsageError;
 use super::train::{ResumeIf, StartFrom, Trained, leave, train_until};
@@ -23,8 +24,10 @@ use crate::train::checkpoint::Which;
 use crate::train::config::{TrainConfig, ViewConfig};
 use crate::train::lock::{RunLock, Timing};
 use crate::train::pairing::{self, Written};
+use crate::train::ready;
 use crate::train::run_folder::RunFolder;
 use crate::train::stages::FIRST;
+use crate::train::state::{self, RunState};
 use crate::train::trainer::End;
 
 /// What is trained in one folder: one fold, or the whole.
@@ -59,7 +62,10 @@ pub fn train(
         )
         .into());
     }
-    let begun = parts.iter().any(|part| part.dir.join("checkpoints").exists() || part.dir.join(FIRST).exists());
+    let begun = parts.iter().any(|part| {
+        let folder = RunFolder::at(&part.dir);
+        folder.checkpoints().exists() || folder.stage(FIRST).exists()
+    });
     match start.resume {
         ResumeIf::Never if begun => {
             let what = format!("{} has checkpoints and --resume never was given: choose another --run", run.display());
@@ -74,7 +80,8 @@ pub fn train(
     let _lock = match &parts[..] {
         [part] if part.dir == run => None,
         _ => Some(of_all(config, run, Job::from_env(vars).map_err(|e| UsageError(e.to_string()))?)?),
-    };
+    }
+    .filter(|_| fold.is_none()); // folds may be trained side by side: each has a lock of its own
     let mut last = None;
     for part in &parts {
         let trained = stages(&stop, part, &opened, shards, start)?;
@@ -117,6 +124,18 @@ fn one_stage(stop: &StopVote, parts: &[Part], shards: &Path, start: &StartFrom) 
         return Err(UsageError("--vectors and --from are of one fold: give --fold K as well".to_owned()).into());
     };
     let mut stage = part.config.last_stage();
+    let begins_anew = start.parent.is_none() && !RunFolder::at(&part.dir).checkpoints().exists();
+    for dir in start.vectors.iter().filter(|_| begins_anew) {
+        let producer = VectorsFacts::read(dir)?.producer;
+        if part.config.first.is_some() || pairing::network(&producer).is_some() {
+            let what = format!(
+                "{} is for a stage that begins with the one before: give its run by --from, or a config without [first] and \
+                 pairs of cells as they are",
+                dir.display()
+            );
+            return Err(UsageError(what).into());
+        }
+    }
     stage.train.freeze_untrained |= start.parent.is_none();
     train_until(stop, &stage, shards, &part.dir, start)
 }
@@ -126,6 +145,14 @@ fn of_all(config: &TrainConfig, run: &Path, job: Option<Job>) -> anyhow::Result<
     let folder = RunFolder::at(run);
     std::fs::create_dir_all(run).with_context(|| format!("cannot make the run folder {}", run.display()))?;
     let lock = RunLock::acquire(&folder, job, Timing::default())?;
+    if let Ok(text) = std::fs::read_to_string(folder.config()) {
+        let theirs: TrainConfig = config::parse(&text, &folder.config().display().to_string(), &[])?;
+        let changes = config.changed_on_resume(&theirs);
+        if !changes.is_empty() {
+            let what = format!("the folds of {} have another config: {}", run.display(), changes.join(", "));
+            return Err(UsageError(format!("{what}; choose another --run")).into());
+        }
+    }
     durable::write_atomic(&folder.config(), config::to_toml(config).as_bytes())?;
     Ok(std::sync::Arc::new(lock))
 }
@@ -142,7 +169,7 @@ fn stages(stop: &StopVote, part: &Part, shards: &Shards, dir: &Path, start: &Sta
             eprintln!("no cells of a reference are read: the stage \"{}\" is left out", stage.task.kind());
             last.train.freeze_untrained = true;
         } else {
-            if !is_finished(&run, &stage)? {
+            if !is_finished(&run, &stage, &part.dir)? {
                 eprintln!("{}: stage {}", part.dir.display(), stage.task.kind());
                 let pairs = folder.pairs(Some(FIRST));
                 if pairing::write(shards, &stage, None, &pairs, &|| stop.is_cast())? == Written::Stopped {
@@ -174,15 +201,34 @@ fn stages(stop: &StopVote, part: &Part, shards: &Shards, dir: &Path, start: &Sta
 }
 
 /// Whether a run has consumed all batches of its config.
-fn is_finished(run: &Path, config: &TrainConfig) -> anyhow::Result<bool> {
-    if !RunFolder::at(run).checkpoints().exists() {
-        return Ok(false);
+///
+/// # Errors
+/// The config is another one than it was begun with, and `later`, which was begun with its weights, has saved already.
+fn is_finished(run: &Path, config: &TrainConfig, later: &Path) -> anyhow::Result<bool> {
+    let saved = |run: &Path| -> anyhow::Result<Option<RunState>> {
+        let folder = RunFolder::at(run);
+        if !folder.checkpoints().exists() {
+            return Ok(None);
+        }
+        let Some(newest) = ready::newest(&folder)?.0 else { return Ok(None) };
+        let state = state::run_state(&newest.contents);
+        state.map(Some).map_err(|e| anyhow::anyhow!("{}: {e}", run.display()))
+    };
+    let Some(state) = saved(run)? else { return Ok(false) };
+    let mut changes = config.changed_on_resume(&state.config);
+    if config.train.max_steps != state.config.train.max_steps {
+        changes.push(format!("max_steps: {} → {}", state.config.train.max_steps, config.train.max_steps));
     }
-    let (newest, _) = crate::train::ready::newest(&RunFolder::at(run))?;
-    let Some(newest) = newest else { return Ok(false) };
-    let state =
-        crate::train::state::run_state(&newest.contents).map_err(|e| anyhow::anyhow!("{}: {e}", run.display()))?;
-    Ok(state.global_step >= config.train.max_steps)
+    if !changes.is_empty() && saved(later)?.is_some() {
+        return Err(UsageError(format!(
+            "[first] is not what {} was trained with, and {} has begun with it: {}; choose another --run",
+            run.display(),
+            later.display(),
+            changes.join(", ")
+        ))
+        .into());
+    }
+    Ok(changes.is_empty() && state.global_step >= config.train.max_steps)
 }
 
 /// The stages of a config.

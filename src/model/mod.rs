@@ -208,7 +208,7 @@ impl ModelConfig {
 
     /// Whether it reads cells of a reference beside a spot.
     pub fn reads_reference(&self) -> bool {
-        matches!(self, ModelConfig::Spotdiff(config) if config.psi.use_rna || config.psi.rna_channel)
+        matches!(self, ModelConfig::Spotdiff(config) if config.psi.use_rna)
     }
 
     /// Whether its niches are read with the pictures of their regions.

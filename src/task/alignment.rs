@@ -72,6 +72,8 @@ pub struct Prepared {
     pub apart: Apart,
     /// W_k.
     pub weights: Vec<f64>,
+    /// `[G]`: genes that a spot may show.
+    shown: Vec<bool>,
     genes: usize,
 }
 
@@ -118,6 +120,7 @@ impl Alignment {
             values: of(rows, &spots.values),
             apart: Apart { near: apart(&near), far: apart(&far) },
             weights: vec![visible, 1.0, rows.len() as f64],
+            shown: paired.folded.iter().map(|folded| !folded).collect(),
             genes: paired.genes(),
             bits,
             ids,
@@ -134,7 +137,8 @@ impl Alignment {
         terms.push(squared_errors(part(0), batch, device), &batch.ids);
         terms.push(one_minus_correlation(part(0), &batch.values, &batch.bits), &batch.ids);
         let config = &self.config;
-        terms.push(locality(config.loc_form, part(0), part(1), part(2), &batch.apart, config.margin), &batch.ids);
+        let parts = [part(0), part(1), part(2)];
+        terms.push(locality(config.loc_form, parts, &batch.shown, &batch.apart, config.margin), &batch.ids);
         terms
     }
 
@@ -226,6 +230,15 @@ mod tests {
         let of: Vec<f32> = of.into_data().try_to_vec().unwrap();
         let width = of.len() / 6;
         assert!(of[2 * width..3 * width].iter().all(|g| *g == 0.0), "a hidden gene got a gradient");
+        assert!(of[..width].iter().any(|g| *g != 0.0));
+        // nor by locality, which looks at spots that are not asked about
+        let (spread, again) =
+            (wave(12, 0, 6, &[2]), Alignment::new(AlignmentConfig { margin: 9.0, ..Default::default() }, 1));
+        let batch = again.prepare(&spread, &(0..12).collect::<Vec<_>>(), AT);
+        let terms = again.loss(&model, &batch, &Training::new(1, 3, 8), &device);
+        let gradients = terms.sums[2].clone().backward();
+        let of: Vec<f32> = model.omega.last.weight.val().grad(&gradients).unwrap().into_data().try_to_vec().unwrap();
+        assert!(of[2 * width..3 * width].iter().all(|g| *g == 0.0), "locality moves a hidden gene");
         assert!(of[..width].iter().any(|g| *g != 0.0));
     }
 }

@@ -166,10 +166,10 @@ impl Imputation {
         if folds && !has_cells {
             return Err(NO_CELLS.to_owned());
         }
-        if !has_cells && (model.psi.use_rna || model.psi.rna_channel) {
+        if !has_cells && model.psi.use_rna {
             return Err(
                 "the shards have no reference, and model.spotdiff.psi reads one: shard with --reference, or set \
-                        use_rna = false and rna_channel = false"
+                        model.spotdiff.psi.use_rna = false"
                     .to_owned(),
             );
         }

@@ -153,7 +153,13 @@ pub fn write(
             }
             VectorsOf::Moved => {
                 let dir = out.join(name);
-                if !dir.exists() {
+                let whole = |facts: VectorsFacts| facts.producer == producer && facts.data_hash == hash;
+                if !VectorsFacts::read(&dir).is_ok_and(whole) {
+                    if dir.exists() {
+                        let path = dir.display().to_string();
+                        let failed = |source| TrainError::Storage { what: "cannot remove", path, source };
+                        std::fs::remove_dir_all(&dir).map_err(failed)?; // cut short, or of another network
+                    }
                     let mut writer = VectorsWriter::create(&dir, of, moved.n_cols, &producer, &hash)?;
                     writer.push(&cells.ids, &moved.values)?;
                     writer.finish()?;
@@ -238,9 +244,19 @@ pub fn paired(
         (Some(dir), ModelConfig::Spotdiff(model)) if config.task.kind() != "alignment" => {
             let symbols: Vec<String> = seen.genes().into_iter().map(str::to_owned).collect();
             let t5 = text_encoder::open(dir, &cpu())?;
-            side.text = Some(text_encoder::of_side(&t5, &side, &model.prompt, &symbols)?);
+            if t5.width() != model.prompt.width {
+                return Err(TrainError::Data(format!(
+                    "the T5 of {} gives vectors of {} values and model.spotdiff.prompt.width = {}: set it to that",
+                    dir.display(),
+                    t5.width(),
+                    model.prompt.width
+                )));
+            }
+            // A cell knows all genes; its prompt may not speak of those that no spot shows.
+            let shown: Vec<bool> = seen.hidden_genes().iter().map(|hidden| !hidden).collect();
+            side.text = Some(text_encoder::of_side(&t5, &side, &shown, &model.prompt, &symbols)?);
             if let Some(cells) = &mut cells {
-                cells.text = Some(text_encoder::of_side(&t5, cells, &model.prompt, &symbols)?);
+                cells.text = Some(text_encoder::of_side(&t5, cells, &shown, &model.prompt, &symbols)?);
             }
             Some(text_encoder::of_genes(&t5, &symbols)?)
         }
@@ -254,7 +270,7 @@ fn no_reference(config: &TrainConfig) -> String {
     let kind = config.task.kind();
     format!(
         "task.kind = \"{kind}\" pairs spots with cells of a reference, and the shards have none: shard with --reference, or set \
-         model.spotdiff.psi.use_rna = false and rna_channel = false"
+         model.spotdiff.psi.use_rna = false"
     )
 }
 

@@ -42,8 +42,13 @@ impl RunFolder {
 
     /// Removes what [`RunFolder::create`] made, if nothing came to lie in it.
     pub fn remove_if_empty(&self) {
-        for dir in [self.checkpoints(), self.log(), self.root.clone()] {
-            let _ = fs::remove_dir(dir); // one with something in it stays
+        let own = [self.checkpoints(), self.log()];
+        let entries = |dir: &Path| fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok);
+        let alone = entries(&self.root).all(|entry| own.contains(&entry.path()));
+        if alone && own.iter().all(|dir| entries(dir).next().is_none()) {
+            for dir in own.iter().chain([&self.root]) {
+                let _ = fs::remove_dir(dir);
+            }
         }
     }
 

@@ -75,7 +75,7 @@ pub fn vectors(dirs: &[PathBuf], config: &TrainConfig, shards: &Shards) -> Resul
     for of in reads {
         let at = given.iter().position(|&(_, theirs)| theirs == of).or((!given.is_empty()).then_some(0));
         let make = match paired {
-            true => "make them with `syncytia pair CONFIG_OR_RUN --shards SHARDS --out PAIRS`".to_owned(),
+            true => "make them with `syncytia pair CONFIG --shards SHARDS --out PAIRS`, for the last stage with --moved-by OMEGA_RUN,".to_owned(),
             false => {
                 format!("make them with `syncytia embed CHECKPOINT --shards SHARDS --level {} --out V`", of.level())
             }

@@ -60,10 +60,17 @@ pub fn of_genes(t5: &T5, symbols: &[String]) -> Result<Matrix<f32>, TrainError> 
 ///
 /// # Errors
 /// As [`T5::mean`].
-pub fn of_side(t5: &T5, side: &Side, prompt: &PromptConfig, symbols: &[String]) -> Result<Matrix<f32>, TrainError> {
+pub fn of_side(
+    t5: &T5,
+    side: &Side,
+    shown: &[bool],
+    prompt: &PromptConfig,
+    symbols: &[String],
+) -> Result<Matrix<f32>, TrainError> {
     let say = |row: usize| {
         let expression = side.expression.row(row);
-        sentence(expression, &named(expression, side.bits.row(row), prompt.most, prompt.least), symbols)
+        let visible: Vec<bool> = side.bits.row(row).iter().zip(shown).map(|(bit, shown)| *bit && *shown).collect();
+        sentence(expression, &named(expression, &visible, prompt.most, prompt.least), symbols)
     };
     rows(t5, &(0..side.n()).map(say).collect::<Vec<_>>())
 }

@@ -4,8 +4,8 @@ use std::fs::File;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-const COMMANDS: [&str; 17] = [
-    "demo", "synth", "shard", "process", "train", "launch", "parity", "submit", "evaluate", "report", "impute",
+const COMMANDS: [&str; 18] = [
+    "demo", "synth", "shard", "process", "train", "pair", "launch", "parity", "submit", "evaluate", "report", "impute",
     "export", "verify", "inspect", "doctor", "embed", "generate",
 ];
 const CUT: &str = "shards/data/vis5a_cut.h5ad";

@@ -81,6 +81,9 @@ pub fn hide(
             (kept.choose_genes(filter, false, species, &fractions, &mut ledger)?, fractions)
         }
     };
+    if rule.protocol == Protocol::GeneFolds && rule.folds as usize > genes.len() {
+        return Err(ProcessError::TooManyFolds { folds: rule.folds, n_genes: genes.len() });
+    }
     kept.keep_genes(&genes);
     if rule.protocol != Protocol::GeneFolds {
         kept.drop_empty_obs(&sections, &mut ledger)?;

@@ -65,6 +65,14 @@ pub fn evaluate(args: &Args, runs: &[Trained], root: &Path) -> anyhow::Result<Ev
     if shards.row_groups(split).is_empty() {
         return Err(UsageError(format!("the shards have no {} split", split.as_str())).into());
     }
+    let protocol = match shards.manifest().holdout.as_ref() {
+        Some(holdout) => match (holdout.folds, holdout.fraction) {
+            (Some(folds), _) => Protocol::GeneFolds(folds),
+            (None, Some(fraction)) => Protocol::Entries(fraction),
+            (None, None) => return Err(nothing_hidden()),
+        },
+        None => return Err(nothing_hidden()),
+    };
     let mut found = Vec::new();
     for run in runs {
         run.check_shards(&shards)?;
@@ -74,14 +82,6 @@ pub fn evaluate(args: &Args, runs: &[Trained], root: &Path) -> anyhow::Result<Ev
     }
     let whole = Whole::of(&shards, split, &found)?;
     let genes: Vec<String> = shards.manifest().panel.genes.iter().map(|gene| gene.symbol.clone()).collect();
-    let protocol = match shards.manifest().holdout.as_ref() {
-        Some(holdout) => match (holdout.folds, holdout.fraction) {
-            (Some(folds), _) => Protocol::GeneFolds(folds),
-            (None, Some(fraction)) => Protocol::Entries(fraction),
-            (None, None) => return Err(nothing_hidden()),
-        },
-        None => return Err(nothing_hidden()),
-    };
     let markers = markers(&args.imputation.marker, &genes, &whole.truth)?;
     let column = labels::column(&shards, VectorsOf::Obs, args.label.as_deref())?;
     let classes = match &column {
@@ -108,7 +108,7 @@ pub fn evaluate(args: &Args, runs: &[Trained], root: &Path) -> anyhow::Result<Ev
         ),
     ];
     eprintln!("simple fills");
-    methods.extend(fills(&truth, &found, args.imputation.fast));
+    methods.extend(fills(&truth, &whole.ids, &found, args.imputation.fast));
     let report = Report {
         truth,
         data_set: args.imputation.data_set.as_deref().unwrap_or(&shards.manifest().sections[0].library_id),
@@ -194,7 +194,7 @@ impl Whole {
 }
 
 /// Every simple fill on the same masks.
-fn fills(truth: &Truth<'_>, found: &[Imputed], fast: bool) -> Vec<Judged> {
+fn fills(truth: &Truth<'_>, ids: &[u64], found: &[Imputed], fast: bool) -> Vec<Judged> {
     if let [only] = found
         && only.fold.is_none()
     {
@@ -215,11 +215,10 @@ fn fills(truth: &Truth<'_>, found: &[Imputed], fast: bool) -> Vec<Judged> {
         let given = OfReference { spots: &spots, xyz: &of.seen.xyz, cells: &own, unseen: &unseen };
         for (fill, told) in reference_fills::fills(&given, &which, &EFFORT) {
             let whole = all.entry(fill).or_insert_with(|| Matrix { n_cols: g, values: vec![f32::NAN; n * g] });
-            if told.n_rows() != n {
-                continue; // spots that another fold leaves out: said in the notes
-            }
-            for (row, told) in whole.values.chunks_mut(g).zip(told.values.chunks(hidden.len())) {
-                hidden.iter().zip(told).for_each(|(&gene, &value)| row[gene] = value);
+            // rows of the spots that are judged: a fold may show something of others as well
+            for (row, id) in whole.values.chunks_mut(g).zip(ids) {
+                let there = of.seen.ids.binary_search(id).expect("spots that are judged are in every fold");
+                hidden.iter().zip(told.row(there)).for_each(|(&gene, &value)| row[gene] = value);
             }
         }
     }
@@ -276,10 +275,7 @@ fn lead(runs: &[Trained], shards: &Shards, split: Split, found: &[Imputed]) -> a
             format!("with prompts read by `{name}`{no_text}")
         }
     };
-    let cells = match (model.psi.use_rna, model.psi.rna_channel) {
-        (false, false) => "without cells of a reference",
-        _ => "with cells of a reference",
-    };
+    let cells = if model.psi.use_rna { "with cells of a reference" } else { "without cells of a reference" };
     let spread: f64 = found.iter().map(|f| f.mean_spread).sum::<f64>() / found.len() as f64;
     Ok(format!(
         "SpotDiff, re-implemented from the paper (no code of it was published), {text}, {cells}; {} steps each{}. Hidden: {how}. Split \

@@ -59,12 +59,8 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let split = args.split.as_deref().map(split_named).transpose()?;
-    if !imputed::folds_of(&args.path).is_empty() {
-        let runs = imputed::open(&args.path, args.checkpoint.unwrap_or_default())?;
-        imputation::evaluate(args, &runs, &args.path)?.show(args.json)?;
-        return Ok(ExitCode::Done);
-    }
-    let trained = Trained::open(&args.path, args.checkpoint.unwrap_or_default())?;
+    let mut runs = imputed::open(&args.path, args.checkpoint.unwrap_or_default())?;
+    let trained = runs.remove(0);
     let kind = trained.run.config.task.kind();
     if matches!(kind, "completion" | "generate") && (args.label.is_some() || !args.vectors.is_empty()) {
         let what = format!("--label and --vectors are for cells, niches and tissues, this is a run of \"{kind}\"");
@@ -89,7 +85,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
         TaskConfig::Generate(_) => generation::evaluate(args, &trained)?,
         TaskConfig::Alignment(_) | TaskConfig::Imputation(_) => {
-            imputation::evaluate(args, std::slice::from_ref(&trained), &args.path)?
+            runs.insert(0, trained);
+            imputation::evaluate(args, &runs, &args.path)?
         }
     };
     evaluated.show(args.json)?;
@@ -141,7 +138,7 @@ pub(super) fn split_named(name: &str) -> Result<Split, UsageError> {
 }
 
 /// The shards a run was trained on, as `world.json` notes them.
-fn shards_of_run(path: &Path) -> anyhow::Result<PathBuf> {
+pub(super) fn shards_of_run(path: &Path) -> anyhow::Result<PathBuf> {
     std::fs::read(RunFolder::at(path).world())
         .ok()
         .and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok())

@@ -30,9 +30,20 @@ pub fn squared_distances(a: Tensor<2>, b: Tensor<2>) -> Tensor<1> {
     (off.clone() * off).sum_dim(1).squeeze_dim(1)
 }
 
-/// Per spot, `[b]`; `y`, `near`, `far`: `[b, G]`.
-pub fn locality(form: LocForm, y: Tensor<2>, near: Tensor<2>, far: Tensor<2>, apart: &Apart, margin: f64) -> Tensor<1> {
-    let (genes, device) = (y.dims()[1] as f64, y.device());
+/// Per spot, `[b]`; `y`, `near`, `far`: `[b, G]`, of which only the genes that are `shown` `[G]` are looked at: what a fold hides gets
+/// no gradient.
+pub fn locality(
+    form: LocForm,
+    [y, near, far]: [Tensor<2>; 3],
+    shown: &[bool],
+    apart: &Apart,
+    margin: f64,
+) -> Tensor<1> {
+    let device = y.device();
+    let genes = shown.iter().filter(|shown| **shown).count().max(1) as f64;
+    let mask: Vec<f32> = shown.iter().map(|&shown| f32::from(u8::from(shown))).collect();
+    let mask = Tensor::<1>::from_floats(mask.as_slice(), &device).unsqueeze::<2>();
+    let [y, near, far] = [y, near, far].map(|of| of * mask.clone());
     let weights = |of: &[f64], sign: f64| {
         let values: Vec<f32> = of.iter().map(|d| libm::exp(sign * d) as f32).collect();
         Tensor::<1>::from_floats(values.as_slice(), &device)
@@ -57,7 +68,7 @@ mod tests {
     fn of(form: LocForm, margin: f64) -> Vec<f32> {
         let row = |v: [f32; 2]| tensor(v.to_vec(), [1, 2]);
         let apart = Apart { near: APART.0.to_vec(), far: APART.1.to_vec() };
-        values(locality(form, row([1., 2.]), row([1.5, 2.5]), row([4., 0.]), &apart, margin))
+        values(locality(form, [row([1., 2.]), row([1.5, 2.5]), row([4., 0.])], &[true; 2], &apart, margin))
     }
 
     /// `spotdiff.md` §3; the near term is printed there before the division by G = 2.

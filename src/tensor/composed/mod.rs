@@ -4,8 +4,8 @@
 //! `cube` puts these behind the operations, whose gradients are then asked for by name.
 
 pub mod attention;
+pub mod compared;
 pub mod draws;
-pub mod held;
 pub mod layer_norm;
 pub mod pack;
 pub mod rows;
