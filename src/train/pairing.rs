@@ -1,7 +1,7 @@
 //! Spots beside the cells of a reference: which cells speak of which spot, and both as SpotDiff's tasks read them
 //! (`spotdiff.md` §3, §5). Everything is made of what a [`View`] shows, so no hidden value is in it.
 //!
-//! Pairs are folders of vectors, made once for a stage ([`write`]) and read by it ([`paired`]): `PAIRS/spots` has the mean of the
+//! Pairs are folders of vectors, made once for a stage ([`write()`]) and read by it ([`paired()`]): `PAIRS/spots` has the mean of the
 //! cells nearest to each spot; `PAIRS/cells` and `PAIRS/others`, where the stage learns from cells as well, the cells themselves and
 //! the mean of the others nearest to each.
 
