@@ -20,6 +20,7 @@ use crate::evaluate::entry_fills::{EntryFill, Given as OfEntries};
 use crate::evaluate::imputation::{Judged, Protocol, Truth, judge, raw_clusters};
 use crate::evaluate::reference_fills::{self, EFFORT, Given as OfReference, ReferenceFill, columns};
 use crate::report::imputation::Report;
+use crate::train::config::ViewConfig;
 use crate::train::error::TrainError;
 use crate::train::run_folder::RunFolder;
 
@@ -263,7 +264,15 @@ fn classes(shards: &Shards, split: Split, column: &str, ids: &[u64]) -> anyhow::
 fn lead(runs: &[Trained], shards: &Shards, split: Split, found: &[Imputed]) -> anyhow::Result<String> {
     let (task, model) = imputation_of(&runs[0])?;
     let run = &runs[0].run;
-    let how = shards.manifest().holdout.as_ref().map_or(String::new(), ToString::to_string);
+    let holdout = shards.manifest().holdout.as_ref().expect("it was looked at");
+    let how = match (holdout.folds, holdout.n_hidden) {
+        (Some(folds), _) => format!("every gene once, in {folds} folds (seed {})", holdout.seed),
+        (None, n) => {
+            let share = 100.0 * holdout.fraction.unwrap_or(0.0);
+            format!("{} entries drawn at random ({share} %, seed {})", n.unwrap_or(0), holdout.seed)
+        }
+    };
+    let view = ViewConfig { fold: None, ..run.config.view() };
     let scale = found[0].seen.scale.transform.as_str();
     let text = match (model.psi.use_text, model.prompt.encoder) {
         (false, _) => "without prompts".to_owned(),
@@ -286,7 +295,7 @@ fn lead(runs: &[Trained], shards: &Shards, split: Split, found: &[Imputed]) -> a
         split.as_str(),
         found[0].seen.ids.len(),
         found[0].hides.len(),
-        run.config.view(),
+        view,
         serde_json::to_value(task.parametrisation).expect("a plain enum").as_str().unwrap_or_default(),
     ))
 }
