@@ -21,6 +21,7 @@ use super::out;
 use super::shard::ShardConfig;
 use super::trained::Trained;
 use crate::config;
+use crate::train::config::ViewConfig;
 use crate::train::error::TrainError;
 
 /// Layers of the file.
@@ -159,7 +160,7 @@ fn ann_data(section: Section, runs: &[Trained], x: Matrix<f32>, layers: [Matrix<
         ("scale".to_owned(), Uns::Text(SCALE.to_owned())),
         ("model".to_owned(), Uns::Text(run.config.model.name().into())),
         ("checkpoint_digests".to_owned(), Uns::Text(digests.join(", "))),
-        ("view".to_owned(), Uns::Text(run.config.view().to_string())),
+        ("view".to_owned(), Uns::Text(ViewConfig { fold: None, ..run.config.view() }.to_string())),
         ("global_step".to_owned(), Uns::I64(run.global_step as i64)),
         ("data_hash".to_owned(), Uns::Text(run.data_hash.clone())),
         ("version".to_owned(), Uns::Text(run.version.clone())),
