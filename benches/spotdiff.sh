@@ -28,4 +28,4 @@ for seed in 42 43 44; do run folds "both-$seed" --set "train.seed=$seed" "$@"; d
 run folds rna --set model.spotdiff.psi.use_text=false "$@"
 run folds text --set model.spotdiff.psi.use_rna=false "$@"
 run folds none --set model.spotdiff.psi.use_text=false --set model.spotdiff.psi.use_rna=false "$@"
-run entries entries "$@"
+run entries random-entries "$@"

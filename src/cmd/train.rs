@@ -128,6 +128,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         sets.push(format!("train.ranks={ranks}"));
     }
     let config: TrainConfig = config::load(&args.config, &sets).map_err(not_of_the_shards)?;
+    if super::inspect::is_shards(&args.run) {
+        let what = format!("--run {}: these are shards; a run needs a folder of its own", args.run.display());
+        return Err(UsageError(what).into());
+    }
     let Trained { end, leads, engines } = match config.task.is_paired() {
         true => train_pairs::train(&config, &args.shards, &args.run, args.fold, &args.start())?,
         false if args.fold.is_some() => {

@@ -213,6 +213,7 @@ fn stages_are_trained_one_by_one_on_pairs_made_by_hand() {
         assert!(!Path::new(&aligned).join("fold-0/checkpoints").exists());
     };
     no(&["--fold", "7"], 2, &["--fold 7", "2 folds"]);
+    refused(&train(shards, shards, &[]), 2, &["--run", "these are shards"]);
     let foreign = [&given[..], &["--set", "data.view.nearest_cells=6"]].concat();
     no(&foreign, 3, &["was made for", "6 nearest", "syncytia pair"]);
     no(&["--fold", "0", "--set", "data.view.nearest_cells=41"], 3, &["41", "the reference has 40"]);
