@@ -195,7 +195,6 @@ fn scale(run: &RunState) -> &'static str {
 }
 
 fn ann_data(section: &Section, run: &RunState, values: Matrix<f32>, completed: Matrix<f32>) -> AnnData {
-    let whole = AnnData::from_section(section);
     let provenance = BTreeMap::from([
         ("scale".to_owned(), Uns::Text(scale(run).into())),
         ("model".to_owned(), Uns::Text(run.config.model.name().into())),
@@ -203,6 +202,24 @@ fn ann_data(section: &Section, run: &RunState, values: Matrix<f32>, completed: M
         ("data_hash".to_owned(), Uns::Text(run.data_hash.clone())),
         ("version".to_owned(), Uns::Text(run.version.clone())),
     ]);
+    annotated(
+        section,
+        run,
+        provenance,
+        values,
+        BTreeMap::from([(run.config.model.name().to_owned(), X::Dense(completed))]),
+    )
+}
+
+/// A file's observations over the model's genes: `x` and `layers`, what they are in `uns["syncytia"]`, and the file's own matrix in raw.
+pub(super) fn annotated(
+    section: &Section,
+    run: &RunState,
+    provenance: BTreeMap<String, Uns>,
+    x: Matrix<f32>,
+    layers: BTreeMap<String, X>,
+) -> AnnData {
+    let whole = AnnData::from_section(section);
     let mut uns = whole.uns;
     uns.insert("syncytia".to_owned(), Uns::Dict(provenance));
     let raw = match whole.x {
@@ -214,8 +231,8 @@ fn ann_data(section: &Section, run: &RunState, values: Matrix<f32>, completed: M
         obs: whole.obs,
         var_names: run.genes.clone(),
         var: vec![("symbol".to_owned(), Values::Text(run.symbols.clone()))],
-        x: Some(X::Dense(values)),
-        layers: BTreeMap::from([(run.config.model.name().to_owned(), X::Dense(completed))]),
+        x: Some(X::Dense(x)),
+        layers,
         obsm: whole.obsm,
         uns,
         raw,

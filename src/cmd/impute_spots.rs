@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use syncytia_launch::ExitCode;
-use syncytia_shards::ingest::h5ad_write::{self, AnnData, Raw, Uns, Values, X};
+use syncytia_shards::ingest::h5ad_write::{self, AnnData, Uns, X};
 use syncytia_shards::ingest::{self, IngestOptions};
 use syncytia_shards::matrix::Matrix;
 use syncytia_shards::processed::Split;
@@ -15,7 +15,7 @@ use syncytia_shards::reader::Shards;
 use syncytia_shards::row_group::Columns;
 use syncytia_shards::section::Section;
 
-use super::impute::aligned;
+use super::impute::{aligned, annotated};
 use super::imputed::{Imputed, impute};
 use super::out;
 use super::shard::ShardConfig;
@@ -153,7 +153,6 @@ fn names(shards: &Shards, section: &Section) -> anyhow::Result<BTreeMap<u64, Str
 }
 
 fn ann_data(section: Section, runs: &[Trained], x: Matrix<f32>, layers: [Matrix<f32>; 2]) -> AnnData {
-    let whole = AnnData::from_section(&section);
     let run = &runs[0].run;
     let digests: Vec<String> = runs.iter().map(|run| run.checkpoint.manifest.digest()).collect();
     let provenance = BTreeMap::from([
@@ -165,21 +164,6 @@ fn ann_data(section: Section, runs: &[Trained], x: Matrix<f32>, layers: [Matrix<
         ("data_hash".to_owned(), Uns::Text(run.data_hash.clone())),
         ("version".to_owned(), Uns::Text(run.version.clone())),
     ]);
-    let mut uns = whole.uns;
-    uns.insert("syncytia".to_owned(), Uns::Dict(provenance));
-    let raw = match whole.x {
-        Some(X::Sparse(x)) => Some(Raw { x, var_names: whole.var_names, var: whole.var }),
-        _ => None,
-    };
-    AnnData {
-        obs_names: whole.obs_names,
-        obs: whole.obs,
-        var_names: run.genes.clone(),
-        var: vec![("symbol".to_owned(), Values::Text(run.symbols.clone()))],
-        x: Some(X::Dense(x)),
-        layers: LAYERS.iter().map(|name| (*name).to_owned()).zip(layers.map(X::Dense)).collect(),
-        obsm: whole.obsm,
-        uns,
-        raw,
-    }
+    let layers = LAYERS.iter().map(|name| (*name).to_owned()).zip(layers.map(X::Dense)).collect();
+    annotated(&section, run, provenance, x, layers)
 }

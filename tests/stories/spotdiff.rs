@@ -7,7 +7,6 @@ use std::sync::OnceLock;
 use syncytia::train::checkpoint::{CheckpointContents, newest_valid};
 use syncytia::train::run_folder::RunFolder;
 use syncytia_shards::draw::{DrawKey, Purpose, uniform};
-use syncytia_shards::ingest::{self, IngestOptions};
 use syncytia_shards::manifest::Manifest;
 
 use crate::command::{done, refused, syncytia};
@@ -182,10 +181,19 @@ fn random_entries_are_imputed_judged_and_written_back() {
     assert!(json["baselines"]["spatial_knn"]["pcc"]["value"].as_f64().unwrap() > 0.5);
     let out = tables.path("imputed.h5ad");
     let input = tables.path("spots.txt");
-    done(&["impute", &run, "--input", &input, "--output", &out]);
-    let written =
-        ingest::read_section(Path::new(&out), &IngestOptions { declared_counts: true, ..IngestOptions::default() });
-    assert_eq!(written.map(|section| section.n_obs()).unwrap_or(SPOTS), SPOTS);
+    let said = done(&["impute", &run, "--input", &input, "--output", &out]);
+    assert!(said.contains(&format!("{SPOTS} spots × {GENES} genes in layers[\"spotdiff\"]")), "{said}");
+    let file = hdf5_pure::File::open(&out).unwrap();
+    let read = |name: &str| file.dataset(name).unwrap().read_f32().unwrap();
+    let (x, values, spread) = (read("X"), read("layers/spotdiff"), read("layers/spotdiff_spread"));
+    assert!(values.len() == SPOTS * GENES && values.iter().all(|v| v.is_finite()));
+    let hidden = x.iter().filter(|v| v.is_nan()).count();
+    assert!((100..350).contains(&hidden), "{hidden} of 700 were hidden");
+    assert!((0..x.len()).all(|at| if x[at].is_nan() {
+        spread[at] > 0.0
+    } else {
+        x[at] == values[at] && spread[at] == 0.0
+    }));
 
     // Without the reference nothing is paired and there is no first stage.
     let alone = tables.path("alone");
