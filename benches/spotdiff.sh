@@ -1,7 +1,7 @@
 #!/bin/bash
 # SpotDiff on the FISH embryo: three seeds and the ablation on folds of genes, and entries hidden at random (benches/SPOTDIFF.md).
 #
-# Usage: benches/spotdiff.sh SYNCYTIA DATA OUT [--set KEY=VALUE ...]     (about 2 minutes a run on four free cores; what is done is not run again)
+# Usage: benches/spotdiff.sh SYNCYTIA DATA OUT [--set KEY=VALUE ...]     (2 to 3 minutes a run on four cores; what is done is not run again)
 # DATA: the folder fish-drosophila-embryo. One line a run: name, mean PCC of the model and smoothed, of k-NN or spatial k-NN.
 set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
