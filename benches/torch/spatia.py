@@ -194,8 +194,9 @@ def zinb(x, mean, theta, logit):
 
 
 class Spatia(nn.Module):
-    def __init__(self, c, genes):
+    def __init__(self, c, genes, contrast_share=0.5):
         super().__init__()
+        self.contrast_share = contrast_share
         h, d, e, w = c["h"], c["gene"]["width"], c["image"]["width"], c["contrast_width"]
         self.gene_encoder, self.image_encoder, self.image_decoder = GeneEncoder(c, genes), ImageEncoder(c), ImageDecoder(c)
         self.fusion = Parts(genes=Exchange(d, e, c["gene"]["heads"]), image=Exchange(e, d, c["image"]["heads"]))
@@ -205,7 +206,7 @@ class Spatia(nn.Module):
         self.mvc = Parts(linear=nn.Linear(h, d), norm=nn.LayerNorm(d), bilinear=nn.Parameter(torch.zeros(3 * d, d)))
         self.contrast = Parts(genes=nn.Linear(d, w), image=nn.Linear(e, w), log_scale=nn.Parameter(torch.zeros(1)))
         self.cell_out = Parts(linear=nn.Linear(d + e, h), norm=nn.LayerNorm(h))
-        self.niche = Parts(context=Context(h, c["niche"]), image=nn.Linear(e, h))
+        self.niche = Parts(context=Context(h, c["niche"]), **({"image": nn.Linear(e, h)} if c.get("regions") else {}))
         self.tissue = Parts(context=Context(h, c["tissue"]))
         self.final_fusion = Parts(linear=nn.Linear(3 * h, h), norm=nn.LayerNorm(h))
         self.patch, self.size = c["image"]["patch"], c["image"]["size"]
@@ -243,7 +244,7 @@ class Spatia(nn.Module):
         partner = torch.arange(b)
         contrast = 0.5 * (F.cross_entropy(logits, partner) + F.cross_entropy(logits.t(), partner))
         terms = [of_tokens / weights[0], of_vector / weights[1], alike.sum() / 16 / weights[2], off.sum() / weights[3], contrast]
-        return sum(w * t for w, t in zip([1.0, 1.0, 0.2, 1.0, 0.5], terms)), terms
+        return sum(w * t for w, t in zip([1.0, 1.0, 0.2, 1.0, self.contrast_share], terms)), terms
 
     def unlikely(self, parameters, batch):
         logits = parameters[..., 0].masked_fill(batch["padding"], -1e30)

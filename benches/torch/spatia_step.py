@@ -72,13 +72,14 @@ def network(what, parameters, sets):
     import spatia
     import torch
 
-    config = tomllib.loads((HERE / CONFIGS[what]).read_text())["model"]
-    config = config["spatia"] if what == "cells" else config["generator"]
+    whole = tomllib.loads((HERE / CONFIGS[what]).read_text())
+    config = whole["model"]["spatia" if what == "cells" else "generator"]
     if "model.spatia.dropout" in sets:
         config["dropout"] = sets["model.spatia.dropout"]
     table = next(t for n, t in parameters.items() if n.endswith("table"))
     with torch.device("cpu"):
-        model = (spatia.Spatia if what == "cells" else spatia.Generator)(config, len(table) - 1)
+        genes = len(table) - 1
+        model = spatia.Spatia(config, genes, whole["task"]["contrast"]) if what == "cells" else spatia.Generator(config, genes)
     model.load_state_dict(parameters)  # the same names and shapes, all of them
     return model.train()
 
