@@ -108,6 +108,7 @@ impl Fish {
                 bits: Matrix { n_cols: genes, values: bits.clone() },
                 pair: Matrix { n_cols: genes, values: pair },
                 near,
+                around: None,
                 text: None,
             }
         };

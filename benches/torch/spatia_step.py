@@ -32,7 +32,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parents[2]
 CONFIGS = {"cells": "configs/spatia/small.toml", "generate": "configs/spatia/g1-small.toml"}
 # The picture from z_cell is left out on both sides: PyTorch's network here has no such term.
-SETS = {"cells": {"model.spatia.vector_painter": "false", "task.picture": 0.0}, "generate": {"model.generator.dit.token_merging.ratio": 0.0}}
+SETS = {"cells": {"model.spatia.vector_painter": "false", "task.picture": 0.0}, "generate": {"model.generator.dit.token_merging.ratio": 0.0, "train.freeze_untrained": "true"}}
 PLAIN = {"cells": {"model.spatia.dropout": 0.0}, "generate": {}}
 SHAPES = {"cells": [(8, 32), (16, 16)], "generate": [(8, 16), (16, 8)]}
 MOST_BYTES = 12 << 30  # of a PyTorch process: the whole batch at once asks for more than a shared machine has

@@ -36,6 +36,9 @@ pub struct Args {
     /// Of spotdiff: the shards that hold the file's spots; those that the run notes if not given.
     #[arg(long)]
     shards: Option<PathBuf>,
+    /// Of spotdiff with prompts read by a T5: where its folder lies now, if not where the run was trained with it.
+    #[arg(long, value_name = "DIR")]
+    text_encoder: Option<PathBuf>,
     /// Of spackle: largest share of the model's genes that the input may lack.
     #[arg(long, default_value_t = 0.25)]
     max_genes_lost: f64,
@@ -50,7 +53,7 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     out::check_file(&args.output, std::slice::from_ref(&args.input))?;
-    let mut runs = imputed::open(&args.path, args.checkpoint.unwrap_or_default())?;
+    let mut runs = imputed::open(&args.path, args.checkpoint.unwrap_or_default(), args.text_encoder.as_deref())?;
     if runs[0].run.config.model.name() == "spotdiff" {
         let shards = args.shards.clone().map_or_else(|| shards_of_run(&runs[0].checkpoint.dir.join("../..")), Ok)?;
         return impute_spots::run(&runs, &shards, &args.input, &args.output, args.json);

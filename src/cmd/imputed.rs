@@ -21,6 +21,7 @@ use crate::train::checkpoint::Which;
 use crate::train::error::TrainError;
 use crate::train::pairing::{self, Written};
 use crate::train::run_folder::RunFolder;
+use crate::train::text_encoder;
 
 /// Nearest spots over which the smooth readout is averaged.
 pub const SMOOTH: usize = 5;
@@ -35,8 +36,45 @@ pub fn folds_of(run: &Path) -> Vec<PathBuf> {
     if folder.checkpoints().exists() { Vec::new() } else { (0..MOST_FOLDS).filter_map(of).collect() }
 }
 
-/// The checkpoints of a run: one, or one of each fold that there is.
-pub fn open(run: &Path, which: Which) -> anyhow::Result<Vec<Trained>> {
+/// The checkpoints of a run: one, or one of each fold that there is. `text_encoder`: where the T5 that reads their prompts lies now,
+/// if not where they were trained with it.
+pub fn open(run: &Path, which: Which, text_encoder: Option<&Path>) -> anyhow::Result<Vec<Trained>> {
+    let mut all = checkpoints(run, which)?;
+    for trained in &mut all {
+        reads_by(trained, text_encoder)?;
+    }
+    Ok(all)
+}
+
+/// Sets the folder of the T5 and sees that its files are those that the run had.
+fn reads_by(trained: &mut Trained, given: Option<&Path>) -> anyhow::Result<()> {
+    let run = &mut trained.run;
+    let Some(digest) = &run.text_encoder else {
+        return match given {
+            Some(_) => {
+                Err(UsageError("--text-encoder: no prompt of this run is read by a text encoder".to_owned()).into())
+            }
+            None => Ok(()),
+        };
+    };
+    let folder = given.map(Path::to_owned).or_else(|| run.config.data.text_encoder.clone());
+    let folder = folder.expect("who has a digest had a folder");
+    let found = text_encoder::digest(&folder).map_err(|error| match given {
+        Some(_) => error,
+        None => TrainError::Data(format!("{error}; --text-encoder DIR says where it lies now")),
+    })?;
+    if &found != digest {
+        return Err(TrainError::Data(format!(
+            "{} is another text encoder than the run was trained with: BLAKE3 of its files {found}, not {digest}",
+            folder.display()
+        ))
+        .into());
+    }
+    run.config.data.text_encoder = Some(folder);
+    Ok(())
+}
+
+fn checkpoints(run: &Path, which: Which) -> anyhow::Result<Vec<Trained>> {
     let folds = folds_of(run);
     let trained = |dir: &&PathBuf| RunFolder::at(dir.as_path()).checkpoints().exists();
     let (trained, others): (Vec<&PathBuf>, Vec<&PathBuf>) = folds.iter().partition(trained);

@@ -30,6 +30,7 @@ fn contents(name: &str, genes: usize) -> CheckpointContents {
         validation_due: false,
         vectors: Vec::new(),
         data_hash: "0123".to_owned(),
+        text_encoder: None,
         shape,
         genes: (0..genes).map(|g| format!("ENSMUSG{g:011}")).collect(),
         symbols: (0..genes).map(|g| format!("Gene{g}")).collect(),

@@ -211,6 +211,11 @@ impl ModelConfig {
         matches!(self, ModelConfig::Spotdiff(config) if config.psi.use_rna)
     }
 
+    /// Whether it reads what the spots around one show.
+    pub fn reads_neighbours(&self) -> bool {
+        matches!(self, ModelConfig::Spotdiff(config) if config.psi.neighbours)
+    }
+
     /// Whether its niches are read with the pictures of their regions.
     pub fn reads_regions(&self) -> bool {
         matches!(self, ModelConfig::Spatia(config) if config.regions)

@@ -89,6 +89,7 @@ pub struct Rows {
     noisy: Vec<f32>,
     target: Vec<f32>,
     pair: Vec<f32>,
+    around: Vec<f32>,
     times: Vec<usize>,
     text: Text,
     n: usize,
@@ -298,6 +299,9 @@ impl Imputation {
             out.target.push(if asked[gene] { target.of(x0, eps) as f32 } else { 0.0 });
         }
         out.pair.extend_from_slice(side.pair.row(row));
+        if let Some(around) = &side.around {
+            out.around.extend_from_slice(around.row(row));
+        }
         out.times.push(t);
         out.n += 1;
         self.push_text(&mut out.text, side, row, visible);
@@ -344,7 +348,11 @@ impl Imputation {
             }
         });
         let text = said.zip(model.prompt.as_ref()).map(|(said, prompt)| prompt.forward(&said, training));
-        Known { visible: tensor(&rows.visible), bits: tensor(&rows.bits), pair: tensor(&rows.pair), text }
+        let around = (!rows.around.is_empty()).then(|| {
+            let shape = [rows.n, rows.around.len() / rows.n];
+            Tensor::from_data(TensorData::new(rows.around.clone(), shape), device)
+        });
+        Known { visible: tensor(&rows.visible), bits: tensor(&rows.bits), pair: tensor(&rows.pair), around, text }
     }
 
     /// `[n]`: squared errors of each row, summed over what is asked for.

@@ -2,7 +2,10 @@
 //!
 //! What is hidden is not here: hidden values are 0 and their bits are off, whatever they were.
 
+use rayon::prelude::*;
 use syncytia_shards::matrix::Matrix;
+
+use crate::model::spotdiff::psi::AROUND;
 
 /// Spots, or cells, of all genes.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -20,6 +23,8 @@ pub struct Side {
     pub pair: Matrix<f32>,
     /// `[n]` lists of the nearest of its own kind, rows, nearest first: spots by place, cells by what is visible.
     pub near: Vec<Vec<u32>>,
+    /// What the neighbours of each show, `[n, AROUND · G]` ([`around()`]), where the model reads it; of cells 0.
+    pub around: Option<Matrix<f32>>,
     /// Mean of a prompt's tokens, `[n, width]`, where a text encoder has read them.
     pub text: Option<Matrix<f32>>,
 }
@@ -100,6 +105,30 @@ pub enum PairedError {
     },
 }
 
+/// What the nearest of each row show of every gene: mean of what is visible (0 where nothing is) and share that is visible, of
+/// the rows in `near`, then of those and theirs without the row itself. `[n, AROUND · G]`, channel after channel.
+pub fn around(values: &Matrix<f32>, bits: &Matrix<bool>, near: &[Vec<u32>]) -> Matrix<f32> {
+    let g = values.n_cols;
+    let row = |(i, nearest): (usize, &Vec<u32>)| -> Vec<f32> {
+        let mut wide: Vec<u32> = nearest.iter().flat_map(|&j| &near[j as usize]).chain(nearest).copied().collect();
+        wide.sort_unstable();
+        wide.dedup();
+        wide.retain(|&j| j as usize != i);
+        let mut out = vec![0.0; AROUND * g];
+        for (rows, out) in [nearest, &wide].into_iter().zip(out.chunks_mut(2 * g)) {
+            for gene in 0..g {
+                let seen = rows.iter().map(|&j| j as usize).filter(|&j| bits.row(j)[gene]);
+                let (sum, n) = seen.fold((0.0, 0), |(sum, n), j| (sum + f64::from(values.row(j)[gene]), n + 1));
+                out[gene] = if n > 0 { (sum / f64::from(n)) as f32 } else { 0.0 };
+                out[g + gene] = n as f32 / rows.len().max(1) as f32;
+            }
+        }
+        out
+    };
+    let rows: Vec<Vec<f32>> = near.par_iter().enumerate().map(row).collect();
+    Matrix { n_cols: AROUND * g, values: rows.concat() }
+}
+
 impl Side {
     /// Number of rows.
     pub fn n(&self) -> usize {
@@ -120,6 +149,9 @@ impl Side {
         sized("expression", self.expression.values.len(), rows * genes)?;
         sized("pair", self.pair.values.len(), rows * genes)?;
         sized("near", self.near.len(), rows)?;
+        if let Some(around) = &self.around {
+            sized("around", around.values.len(), rows * AROUND * genes)?;
+        }
         let matrices = [("value", &self.values), ("expression", &self.expression), ("paired cells' value", &self.pair)];
         for (what, matrix) in matrices {
             if let Some(at) = matrix.values.iter().position(|v| !v.is_finite()) {
@@ -225,6 +257,7 @@ pub(super) mod tests {
                 expression: all(&|i, g| if shown(g) { 1.0 + value(i, g) } else { 0.0 }),
                 pair: all(&|i, g| 0.5 * value(i, g) + 0.1),
                 near: (0..rows).map(|i| (1..=3).map(|k| ((i + k) % rows) as u32).collect()).collect(),
+                around: None,
                 text: None,
             }
         };

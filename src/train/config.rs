@@ -409,6 +409,8 @@ impl TrainConfig {
             for key in ["max_steps", "ranks", "threads", "kept_forwards", "recompute", "deadline_s"] {
                 value["train"].as_object_mut().expect("[train] is a table").remove(key);
             }
+            // where it lies; what it is, is asked of its files
+            value["data"].as_object_mut().expect("[data] is a table").remove("text_encoder");
             let mut parts = config.train.freeze.clone(); // a set: neither order nor repetition means anything
             parts.sort();
             parts.dedup();

@@ -22,9 +22,10 @@ use syncytia_shards::visible::{Scale, ScaleKind, View, Visible};
 use super::config::{TrainConfig, ViewConfig};
 use super::error::TrainError;
 use super::text_encoder;
+use crate::model::spotdiff::psi::AROUND;
 use crate::model::{Model, ModelConfig};
 use crate::task::alignment;
-use crate::task::paired::{Paired, Side};
+use crate::task::paired::{Paired, Side, around};
 use crate::tensor::cpu;
 
 /// The folders of pairs, and what is in them.
@@ -215,11 +216,15 @@ pub fn paired(
     };
     let places = apart(&spots);
     let values = balanced_visible(view.scale, &spots);
+    let bits = Matrix { n_cols, values: spots.bits };
+    let near: Vec<Vec<u32>> = spots.near.iter().map(|near| near.to_vec()).collect();
+    let reads_around = config.model.reads_neighbours();
     let side = Side {
+        around: reads_around.then(|| around(&values, &bits, &near)),
         expression: expression(&spots.scale, &spots.levels),
         pair: of_ids(VectorsOf::Pair, &spots.ids)?,
-        near: spots.near.iter().map(|near| near.to_vec()).collect(),
-        bits: Matrix { n_cols, values: spots.bits },
+        near,
+        bits,
         ids: spots.ids,
         values,
         text: None,
@@ -228,6 +233,8 @@ pub fn paired(
         (Some(_), Some(cells)) => {
             let bits = vec![true; cells.values.values.len()];
             Some(Side {
+                around: reads_around
+                    .then(|| Matrix { n_cols: AROUND * n_cols, values: vec![0.0; cells.ids.len() * AROUND * n_cols] }),
                 values: of_ids(VectorsOf::Moved, &cells.ids)?,
                 pair: of_ids(VectorsOf::MovedPair, &cells.ids)?,
                 expression: expression(&cells.scale, &cells.levels),

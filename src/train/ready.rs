@@ -20,6 +20,7 @@ use super::run_folder::RunFolder;
 use super::source::{self, VectorsIdentity};
 use super::state::{self, Parent, RunState};
 use super::step::StepState;
+use super::text_encoder;
 use crate::model::Model;
 use crate::task::Task;
 use crate::task::fusion::UpTo;
@@ -120,6 +121,10 @@ impl<'a> Ready<'a> {
             validation_due: false,
             data_hash: manifest.data_hash(),
             vectors: vectors.iter().map(|vectors| VectorsIdentity::of(vectors)).collect(),
+            text_encoder: match (&config.data.text_encoder, config.task.kind()) {
+                (Some(dir), kind) if kind != "alignment" => Some(text_encoder::digest(dir)?),
+                _ => None,
+            },
             shape,
             genes: genes.iter().map(|g| g.id.clone()).collect(),
             symbols: genes.iter().map(|g| g.symbol.clone()).collect(),
@@ -161,9 +166,16 @@ impl<'a> Ready<'a> {
             )));
         }
         let config = &self.config;
+        let other_text = match (&theirs.text_encoder, &self.fresh.text_encoder) {
+            (Some(there), Some(ours)) if there != ours => Some(format!(
+                "its prompts were read by another text encoder (BLAKE3 of its files {there}, of data.text_encoder {ours})"
+            )),
+            _ => None,
+        };
         let misfit = config
             .task
             .unlearned(&theirs.config.task)
+            .or(other_text)
             .or_else(|| self.other_niches(&theirs))
             .or_else(|| self.other_encoder(&parent.digest, &theirs));
         if let Some(what) = misfit.or_else(|| config.model.renamed(&theirs.config.model)) {
@@ -242,6 +254,10 @@ impl<'a> Ready<'a> {
         if saved.vectors != self.fresh.vectors {
             let said = |of: &RunState| VectorsIdentity::in_words(&of.vectors);
             changes.push(format!("vectors: {} → {}", said(&saved), said(&self.fresh)));
+        }
+        if saved.text_encoder != self.fresh.text_encoder {
+            let said = |of: &RunState| of.text_encoder.clone().unwrap_or_else(|| "none".to_owned());
+            changes.push(format!("data.text_encoder has other files: BLAKE3 {} → {}", said(&saved), said(&self.fresh)));
         }
         if !changes.is_empty() {
             return Err(refuse(format!(

@@ -39,6 +39,9 @@ pub struct RunState {
     /// Identity of the vectors it learns from, from below.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub vectors: Vec<VectorsIdentity>,
+    /// Digest of the files of the text encoder that reads its prompts ([`super::text_encoder::digest`]); where they lie may change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text_encoder: Option<String>,
     /// Genes and rows of a neighbourhood.
     pub shape: DataShape,
     /// Gene ids of the layer, in order.

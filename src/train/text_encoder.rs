@@ -29,14 +29,7 @@ pub fn open(dir: &Path, device: &Device) -> Result<T5, TrainError> {
     };
     let (config, config_path) = read(CONFIG)?;
     let config = String::from_utf8_lossy(&config).into_owned();
-    let Some(&vocabulary) = VOCABULARIES.iter().find(|name| dir.join(name).is_file()) else {
-        return Err(TrainError::Data(format!(
-            "{} has no vocabulary; expected is {} or {} of the same T5 beside {CONFIG}",
-            dir.display(),
-            VOCABULARIES[0],
-            VOCABULARIES[1]
-        )));
-    };
+    let vocabulary = vocabulary(dir)?;
     let (vocabulary_bytes, vocabulary_path) = read(vocabulary)?;
     let (weight_bytes, weights_path) = read(WEIGHTS)?;
     let kind = if vocabulary == VOCABULARIES[0] { Vocabulary::Json } else { Vocabulary::SentencePiece };
@@ -46,6 +39,32 @@ pub fn open(dir: &Path, device: &Device) -> Result<T5, TrainError> {
         vocabulary: (kind(&vocabulary_bytes), &vocabulary_path),
     };
     T5::read(&files, device).map_err(refused)
+}
+
+/// What the files of a folder are, wherever it lies: BLAKE3 of those that are read.
+///
+/// # Errors
+/// [`TrainError::Data`]: a file is not there.
+pub fn digest(dir: &Path) -> Result<String, TrainError> {
+    let mut hasher = blake3::Hasher::new();
+    for name in [CONFIG, vocabulary(dir)?, WEIGHTS] {
+        let path = dir.join(name);
+        let bytes = std::fs::read(&path).map_err(|e| lacking(&path, &e))?;
+        hasher.update(&(bytes.len() as u64).to_le_bytes()).update(&bytes);
+    }
+    Ok(hasher.finalize().to_hex().to_string())
+}
+
+/// Name of the vocabulary's file.
+fn vocabulary(dir: &Path) -> Result<&'static str, TrainError> {
+    VOCABULARIES.into_iter().find(|name| dir.join(name).is_file()).ok_or_else(|| {
+        TrainError::Data(format!(
+            "{} has no vocabulary; expected is {} or {} of the same T5 beside {CONFIG}",
+            dir.display(),
+            VOCABULARIES[0],
+            VOCABULARIES[1]
+        ))
+    })
 }
 
 /// Mean of the tokens of each gene's name, `[G, width]`.

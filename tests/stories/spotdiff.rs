@@ -232,3 +232,35 @@ fn stages_are_trained_one_by_one_on_pairs_made_by_hand() {
         &["--fold"],
     );
 }
+
+#[test]
+fn a_run_knows_the_text_encoder_that_read_its_prompts_wherever_it_lies() {
+    let tables = Tables::new(|_, _, value| value);
+    let (shards, run) = (tables.shard("shards", &[]), tables.path("run"));
+    let folder = |name: &str, of: &str| {
+        let (dir, golden) = (tables.path(name), Path::new("tests/golden/t5"));
+        std::fs::create_dir(&dir).unwrap();
+        for file in ["config.json", "model.safetensors"] {
+            std::fs::copy(golden.join(of).join(file), Path::new(&dir).join(file)).unwrap();
+        }
+        std::fs::copy(golden.join("spiece.model"), Path::new(&dir).join("spiece.model")).unwrap();
+        dir
+    };
+    let (t5, another, moved) = (folder("t5", "v1_1"), folder("another", "v1_0"), tables.path("moved"));
+    let [own, other, elsewhere] = [&t5, &another, &moved].map(|dir| format!("data.text_encoder={dir}"));
+    let reads = ["--set", "model.spotdiff.prompt.encoder=\"t5\"", "--set", "model.spotdiff.prompt.width=12"];
+    let with = |sets: [&'static str; 2]| [&reads[..], &sets].concat();
+    let (two, four) = (with(["--set", "train.max_steps=2"]), with(["--set", "train.max_steps=4"]));
+    done(&train(&shards, &run, &[&two[..], &["--set", &own]].concat()));
+    // Another T5 is another trajectory; the same elsewhere is not.
+    let by_another = [&four[..], &["--set", &other]].concat();
+    refused(&train(&shards, &run, &by_another), 5, &["data.text_encoder", "other files"]);
+    std::fs::rename(&t5, &moved).unwrap();
+    done(&train(&shards, &run, &[&four[..], &["--set", &elsewhere]].concat()));
+    std::fs::rename(&moved, &t5).unwrap();
+    refused(&["evaluate", &run], 3, &[&moved, "--text-encoder"]);
+    refused(&["evaluate", &run, "--text-encoder", &another], 3, &["another text encoder"]);
+    done(&["evaluate", &run, "--text-encoder", &t5]);
+    let out = tables.path("imputed.h5ad");
+    done(&["impute", &run, "--input", &tables.path("spots.txt"), "--output", &out, "--text-encoder", &t5]);
+}

@@ -36,13 +36,25 @@ pub struct ImputationArgs {
     /// Of spotdiff: leave out the fills that take minutes (perceptron, blends of it, Tangram).
     #[arg(long)]
     fast: bool,
+    /// Of spotdiff with prompts read by a T5: where its folder lies now, if not where the run was trained with it.
+    #[arg(long, value_name = "DIR")]
+    text_encoder: Option<PathBuf>,
 }
 
 impl ImputationArgs {
+    /// Where the T5 lies now.
+    pub fn text_encoder(&self) -> Option<&Path> {
+        self.text_encoder.as_deref()
+    }
+
     /// The first of its arguments that was given.
     pub fn given(&self) -> Option<&'static str> {
-        let own =
-            [(!self.marker.is_empty(), "--marker"), (self.data_set.is_some(), "--data-set"), (self.fast, "--fast")];
+        let own = [
+            (!self.marker.is_empty(), "--marker"),
+            (self.data_set.is_some(), "--data-set"),
+            (self.fast, "--fast"),
+            (self.text_encoder.is_some(), "--text-encoder"),
+        ];
         own.into_iter().find(|(given, _)| *given).map(|(_, name)| name)
     }
 }

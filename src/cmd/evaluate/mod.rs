@@ -59,7 +59,7 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let split = args.split.as_deref().map(split_named).transpose()?;
-    let mut runs = imputed::open(&args.path, args.checkpoint.unwrap_or_default())?;
+    let mut runs = imputed::open(&args.path, args.checkpoint.unwrap_or_default(), args.imputation.text_encoder())?;
     let trained = runs.remove(0);
     let kind = trained.run.config.task.kind();
     if matches!(kind, "completion" | "generate") && (args.label.is_some() || !args.vectors.is_empty()) {

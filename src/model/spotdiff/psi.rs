@@ -42,6 +42,12 @@ pub struct PsiConfig {
     /// Whether the paired cells' genes also stand beside those of the spot, gene by gene.
     #[serde(default = "yes")]
     pub rna_channel: bool,
+    /// Whether the visible genes also condition as a whole, beside each gene's own place in its token.
+    #[serde(default)]
+    pub visible_condition: bool,
+    /// Whether what the nearest spots show of a gene stands beside it: then a spot's values depend on its neighbours'.
+    #[serde(default)]
+    pub neighbours: bool,
     /// Whether the paired cells condition at all (an ablation).
     #[serde(default = "yes")]
     pub use_rna: bool,
@@ -57,6 +63,9 @@ fn yes() -> bool {
     true
 }
 
+/// Channels of what neighbours show of a gene: mean and visible share of the nearest, then of those and theirs.
+pub const AROUND: usize = 4;
+
 /// What is known of the spots that are asked about, `[b, G]` each.
 #[derive(Debug, Clone)]
 pub struct Known {
@@ -66,6 +75,8 @@ pub struct Known {
     pub bits: Tensor<2>,
     /// Their paired cells' genes.
     pub pair: Tensor<2>,
+    /// What their neighbours show, `[b, AROUND · G]`, where `neighbours`.
+    pub around: Option<Tensor<2>>,
     /// Their prompts, `[b, d]`, as [`super::prompt::Prompt`] gives them.
     pub text: Option<Tensor<2>>,
 }
@@ -81,6 +92,8 @@ pub struct Psi {
     pub t_embedder: TimeEmbedding,
     /// The paired cells' genes → d.
     pub rna_embedder: Option<Linear>,
+    /// The visible genes and their bits → d.
+    pub visible_embedder: Option<Linear>,
     /// Blocks, first to last.
     pub blocks: Vec<PsiBlock>,
     /// Time and conditions → shift, scale of the last norm; zero at the start.
@@ -134,7 +147,7 @@ impl PsiConfig {
 
     /// Values of a gene in a token.
     fn channels(&self) -> usize {
-        3 + usize::from(self.use_rna && self.rna_channel)
+        3 + usize::from(self.use_rna && self.rna_channel) + if self.neighbours { AROUND } else { 0 }
     }
 
     /// How many parameters it has for `genes` genes.
@@ -146,10 +159,12 @@ impl PsiConfig {
         let block = linear(d, 6.0 * d) + linear(d, 3.0 * d) + linear(d, d) + linear(d, 4.0 * d) + linear(4.0 * d, d);
         let time = linear(TIME_FEATURES as f64, d) + linear(d, d);
         let rna = if self.use_rna { linear(g, d) } else { 0.0 };
+        let visible = if self.visible_condition { linear(2.0 * g, d) } else { 0.0 };
         linear(channels * p, d)
             + patches * d
             + time
             + rna
+            + visible
             + self.blocks as f64 * block
             + linear(d, 2.0 * d)
             + linear(d, p)
@@ -173,6 +188,7 @@ impl Psi {
             positions: scope.param("positions", [genes.div_ceil(patch), d], Init::Normal(0.02)),
             t_embedder: TimeEmbedding::new(&scope.child("t_embedder"), d),
             rna_embedder: config.use_rna.then(|| linear("rna_embedder", genes)),
+            visible_embedder: config.visible_condition.then(|| linear("visible_embedder", 2 * genes)),
             blocks: (0..config.blocks).map(|i| PsiBlock::new(&blocks.child(&i.to_string()), config)).collect(),
             last_ada_ln: Linear::zeros(&scope.child("last_ada_ln"), d, 2 * d),
             last: Linear::zeros(&scope.child("last"), d, patch),
@@ -192,6 +208,13 @@ impl Psi {
         let c = self.t_embedder.forward(times, &noisy.device(), training);
         let c = match &self.rna_embedder {
             Some(rna) => c + rna.forward2(known.pair.clone(), training),
+            None => c,
+        };
+        let c = match &self.visible_embedder {
+            Some(visible) => {
+                let shown = Tensor::cat(vec![known.visible.clone(), known.bits.clone()], 1);
+                c + visible.forward2(shown, training)
+            }
             None => c,
         };
         let c = match &known.text {
@@ -218,9 +241,15 @@ impl Psi {
         if self.config.use_rna && self.config.rna_channel {
             channels.push(known.pair.clone());
         }
-        let (b, n, patch) = (channels[0].dims()[0], channels.len(), self.config.patch(self.genes));
+        let (b, n, patch) = (channels[0].dims()[0], self.config.channels(), self.config.patch(self.genes));
         let tokens = self.genes.div_ceil(patch);
         let all: Tensor<3> = Tensor::stack(channels, 1); // [b, n, G]
+        let all = match &known.around {
+            Some(around) if self.config.neighbours => {
+                Tensor::cat(vec![all, around.clone().reshape([b, AROUND, self.genes])], 1)
+            }
+            _ => all,
+        };
         let missing = tokens * patch - self.genes;
         let all = match missing {
             0 => all,

@@ -196,6 +196,7 @@ mod tests {
             visible: tensor(vec![0.5, 0., 0., -0.25, 0., 0.], [2, 3]),
             bits: tensor(vec![1., 0., 0., 1., 0., 0.], [2, 3]),
             pair: tensor(vec![0.; 6], [2, 3]),
+            around: None,
             text: None,
         }
     }

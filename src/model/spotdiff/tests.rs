@@ -1,6 +1,6 @@
 use super::omega::OmegaConfig;
 use super::prompt::PromptConfig;
-use super::psi::{Known, Psi, PsiConfig, Tokens};
+use super::psi::{AROUND, Known, Psi, PsiConfig, Tokens};
 use super::*;
 use crate::model::layers::reference::{tensor, values};
 use crate::model::params;
@@ -73,6 +73,7 @@ fn known(b: usize, genes: usize, d: usize) -> Known {
         visible: wave(b, genes, 0.1),
         bits: wave(b, genes, 0.5).sign(),
         pair: wave(b, genes, 0.9),
+        around: Some(wave(b, AROUND * genes, 0.7)),
         text: Some(wave(b, d, 0.3)),
     }
 }
