@@ -56,11 +56,12 @@ fn main() {
     println!("fold {fold}: k-NN {:.4}, smoothed {:.4}", both(&paired.spots.pair).0, both(&paired.spots.pair).1);
 
     let psi = PsiConfig {
-        d: option("d", 128.0) as usize,
+        d: option("d", 256.0) as usize,
         blocks: option("blocks", 4.0) as usize,
         heads: 4,
         patch: None,
-        tokens: Tokens::Spot,
+        tokens: if option("patches", 0.0) > 0.0 { Tokens::Spot } else { Tokens::Whole },
+        neighbours: false,
         rna_channel: option("channel", 1.0) > 0.0,
         use_rna: option("rna", 1.0) > 0.0,
         use_text: option("text", 0.0) > 0.0,
@@ -99,7 +100,7 @@ fn main() {
     let optim =
         OptimConfig { weight_decay: option("decay", 0.0), ..optim(option("lr", 1e-3), steps, option("ema", 0.0)) };
     run.train(model, &optim, &["omega"], |step, model| {
-        let (mean, _) = imputation.impute(model, &paired, &cpu());
+        let mean = imputation.impute(model, &paired, &cpu()).mean;
         let (plain, smooth) = both(&mean);
         let digest = mean.values.iter().fold(0u64, |h, v| h.rotate_left(5) ^ u64::from(v.to_bits()));
         println!("  {step:>5}: PCC {plain:.4}, smoothed {smooth:.4} [{digest:016x}]");

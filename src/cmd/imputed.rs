@@ -14,7 +14,7 @@ use super::trained::Trained;
 use crate::model::spotdiff::SpotdiffConfig;
 use crate::model::{Model, ModelConfig};
 use crate::task::TaskConfig;
-use crate::task::imputation::{Imputation, ImputationConfig, smoothed};
+use crate::task::imputation::{Imputation, ImputationConfig, Readings, smoothed};
 use crate::task::paired::Paired;
 use crate::tensor::cpu;
 use crate::train::checkpoint::Which;
@@ -101,7 +101,9 @@ pub struct Imputed {
     pub values: Matrix<f32>,
     /// The same averaged over a spot and its nearest.
     pub smooth: Matrix<f32>,
-    /// Standard deviation over the draws of the readout `[n, G]`.
+    /// The mean of samples `[n, G]`.
+    pub sampled: Matrix<f32>,
+    /// Standard deviation of the samples `[n, G]`.
     pub spread: Matrix<f32>,
     /// Mean of it over what is hidden, in the scale that the model reads.
     pub mean_spread: f64,
@@ -133,7 +135,7 @@ pub fn impute(trained: &Trained, shards: &Shards, split: Split) -> anyhow::Resul
     let Model::Spotdiff(network) = &model else { unreachable!("its config is SpotDiff's") };
     let imputation = Imputation::of_shards(*task, model_config, shards.manifest(), config.train.seed);
     let imputation = imputation.map_err(TrainError::Data)?;
-    let (mean, spread) = imputation.impute(network, &paired, &cpu());
+    let Readings { mean, sampled, spread } = imputation.impute(network, &paired, &cpu());
     let of_hidden = |at: &usize| !paired.spots.bits.values[*at];
     let n_hidden = (0..spread.values.len()).filter(of_hidden).count().max(1);
     let sum: f64 = (0..spread.values.len()).filter(of_hidden).map(|at| f64::from(spread.values[at])).sum();
@@ -141,11 +143,21 @@ pub fn impute(trained: &Trained, shards: &Shards, split: Split) -> anyhow::Resul
     let level = |values: Matrix<f32>| seen.scale.levels(&pairing::unbalanced(view.scale, values));
     let beyond =
         Matrix { n_cols: mean.n_cols, values: mean.values.iter().zip(&spread.values).map(|(m, s)| m + s).collect() };
-    let (values, smooth, beyond) = (level(mean), level(smooth), level(beyond));
+    let (values, smooth, sampled, beyond) = (level(mean), level(smooth), level(sampled), level(beyond));
     let spread = beyond.values.iter().zip(&values.values).map(|(beyond, mean)| beyond - mean).collect();
     let spread = Matrix { n_cols: values.n_cols, values: spread };
     let cells = opened.reference()?;
-    Ok(Imputed { fold: view.fold, cells, hides, values, smooth, spread, mean_spread: sum / n_hidden as f64, seen })
+    Ok(Imputed {
+        fold: view.fold,
+        cells,
+        hides,
+        values,
+        smooth,
+        sampled,
+        spread,
+        mean_spread: sum / n_hidden as f64,
+        seen,
+    })
 }
 
 /// Spots and cells of a split: by the pairs beside the run where they are of these shards, else made again.

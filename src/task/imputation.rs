@@ -31,8 +31,10 @@ use crate::tensor::{Device, Tensor, TensorData};
 pub struct ImputationConfig {
     /// T. Default 1000.
     pub steps: usize,
-    /// What the network says. Default `v`.
+    /// What the network says. Default `preconditioned`.
     pub parametrisation: Parametrisation,
+    /// Deviation of the values that preconditioning reckons with. Default 1/3, what standardised values have.
+    pub signal: f64,
     /// Share of the visible genes that a step hides. Default .3.
     pub train_mask: f64,
     /// Weight of spots beside cells, where cells join. Default .5.
@@ -50,7 +52,8 @@ impl Default for ImputationConfig {
     fn default() -> Self {
         Self {
             steps: 1000,
-            parametrisation: Parametrisation::V,
+            parametrisation: Parametrisation::Preconditioned,
+            signal: 1.0 / 3.0,
             train_mask: 0.3,
             spot_share: 0.5,
             last_time_share: 0.5,
@@ -117,6 +120,17 @@ pub struct Prepared {
     pub weights: Vec<f64>,
 }
 
+/// What is read out of all spots, `[n, G]` each.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Readings {
+    /// The readout that the config names.
+    pub mean: Matrix<f32>,
+    /// The mean of samples.
+    pub sampled: Matrix<f32>,
+    /// Their standard deviation.
+    pub spread: Matrix<f32>,
+}
+
 impl ImputationConfig {
     /// What is wrong with it, each with its key.
     pub fn problems(&self) -> Vec<String> {
@@ -134,6 +148,9 @@ impl ImputationConfig {
                 problems.push(format!("task.{key} = {share}: must be in [0, 1]"));
             }
         }
+        if !(self.signal > 0.0 && self.signal.is_finite()) {
+            problems.push(format!("task.signal = {}: must be above 0", self.signal));
+        }
         let named = [self.readout.problem(), self.solver.problem(self.steps)];
         problems.extend(named.into_iter().flatten().map(|p| format!("task.{p}")));
         problems
@@ -141,7 +158,7 @@ impl ImputationConfig {
 
     /// The noise process, draws keyed by `seed`.
     pub fn process(&self, seed: u64) -> Process {
-        Process { schedule: Schedule::cosine(self.steps), parametrisation: self.parametrisation, seed }
+        Process { schedule: Schedule::cosine(self.steps, self.signal), parametrisation: self.parametrisation, seed }
     }
 }
 
@@ -287,6 +304,7 @@ impl Imputation {
         let values = side.values.row(row);
         let mut noise = vec![0.0; values.len()];
         draw::normals(DrawKey::new(self.seed, Purpose::Noise), stream, &mut noise);
+        let reads = self.process.schedule.reads(self.process.parametrisation, t);
         let (noisy, target) =
             (self.process.schedule.noisy(t), self.process.schedule.target(self.process.parametrisation, t));
         for gene in 0..values.len() {
@@ -295,7 +313,7 @@ impl Imputation {
             out.visible.push(shown);
             out.bits.push(f32::from(u8::from(visible[gene])));
             out.asked.push(f32::from(u8::from(asked[gene])));
-            out.noisy.push(if asked[gene] { noisy.of(x0, eps) as f32 } else { shown });
+            out.noisy.push(if asked[gene] { (reads * noisy.of(x0, eps)) as f32 } else { shown });
             out.target.push(if asked[gene] { target.of(x0, eps) as f32 } else { 0.0 });
         }
         out.pair.extend_from_slice(side.pair.row(row));
@@ -382,9 +400,9 @@ impl Imputation {
         (errors.iter().map(|&e| f64::from(e)).sum(), batch.weights[0])
     }
 
-    /// Every hidden entry of all spots, given all that is visible: mean and spread over draws, `[n, G]` each, in the scale of
-    /// the spots' values; visible entries stand as they are, with spread 0.
-    pub fn impute(&self, model: &Spotdiff, paired: &Paired, device: &Device) -> (Matrix<f32>, Matrix<f32>) {
+    /// Every hidden entry of all spots, given all that is visible, in the scale of the spots' values; visible entries stand as they
+    /// are, with spread 0.
+    pub fn impute(&self, model: &Spotdiff, paired: &Paired, device: &Device) -> Readings {
         let (spots, genes) = (&paired.spots, paired.genes());
         let all: Vec<usize> = (0..spots.n()).collect();
         let forward = |rows: &[usize]| -> Imputed {
@@ -406,7 +424,11 @@ impl Imputation {
             n_cols: genes,
             values: parts.iter().flat_map(of).copied().collect(),
         };
-        (matrix(|part| &part.mean), matrix(|part| &part.spread))
+        Readings {
+            mean: matrix(|part| &part.mean),
+            sampled: matrix(|part| &part.sampled),
+            spread: matrix(|part| &part.spread),
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use syncytia::train::checkpoint::{CheckpointContents, newest_valid};
 use syncytia::train::run_folder::RunFolder;
 use syncytia_shards::draw::{DrawKey, Purpose, uniform};
+use syncytia_shards::holdout::hidden_entries;
 use syncytia_shards::manifest::Manifest;
 
 use crate::command::{done, refused, syncytia};
@@ -169,6 +170,33 @@ fn what_a_fold_hides_reaches_no_weight_of_it() {
     let (other, again) = (seen.folds("shards"), seen.path("run"));
     done(&train(&other, &again, &["--ranks", "1", "--fold", "0"]));
     assert!(last(&Path::new(&again).join("fold-0")).model != last(&Path::new(run).join("fold-0")).model);
+}
+
+/// Where neighbours are read, too: what they show is what is visible of them.
+#[test]
+fn hidden_entries_reach_no_weight_that_reads_neighbours_on_any_ranks() {
+    let reads = ["--set", "model.spotdiff.psi.neighbours=true", "--ranks"];
+    let model = |tables: &Tables, run: &str, ranks: &str| {
+        let (shards, run) = (tables.path("shards"), tables.path(run));
+        done(&train(&shards, &run, &[&reads[..], &[ranks]].concat()));
+        last(Path::new(&run)).model
+    };
+    let hidden = |row: usize, gene: usize| hidden_entries(0, row as u64, 0.3, GENES)[gene];
+    let tables = Tables::new(|_, _, value| value);
+    let changed = Tables::new(|row, gene, value| if hidden(row, gene) { value * 3.0 + row as f64 } else { value });
+    let seen = Tables::new(|row, gene, value| if (row, gene) == (7, visible(7)) { value + 0.5 } else { value });
+    for tables in [&tables, &changed, &seen] {
+        tables.shard("shards", &[]);
+    }
+    let expected = model(&tables, "run", "1");
+    assert!(model(&tables, "again", "3") == expected);
+    assert!(model(&changed, "run", "2") == expected);
+    assert!(model(&seen, "run", "1") != expected);
+}
+
+/// A gene of the row that is not hidden.
+fn visible(row: u64) -> usize {
+    hidden_entries(0, row, 0.3, GENES).iter().position(|hidden| !hidden).unwrap()
 }
 
 #[test]

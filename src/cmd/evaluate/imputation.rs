@@ -19,6 +19,7 @@ use crate::evaluate::embedding::Classes;
 use crate::evaluate::entry_fills::{EntryFill, Given as OfEntries};
 use crate::evaluate::imputation::{Judged, Protocol, Truth, judge, raw_clusters};
 use crate::evaluate::reference_fills::{self, EFFORT, Given as OfReference, ReferenceFill, columns};
+use crate::model::spotdiff::sampler::{Readout, Solver};
 use crate::report::imputation::Report;
 use crate::train::config::ViewConfig;
 use crate::train::error::TrainError;
@@ -120,6 +121,12 @@ pub fn evaluate(args: &Args, runs: &[Trained], root: &Path) -> anyhow::Result<Ev
             &whole.smooth,
         ),
     ];
+    let (task, model) = imputation_of(first)?;
+    if let Readout::OneStep(n) = task.readout {
+        let what = format!("the mean of {n} samples by {}", solver_in_words(task.solver));
+        methods.push(judge(&truth, "spotdiff_samples", &what, &whole.sampled));
+    }
+    let (own, neighbours) = (methods.len(), model.psi.neighbours);
     eprintln!("simple fills");
     methods.extend(fills(&truth, &whole.ids, &found, args.imputation.fast));
     let report = Report {
@@ -127,16 +134,23 @@ pub fn evaluate(args: &Args, runs: &[Trained], root: &Path) -> anyhow::Result<Ev
         data_set: args.imputation.data_set.as_deref().unwrap_or(&shards.manifest().sections[0].library_id),
         split: split.as_str(),
         methods: &methods,
-        own: 2,
+        own,
         imputed: &whole.imputed,
         raw: raw_clusters(&truth),
         sweep: &[],
         xy: &whole.xy,
         lead: lead(runs, &shards, split, &found)?,
-        notes: notes(&shards, &whole, &found, args.imputation.fast),
+        notes: notes(&shards, &whole, &found, args.imputation.fast, neighbours),
         provenance: provenance(runs, &shards),
     };
     Evaluated::of(&report.findings(), &folder(root, &first.checkpoint.dir, split, &shards))
+}
+
+fn solver_in_words(solver: Solver) -> String {
+    match solver {
+        Solver::Ddim(steps) => format!("DDIM in {steps} steps"),
+        Solver::Ancestral => "ancestral sampling in all steps".to_owned(),
+    }
 }
 
 fn nothing_hidden() -> anyhow::Error {
@@ -165,6 +179,7 @@ struct Whole {
     hidden: Matrix<bool>,
     imputed: Matrix<f32>,
     smooth: Matrix<f32>,
+    sampled: Matrix<f32>,
 }
 
 impl Whole {
@@ -175,7 +190,7 @@ impl Whole {
         let mut ids = first.seen.ids.clone();
         ids.retain(|id| found.iter().all(|f| f.seen.ids.binary_search(id).is_ok()));
         let empty = || Matrix { n_cols, values: vec![f32::NAN; ids.len() * n_cols] };
-        let (mut truth, mut imputed, mut smooth) = (empty(), empty(), empty());
+        let (mut truth, mut imputed, mut smooth, mut sampled) = (empty(), empty(), empty(), empty());
         let mut hidden = Matrix { n_cols, values: vec![false; ids.len() * n_cols] };
         for of in found {
             let held = held::read(shards, split, of.fold)?.of(&of.seen.ids).expect("they are of the split");
@@ -194,6 +209,7 @@ impl Whole {
                     if held.hidden.values[from] || of.fold.is_none() {
                         imputed.values[at] = of.values.values[from];
                         smooth.values[at] = of.smooth.values[from];
+                        sampled.values[at] = of.sampled.values[from];
                     }
                 }
             }
@@ -202,7 +218,7 @@ impl Whole {
             let place = first.seen.xyz[first.seen.ids.binary_search(id).expect("kept above")];
             [f64::from(place[0]), f64::from(place[1])]
         };
-        Ok(Whole { xy: ids.iter().map(at).collect(), ids, truth, hidden, imputed, smooth })
+        Ok(Whole { xy: ids.iter().map(at).collect(), ids, truth, hidden, imputed, smooth, sampled })
     }
 }
 
@@ -312,7 +328,7 @@ fn lead(runs: &[Trained], shards: &Shards, split: Split, found: &[Imputed]) -> a
     ))
 }
 
-fn notes(shards: &Shards, whole: &Whole, found: &[Imputed], fast: bool) -> Vec<String> {
+fn notes(shards: &Shards, whole: &Whole, found: &[Imputed], fast: bool, neighbours: bool) -> Vec<String> {
     let mut notes = Vec::new();
     let left = found[0].seen.ids.len() + found[0].seen.left_out.len() - whole.ids.len();
     if left > 0 {
@@ -333,7 +349,13 @@ fn notes(shards: &Shards, whole: &Whole, found: &[Imputed], fast: bool) -> Vec<S
             "The fills that take minutes were left out (--fast): the perceptron, its blends, Tangram.".to_owned(),
         );
     }
-    notes.push("`spotdiff_smooth` lets a spot's values depend on other spots'; `spotdiff` does not.".to_owned());
+    notes.push(match neighbours {
+        true => {
+            "`spotdiff` reads what the nearest spots show (`psi.neighbours`): a spot's values depend on other spots'."
+                .to_owned()
+        }
+        false => "`spotdiff_smooth` lets a spot's values depend on other spots'; `spotdiff` does not.".to_owned(),
+    });
     notes
 }
 

@@ -45,7 +45,7 @@ impl PsiBlock {
 
         let h = adaptive_norm(x.clone(), part(0), part(1));
         let attended = match self.tokens {
-            Tokens::Spot => self.attn.forward(h, training),
+            Tokens::Whole | Tokens::Spot => self.attn.forward(h, training),
             Tokens::Batch => self.attn.forward(h.swap_dims(0, 1), training).swap_dims(0, 1), // b sequences of 1 → 1 of b
         };
         let x = x + self.dropouts[0].forward(attended, training) * part(2);

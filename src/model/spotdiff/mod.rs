@@ -58,7 +58,7 @@ impl Spotdiff {
             "omega.down.0.linear.weight" => at(1, 1),
             "omega.last.weight" | "omega.last.bias" | "prompt.tables.genes" => at(0, 1),
             "psi.rna_embedder.weight" => at(1, 1),
-            "psi.visible_embedder.weight" => at(1, 2),
+            "psi.straight" => at(1, 1),
             _ => Vec::new(),
         }
     }

@@ -16,8 +16,10 @@ use crate::tensor::{Module, Param, Tensor, enter, silu};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Tokens {
-    /// Some genes of a spot.
+    /// All genes of a spot in one.
     #[default]
+    Whole,
+    /// Some genes of a spot.
     Spot,
     /// A spot of the micro-batch.
     Batch,
@@ -42,9 +44,6 @@ pub struct PsiConfig {
     /// Whether the paired cells' genes also stand beside those of the spot, gene by gene.
     #[serde(default = "yes")]
     pub rna_channel: bool,
-    /// Whether the visible genes also condition as a whole, beside each gene's own place in its token.
-    #[serde(default)]
-    pub visible_condition: bool,
     /// Whether what the nearest spots show of a gene stands beside it: then a spot's values depend on its neighbours'.
     #[serde(default)]
     pub neighbours: bool,
@@ -92,14 +91,15 @@ pub struct Psi {
     pub t_embedder: TimeEmbedding,
     /// The paired cells' genes → d.
     pub rna_embedder: Option<Linear>,
-    /// The visible genes and their bits → d.
-    pub visible_embedder: Option<Linear>,
     /// Blocks, first to last.
     pub blocks: Vec<PsiBlock>,
     /// Time and conditions → shift, scale of the last norm; zero at the start.
     pub last_ada_ln: Linear,
     /// d → patch; zero at the start.
     pub last: Linear,
+    /// How much of each channel that speaks of a gene goes straight to it, `[channels, G]`: the pair, then both means of neighbours.
+    /// Zero at the start; none where there is no such channel.
+    pub straight: Option<Param<Tensor<2>>>,
     #[module(skip)]
     config: PsiConfig,
     #[module(skip)]
@@ -124,8 +124,8 @@ impl PsiConfig {
         );
         refuse(self.patch == Some(0), "patch = 0: must be at least 1".to_owned());
         refuse(
-            self.patch.is_some() && self.tokens == Tokens::Batch,
-            "patch: with tokens = \"batch\" a token is a whole spot; leave it out".to_owned(),
+            self.patch.is_some() && self.tokens != Tokens::Spot,
+            "patch: a token is a whole spot, unless tokens = \"spot\"; leave it out".to_owned(),
         );
         refuse(!(0.0..1.0).contains(&self.dropout), format!("dropout = {}: must be in [0, 1)", self.dropout));
         problems
@@ -134,7 +134,7 @@ impl PsiConfig {
     /// Genes of a token, for `genes` in all.
     pub fn patch(&self, genes: usize) -> usize {
         match (self.tokens, self.patch) {
-            (Tokens::Batch, _) => genes,
+            (Tokens::Whole | Tokens::Batch, _) => genes,
             (Tokens::Spot, Some(patch)) => patch,
             (Tokens::Spot, None) => match genes {
                 0..=128 => 4,
@@ -150,6 +150,11 @@ impl PsiConfig {
         3 + usize::from(self.use_rna && self.rna_channel) + if self.neighbours { AROUND } else { 0 }
     }
 
+    /// Channels that speak of a gene in its own unit, beside what the spot shows of it.
+    fn aligned(&self) -> usize {
+        usize::from(self.use_rna && self.rna_channel) + if self.neighbours { 2 } else { 0 }
+    }
+
     /// How many parameters it has for `genes` genes.
     pub fn n_parameters(&self, genes: usize) -> f64 {
         let linear = |n_in: f64, n_out: f64| (n_in + 1.0) * n_out;
@@ -159,15 +164,14 @@ impl PsiConfig {
         let block = linear(d, 6.0 * d) + linear(d, 3.0 * d) + linear(d, d) + linear(d, 4.0 * d) + linear(4.0 * d, d);
         let time = linear(TIME_FEATURES as f64, d) + linear(d, d);
         let rna = if self.use_rna { linear(g, d) } else { 0.0 };
-        let visible = if self.visible_condition { linear(2.0 * g, d) } else { 0.0 };
         linear(channels * p, d)
             + patches * d
             + time
             + rna
-            + visible
             + self.blocks as f64 * block
             + linear(d, 2.0 * d)
             + linear(d, p)
+            + self.aligned() as f64 * g
     }
 
     /// About how many values a record keeps for its backward.
@@ -188,10 +192,10 @@ impl Psi {
             positions: scope.param("positions", [genes.div_ceil(patch), d], Init::Normal(0.02)),
             t_embedder: TimeEmbedding::new(&scope.child("t_embedder"), d),
             rna_embedder: config.use_rna.then(|| linear("rna_embedder", genes)),
-            visible_embedder: config.visible_condition.then(|| linear("visible_embedder", 2 * genes)),
             blocks: (0..config.blocks).map(|i| PsiBlock::new(&blocks.child(&i.to_string()), config)).collect(),
             last_ada_ln: Linear::zeros(&scope.child("last_ada_ln"), d, 2 * d),
             last: Linear::zeros(&scope.child("last"), d, patch),
+            straight: (config.aligned() > 0).then(|| scope.param("straight", [config.aligned(), genes], Init::Zeros)),
             config: *config,
             genes,
         }
@@ -210,13 +214,6 @@ impl Psi {
             Some(rna) => c + rna.forward2(known.pair.clone(), training),
             None => c,
         };
-        let c = match &self.visible_embedder {
-            Some(visible) => {
-                let shown = Tensor::cat(vec![known.visible.clone(), known.bits.clone()], 1);
-                c + visible.forward2(shown, training)
-            }
-            None => c,
-        };
         let c = match &known.text {
             Some(text) if self.config.use_text => c + text.clone(),
             _ => c,
@@ -232,7 +229,27 @@ impl Psi {
         let part = |i: usize| ada.clone().narrow(1, i * d, d).unsqueeze_dim::<3>(1);
         let said = self.last.forward(adaptive_norm(x, part(0), part(1)), training);
         let [b, tokens, patch] = said.dims();
-        said.reshape([b, tokens * patch]).narrow(1, 0, self.genes)
+        let said = said.reshape([b, tokens * patch]).narrow(1, 0, self.genes);
+        match &self.straight {
+            Some(straight) => {
+                let channels = self.aligned(known); // [b, channels, G]
+                let by = enter(straight.val(), &channels).unsqueeze::<3>();
+                said + (channels * by).sum_dim(1).squeeze_dim(1)
+            }
+            None => said,
+        }
+    }
+
+    /// The channels of `straight`, `[b, channels, G]`.
+    fn aligned(&self, known: &Known) -> Tensor<3> {
+        let mut channels = Vec::new();
+        if self.config.use_rna && self.config.rna_channel {
+            channels.push(known.pair.clone());
+        }
+        if let Some(around) = known.around.as_ref().filter(|_| self.config.neighbours) {
+            channels.extend([0, 2].map(|mean| around.clone().narrow(1, mean * self.genes, self.genes)));
+        }
+        Tensor::stack(channels, 1)
     }
 
     /// `[b, patches, channels · patch]`: the genes of a patch, channel after channel.

@@ -24,7 +24,7 @@ pub enum Solver {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Readout {
-    /// x̂_0 at t = T − 1, the mean given the conditions; averaged over so many starts.
+    /// x̂_0 at t = T − 1, the mean given the conditions; averaged over so many starts, beside as many samples for the spread.
     OneStep(usize),
     /// The mean of so many samples.
     MeanOfSamples(usize),
@@ -33,9 +33,11 @@ pub enum Readout {
 /// A readout of a micro-batch, `[b · G]` row-major each.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Imputed {
-    /// Mean over starts or samples; visible entries as they were.
+    /// What is read out; visible entries as they were.
     pub mean: Vec<f32>,
-    /// Standard deviation over them (divisor n), 0 where visible.
+    /// The mean of the samples; visible entries as they were.
+    pub sampled: Vec<f32>,
+    /// Standard deviation of the samples (divisor n), 0 where visible.
     pub spread: Vec<f32>,
 }
 
@@ -79,29 +81,37 @@ impl Process {
     /// What ψ says of `x` (`[b, G]`) at t.
     fn ask(&self, psi: &Psi, x: Tensor<2>, known: &Known, t: usize) -> Tensor<2> {
         let b = x.dims()[0];
-        psi.forward(x, known, &self.times(&vec![t; b]), None)
+        let read = put_back(x.mul_scalar(self.schedule.reads(self.parametrisation, t)), known);
+        psi.forward(read, known, &self.times(&vec![t; b]), None)
     }
 
     /// Hidden genes of the records `ids`, with every hidden gene asked for.
     pub fn impute(&self, psi: &Psi, known: &Known, ids: &[u64], readout: Readout, solver: Solver) -> Imputed {
         let ask = |x: Tensor<2>, t: usize| self.ask(psi, x, known, t);
-        let draws: Vec<Vec<f32>> = match readout {
-            Readout::OneStep(n) => (0..n as u32).map(|k| values(self.one_step(&ask, known, ids, k))).collect(),
-            Readout::MeanOfSamples(n) => {
-                (0..n as u32).map(|k| values(self.sample(&ask, known, ids, k, solver))).collect()
-            }
-        };
+        let (Readout::OneStep(n) | Readout::MeanOfSamples(n)) = readout;
+        let samples: Vec<Vec<f32>> = (0..n as u32).map(|k| values(self.sample(&ask, known, ids, k, solver))).collect();
         let (bits, visible) = (values(known.bits.clone()), values(known.visible.clone()));
-        let n = draws.len() as f64;
-        let (mut mean, mut spread) = (visible, vec![0.0; bits.len()]);
-        for (i, &bit) in bits.iter().enumerate() {
-            if bit == 0.0 {
+        let over = |draws: &[Vec<f32>]| -> (Vec<f32>, Vec<f32>) {
+            let n = draws.len() as f64;
+            let of = |(i, &bit): (usize, &f32)| {
+                if bit != 0.0 {
+                    return (visible[i], 0.0);
+                }
                 let m = draws.iter().map(|d| f64::from(d[i])).sum::<f64>() / n;
                 let v = draws.iter().map(|d| (f64::from(d[i]) - m).powi(2)).sum::<f64>() / n;
-                (mean[i], spread[i]) = (m as f32, v.sqrt() as f32);
+                (m as f32, v.sqrt() as f32)
+            };
+            bits.iter().enumerate().map(of).unzip()
+        };
+        let (sampled, spread) = over(&samples);
+        let mean = match readout {
+            Readout::OneStep(n) => {
+                let starts: Vec<Vec<f32>> = (0..n as u32).map(|k| values(self.one_step(&ask, known, ids, k))).collect();
+                over(&starts).0
             }
-        }
-        Imputed { mean, spread }
+            Readout::MeanOfSamples(_) => sampled.clone(),
+        };
+        Imputed { mean, sampled, spread }
     }
 
     /// x̂_0 at t = T − 1, not held in [−1, 1].
@@ -202,7 +212,7 @@ mod tests {
     }
 
     fn process(parametrisation: Parametrisation) -> Process {
-        Process { schedule: Schedule::cosine(100), parametrisation, seed: 3 }
+        Process { schedule: Schedule::cosine(100, 0.5), parametrisation, seed: 3 }
     }
 
     /// What a network says that knows every clean value: .4.
@@ -218,7 +228,7 @@ mod tests {
 
     #[test]
     fn both_solvers_find_the_value_when_it_is_told_and_keep_what_is_visible() {
-        for parametrisation in [Parametrisation::V, Parametrisation::Eps] {
+        for parametrisation in [Parametrisation::V, Parametrisation::Eps, Parametrisation::Preconditioned] {
             let process = process(parametrisation);
             for solver in [Solver::Ddim(10), Solver::Ddim(100), Solver::Ancestral] {
                 let out = values(process.sample(&told(&process), &known(), &[7, 9], 0, solver));

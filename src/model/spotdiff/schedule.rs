@@ -14,8 +14,12 @@ pub enum Parametrisation {
     /// The noise ε.
     Eps,
     /// v = √ᾱ·ε − √(1 − ᾱ)·x_0: at the last step nearly −x_0, so that x_0 is well conditioned there.
-    #[default]
     V,
+    /// What is left of x_0 once the best linear guess by x_t is taken away, in its own deviation; and x_t is read as that guess
+    /// (Karras et al. 2022, §5, for values of deviation `signal`). So the network says values of deviation 1 at all times, hands no
+    /// noise through, and at the last step reads none.
+    #[default]
+    Preconditioned,
 }
 
 /// β_t and ᾱ_t.
@@ -23,6 +27,8 @@ pub enum Parametrisation {
 pub struct Schedule {
     betas: Vec<f64>,
     kept: Vec<f64>,
+    /// Deviation of x_0 that preconditioning reckons with.
+    signal: f64,
 }
 
 /// How a value is made of two others: `first`·a + `second`·b.
@@ -44,10 +50,25 @@ pub struct Posterior {
 }
 
 impl Schedule {
-    /// The cosine schedule of `steps` ≥ 2.
-    pub fn cosine(steps: usize) -> Self {
+    /// The cosine schedule of `steps` ≥ 2, for values of deviation `signal`.
+    pub fn cosine(steps: usize, signal: f64) -> Self {
         let betas = BetaSchedule::Cosine.betas(steps);
-        Self { kept: products(&betas), betas }
+        Self { kept: products(&betas), betas, signal }
+    }
+
+    /// Of preconditioning at t: the weight of x_t in the best linear guess of x_0, and the deviation of what is left.
+    fn guess(&self, t: usize) -> (f64, f64) {
+        let (Mix { first, second }, signal) = (self.noisy(t), self.signal);
+        let variance = (first * signal).powi(2) + second * second;
+        (first * signal * signal / variance, signal * second / variance.sqrt())
+    }
+
+    /// By what the network reads the hidden values of x_t.
+    pub fn reads(&self, what: Parametrisation, t: usize) -> f64 {
+        match what {
+            Parametrisation::Eps | Parametrisation::V => 1.0,
+            Parametrisation::Preconditioned => self.guess(t).0,
+        }
     }
 
     /// T.
@@ -76,6 +97,10 @@ impl Schedule {
         match what {
             Parametrisation::Eps => Mix { first: 0.0, second: 1.0 },
             Parametrisation::V => Mix { first: -second, second: first },
+            Parametrisation::Preconditioned => {
+                let (weight, left) = self.guess(t);
+                Mix { first: (1.0 - weight * first) / left, second: -weight * second / left }
+            }
         }
     }
 
@@ -85,6 +110,10 @@ impl Schedule {
         match what {
             Parametrisation::Eps => Mix { first: 1.0 / first, second: -second / first },
             Parametrisation::V => Mix { first, second: -second },
+            Parametrisation::Preconditioned => {
+                let (weight, left) = self.guess(t);
+                Mix { first: weight, second: left }
+            }
         }
     }
 
@@ -121,7 +150,7 @@ mod tests {
     fn the_tables_are_the_spec_s() {
         let near =
             |ours: f64, theirs: f64, digit: f64| assert!((ours - theirs).abs() <= 0.51 * digit, "{ours}, {theirs}");
-        let long = Schedule::cosine(1000);
+        let long = Schedule::cosine(1000, 0.5);
         for (t, beta, digit) in [
             (0, 4.128e-5, 1e-8),
             (1, 4.614e-5, 1e-8),
@@ -134,20 +163,20 @@ mod tests {
         for (t, kept) in [(0, 0.99995872), (250, 0.84588799), (500, 0.49228517), (750, 0.14317865)] {
             near(long.kept(t), kept, 1e-8);
         }
-        let parity = Schedule::cosine(1500);
+        let parity = Schedule::cosine(1500, 0.5);
         near(parity.beta(0), 2.698e-5, 1e-8);
         near(parity.kept(750), 0.49280464, 1e-8);
         let short = [
             0.02790726, 0.07549364, 0.12439599, 0.17718953, 0.23728153, 0.30988344, 0.40400314, 0.53699818, 0.74382937,
             0.999,
         ];
-        let ours = Schedule::cosine(10);
+        let ours = Schedule::cosine(10, 0.5);
         short.iter().enumerate().for_each(|(t, &beta)| near(ours.beta(t), beta, 1e-8));
     }
 
     #[test]
     fn one_step_back_equals_its_vector() {
-        let schedule = Schedule::cosine(10);
+        let schedule = Schedule::cosine(10, 0.5);
         let clean = schedule.clean(Parametrisation::Eps, 5).of(0.4, 0.3);
         let back = schedule.posterior(5);
         for (ours, theirs) in [(clean, 0.26795362), (back.mean.of(clean, 0.4), 0.34366982), (back.variance, 0.23794263)]
@@ -156,10 +185,23 @@ mod tests {
         }
     }
 
+    /// Over x_0 and ε of their deviations, what is left has deviation 1 and nothing in common with the guess.
     #[test]
-    fn both_parametrisations_lead_back_to_where_the_noise_came_from() {
-        let schedule = Schedule::cosine(1000);
-        for what in [Parametrisation::Eps, Parametrisation::V] {
+    fn what_a_preconditioned_network_says_is_of_one_size_and_no_more_to_be_guessed_linearly() {
+        let (schedule, signal) = (Schedule::cosine(1000, 0.5), 0.5);
+        for t in [1, 100, 500, 900, 999] {
+            let (xt, said) = (schedule.noisy(t), schedule.target(Parametrisation::Preconditioned, t));
+            let variance = (said.first * signal).powi(2) + said.second * said.second;
+            let common = said.first * xt.first * signal * signal + said.second * xt.second;
+            assert!((variance - 1.0).abs() < 1e-9 && common.abs() < 1e-9, "{t}: {variance}, {common}");
+        }
+        assert!(schedule.reads(Parametrisation::Preconditioned, 999) < 1e-4);
+    }
+
+    #[test]
+    fn every_parametrisation_leads_back_to_where_the_noise_came_from() {
+        let schedule = Schedule::cosine(1000, 0.5);
+        for what in [Parametrisation::Eps, Parametrisation::V, Parametrisation::Preconditioned] {
             for t in [0, 1, 500, 990] {
                 let (x0, eps) = (0.3, -1.2);
                 let (xt, said) = (schedule.noisy(t).of(x0, eps), schedule.target(what, t).of(x0, eps));

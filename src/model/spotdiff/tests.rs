@@ -13,7 +13,8 @@ fn sized(d: usize, blocks: usize, heads: usize) -> PsiConfig {
         blocks,
         heads,
         patch: None,
-        tokens: Tokens::Spot,
+        tokens: Tokens::Whole,
+        neighbours: false,
         rna_channel: true,
         use_rna: true,
         use_text: true,
@@ -32,24 +33,29 @@ pub fn tiny() -> SpotdiffConfig {
 
 #[test]
 fn the_sizes_have_as_many_parameters_as_they_say() {
-    // d, blocks, heads, genes: ψ's parameters; the spec's rounded counts are 67 k, 1.3 M, 7.5 M, 7.5 M, 17 M, 31 M
+    // d, blocks, heads, genes: ψ's parameters with tokens of some genes and of all; the spec's rounded counts are 67 k, 1.3 M, 7.5 M, 7.5 M, 17 M, 31 M
     let sizes = [
-        ((32, 2, 2, 32), 51_204),
-        ((128, 4, 4, 33), 1_277_956),
-        ((256, 6, 8, 84), 7_396_612),
-        ((256, 6, 8, 268), 7_452_168),
-        ((384, 6, 8, 1020), 16_949_776),
-        ((512, 6, 8, 2000), 30_416_416),
+        ((32, 2, 2, 32), 51_236, 55_520),
+        ((128, 4, 4, 33), 1_277_989, 1_295_554),
+        ((256, 6, 8, 84), 7_396_696, 7_494_056),
+        ((256, 6, 8, 268), 7_452_436, 7_777_048),
+        ((384, 6, 8, 1020), 16_950_796, 18_855_288),
+        ((512, 6, 8, 2000), 30_418_416, 35_426_720),
     ];
-    for ((d, blocks, heads, genes), n) in sizes {
-        assert_eq!(sized(d, blocks, heads).n_parameters(genes), f64::from(n), "d = {d}, {genes} genes");
+    for ((d, blocks, heads, genes), of_patches, of_whole) in sizes {
+        for (tokens, n) in [(Tokens::Spot, of_patches), (Tokens::Whole, of_whole)] {
+            let psi = PsiConfig { tokens, ..sized(d, blocks, heads) };
+            assert_eq!(psi.n_parameters(genes), f64::from(n), "{tokens:?}, d = {d}, {genes} genes");
+        }
     }
     let device = cpu();
     for psi in [
         sized(32, 2, 2),
         PsiConfig { use_rna: false, use_text: false, ..sized(32, 2, 2) },
         PsiConfig { tokens: Tokens::Batch, ..sized(32, 2, 2) },
-        PsiConfig { rna_channel: false, patch: Some(3), ..sized(32, 2, 2) },
+        PsiConfig { neighbours: true, ..sized(32, 2, 2) },
+        PsiConfig { tokens: Tokens::Spot, neighbours: true, rna_channel: false, ..sized(32, 2, 2) },
+        PsiConfig { tokens: Tokens::Spot, patch: Some(3), ..sized(32, 2, 2) },
     ] {
         let config = SpotdiffConfig { psi, ..tiny() };
         let built = Spotdiff::new(&config, 10, 1, &device);
@@ -93,7 +99,7 @@ fn a_new_network_says_nothing() {
 /// With tokens of a spot a record is alone; with tokens of the batch it is not.
 #[test]
 fn who_attends_is_what_the_config_says() {
-    for (tokens, alone) in [(Tokens::Spot, true), (Tokens::Batch, false)] {
+    for (tokens, alone) in [(Tokens::Whole, true), (Tokens::Spot, true), (Tokens::Batch, false)] {
         let psi = psi(&PsiConfig { tokens, ..sized(32, 2, 2) }, 10);
         let noisy = wave(3, 10, 0.2);
         let before = say(&psi, noisy.clone(), &known(3, 10, 32));
@@ -120,13 +126,16 @@ fn every_condition_is_heard_unless_it_is_switched_off() {
             with(&|k| k.bits = k.bits.clone().neg()),
             with(&|k| k.pair = wave(2, 10, 3.0)),
             with(&|k| k.text = Some(wave(2, 32, 3.0))),
+            with(&|k| k.around = Some(wave(2, AROUND * 10, 3.0))),
         ]
     };
-    let all = sized(32, 2, 2);
-    assert_eq!(heard(&all), [true; 4]);
-    assert_eq!(heard(&PsiConfig { rna_channel: false, ..all }), [true; 4]);
-    assert_eq!(heard(&PsiConfig { use_rna: false, ..all }), [true, true, false, true]);
-    assert_eq!(heard(&PsiConfig { use_text: false, ..all }), [true, true, true, false]);
+    let all = PsiConfig { neighbours: true, ..sized(32, 2, 2) };
+    assert_eq!(heard(&all), [true; 5]);
+    assert_eq!(heard(&PsiConfig { tokens: Tokens::Spot, ..all }), [true; 5]);
+    assert_eq!(heard(&PsiConfig { rna_channel: false, ..all }), [true; 5]);
+    assert_eq!(heard(&PsiConfig { use_rna: false, ..all }), [true, true, false, true, true]);
+    assert_eq!(heard(&PsiConfig { use_text: false, ..all }), [true, true, true, false, true]);
+    assert_eq!(heard(&sized(32, 2, 2)), [true, true, true, true, false]);
 }
 
 #[test]
