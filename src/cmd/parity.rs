@@ -73,6 +73,8 @@ struct Step {
     /// Medians, seconds; none where nothing was timed.
     cores_s: Option<f64>,
     device_s: Option<f64>,
+    /// Values of the batches that were on the device before the step.
+    sent_ahead: usize,
 }
 
 /// Runs the command.
@@ -157,12 +159,13 @@ fn step(args: &Args, config: TrainConfig, shards: &Path, device: &Device) -> any
         return Err(UsageError(problems.join("; ")).into());
     }
     let shards = Arc::new(Shards::open(shards)?);
-    let theirs = parity::step_on(&config, &shards, &args.vectors, device, args.steps)?;
+    let theirs = parity::step_on(&config, &shards, &args.vectors, (device, true), args.steps)?;
     config.train.device = ComputeOn::Cpu;
     config.train.products = Default::default();
-    let ours = parity::step_on(&config, &shards, &args.vectors, &cpu(), args.steps)?;
+    let ours = parity::step_on(&config, &shards, &args.vectors, (&cpu(), false), args.steps)?;
     let difference = parity::difference(&ours, &theirs);
-    Ok(Step { difference, cores_s: median(ours.seconds), device_s: median(theirs.seconds) })
+    let (cores_s, device_s) = (median(ours.seconds), median(theirs.seconds));
+    Ok(Step { difference, cores_s, device_s, sent_ahead: theirs.sent_ahead })
 }
 
 fn median(mut seconds: Vec<f64>) -> Option<f64> {
