@@ -11,8 +11,8 @@ use syncytia_shards::reader::Shards;
 use super::exit::UsageError;
 use super::out;
 use crate::config;
-use crate::engine::Engine;
 use crate::engine::nccl::{NcclEngine, Seat};
+use crate::engine::{Engine, bf16};
 use crate::gpu::{Driver, Nccl, driver, nccl};
 use crate::tensor::composed::compared;
 use crate::tensor::{Device, cpu};
@@ -145,11 +145,18 @@ fn one_rank_of_nccl(ordinal: usize) -> Result<(), String> {
         NcclEngine::join_unwatched(Arc::new(driver), Arc::new(nccl), &id, seat, deadline).map_err(|e| e.to_string())?;
     let integers: Vec<i64> = (0..5_000_000).map(|i| (i - 40) << 20).collect();
     let floats: Vec<f32> = (0..1_000_003).map(|i| 0.1 * (i % 97) as f32).collect();
-    let (mut summed, mut added) = (integers.clone(), floats.clone());
+    let mut halves = vec![0; floats.len()];
+    bf16::narrow(&floats, &mut halves);
+    let (mut summed, mut added, mut short) = (integers.clone(), floats.clone(), halves.clone());
     engine.all_reduce_i64("integers", &mut summed).map_err(|e| e.to_string())?;
     engine.all_reduce_f32("floats", &mut added).map_err(|e| e.to_string())?;
+    engine.all_reduce_bf16("bf16", &mut short).map_err(|e| e.to_string())?;
     engine.finish().map_err(|e| e.to_string())?;
-    if summed == integers && added == floats { Ok(()) } else { Err("the sum of one rank is not its own".to_owned()) }
+    if summed == integers && added == floats && short == halves {
+        Ok(())
+    } else {
+        Err("the sum of one rank is not its own".to_owned())
+    }
 }
 
 fn step(args: &Args, config: TrainConfig, shards: &Path, device: &Device) -> anyhow::Result<Step> {

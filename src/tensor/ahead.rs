@@ -32,7 +32,8 @@ impl Value for bool {
 #[derive(Clone)]
 pub struct Values<T: Value> {
     host: Vec<T>,
-    sent: Option<Tensor<1, T::Kind>>,
+    /// Boxed: mostly there is none, and a tensor's handle is large.
+    sent: Option<Box<Tensor<1, T::Kind>>>,
 }
 
 impl<T: Value> Values<T> {
@@ -40,7 +41,7 @@ impl<T: Value> Values<T> {
     pub fn send(&mut self, device: &Device) -> usize {
         if !self.host.is_empty() {
             let data = TensorData::new(self.host.clone(), [self.host.len()]);
-            self.sent = Some(Tensor::from_data(data, device));
+            self.sent = Some(Box::new(Tensor::from_data(data, device)));
         }
         self.host.len()
     }
@@ -48,7 +49,7 @@ impl<T: Value> Values<T> {
     /// As a tensor of this shape on `device`.
     pub fn tensor<const D: usize>(&self, shape: [usize; D], device: &Device) -> Tensor<D, T::Kind> {
         match &self.sent {
-            Some(sent) if same(&sent.device(), device) => sent.clone().reshape(shape),
+            Some(sent) if same(&sent.device(), device) => Tensor::clone(sent).reshape(shape),
             _ => Tensor::from_data(TensorData::new(self.host.clone(), shape), device),
         }
     }

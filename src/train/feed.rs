@@ -54,7 +54,7 @@ impl Feed {
     ///
     /// # Panics
     /// Beyond the last step.
-    pub fn next(&mut self) -> Batches {
+    pub fn of_next_step(&mut self) -> Batches {
         let of = self.taken % self.from.len();
         self.taken += 1;
         self.from[of].recv().expect("the feed holds every step of the run")
@@ -90,7 +90,7 @@ mod tests {
     fn fed<T>(loaders: usize, prepare: impl Fn(u64) -> Batches + Sync, f: impl FnOnce(Feed) -> T) -> T {
         std::thread::scope(|scope| {
             let prepare = &prepare;
-            f(Feed::start(scope, loaders, 10..22, move |step| prepare(step)))
+            f(Feed::start(scope, loaders, 10..22, prepare))
         })
     }
 
@@ -103,7 +103,7 @@ mod tests {
                 Ok(Vec::new())
             };
             fed(loaders, prepare, |mut feed| {
-                feed.next().unwrap(); // step 10 is at hand, and runs
+                feed.of_next_step().unwrap(); // step 10 is at hand, and runs
                 let begun = Instant::now();
                 let ahead = |n: usize| prepared.lock().unwrap().len() >= n;
                 while !ahead(1 + AHEAD) && begun.elapsed() < Duration::from_secs(10) {
@@ -113,7 +113,7 @@ mod tests {
                 std::thread::sleep(Duration::from_millis(50));
                 let most = 1 + loaders * (1 + AHEAD.div_ceil(loaders));
                 assert!(prepared.lock().unwrap().len() <= most, "{loaders}: no more than {most}");
-                (11..22).for_each(|_| drop(feed.next().unwrap()));
+                (11..22).for_each(|_| drop(feed.of_next_step().unwrap()));
             });
             let mut all = prepared.into_inner().unwrap();
             all.sort_unstable();
@@ -130,7 +130,7 @@ mod tests {
         };
         let told = |step: u64| if step < 13 { Ok(Vec::new()) } else { slow(step) };
         let seen: Vec<String> = fed(3, told, |mut feed| {
-            (10..16).map(|_| feed.next().map_or_else(|e| e.to_string(), |_| "well".to_owned())).collect()
+            (10..16).map(|_| feed.of_next_step().map_or_else(|e| e.to_string(), |_| "well".to_owned())).collect()
         });
         assert_eq!(seen, ["well", "well", "well", "13", "14", "15"]);
     }
@@ -144,10 +144,10 @@ mod tests {
                 _ => Ok(Vec::new()),
             };
             let (failed, ended) = fed(loaders, fails, |mut feed| {
-                feed.next().unwrap();
-                feed.next().unwrap();
-                let failed = feed.next().unwrap_err().to_string();
-                (failed, (loaders == 2).then(|| feed.next().unwrap_err()))
+                feed.of_next_step().unwrap();
+                feed.of_next_step().unwrap();
+                let failed = feed.of_next_step().unwrap_err().to_string();
+                (failed, (loaders == 2).then(|| feed.of_next_step().unwrap_err()))
             });
             assert_eq!(failed, "row group 3 is damaged");
             if let Some(error) = ended {
@@ -160,6 +160,6 @@ mod tests {
     #[test]
     fn a_rank_that_stops_leaves_no_loader_behind() {
         // the scope would wait for ever
-        fed(2, |_| Ok(Vec::new()), |mut feed| drop(feed.next()));
+        fed(2, |_| Ok(Vec::new()), |mut feed| drop(feed.of_next_step()));
     }
 }

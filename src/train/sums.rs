@@ -389,6 +389,23 @@ mod tests {
         }
     }
 
+    /// Lanes of a rank are added in f32, and the rank's sum is rounded: 256 + 1 + 1 is 258, of which no addition in bf16 knows.
+    #[test]
+    fn bf16_is_between_ranks_and_f32_within_one() {
+        for overlaps in [false, true] {
+            let mut sums = sums(Reduction::FastBf16, overlaps);
+            let mut engine = ThreadsEngine::group(1, Duration::from_secs(5)).remove(0);
+            sums.begin(&[None; 3]);
+            for (first, value) in [(true, 256.0), (false, 1.0), (false, 1.0)] {
+                sums.lane(first, |add| add(2, data(&[value, value / 3.0])));
+            }
+            sums.finish(&mut engine).unwrap();
+            let third =
+                f32::from_bits((256.0f32 / 3.0 + 1.0 / 3.0 + 1.0 / 3.0).to_bits().wrapping_add(0x8000) & 0xffff_0000);
+            assert_eq!(sums.gradient[3..], [258.0, third], "overlaps: {overlaps}");
+        }
+    }
+
     #[test]
     fn a_lane_that_overflows_counts_as_zeros_and_says_so() {
         let mut sums = sums(Reduction::Exact, true);

@@ -254,11 +254,11 @@ fn steps(shared: &Shared<'_>, engine: &mut dyn Engine) -> Result<End, TrainError
         let overlaps = config.train.overlap.unwrap_or_else(|| engine.overlaps());
         let mut runner = StepRunner::new(config, &ready.task, &ready.parts.tensors, overlaps, &ready.device);
         let mut stragglers = Stragglers::new(config.train.lanes, engine.world_size());
-        let mut batches = feed.next()?;
+        let mut batches = feed.of_next_step()?;
         let mut weights = rank.first_weights(engine, &runner, &batches)?;
         loop {
             let started = Instant::now();
-            let following = if rank.state.global_step + 1 < max_steps { Some(feed.next()?) } else { None };
+            let following = if rank.state.global_step + 1 < max_steps { Some(feed.of_next_step()?) } else { None };
             let data_s = started.elapsed().as_secs_f64();
             rank.log_ids(engine, &batches);
             let next_weights: Vec<Vec<f64>> = match &following {

@@ -157,13 +157,22 @@ fn ranks_over_nccl_train_to_the_bytes_of_threads_also_beside_backward() {
             });
             let theatre = Theatre::new();
             let threads = |n| thread_ranks(n, Duration::from_secs(60));
-            let engines = over_nccl.unwrap_or(&threads);
+            let mut flight = None;
+            let engines = |n| {
+                let engines = over_nccl.unwrap_or(&threads)(n);
+                flight = Some(Arc::clone(engines[0].flight()));
+                engines
+            };
             let (_, seen) = theatre.run_with(crate::stage::shards(), &config, 2, None, engines).unwrap();
-            (theatre.last().model, seen.losses)
+            let operations = flight.unwrap().record("").operations;
+            let buckets = operations.iter().filter(|o| o.operation.starts_with("sum of gradients")).count();
+            ((theatre.last().model, seen.losses), buckets)
         };
-        let threads = trained(None, None);
+        let (threads, at_once) = trained(None, None);
         for overlap in [None, Some(true), Some(false)] {
-            assert!(trained(overlap, Some(&over_nccl)) == threads, "{reduction:?}, overlap {overlap:?}");
+            let (bytes, buckets) = trained(overlap, Some(&over_nccl));
+            assert!(bytes == threads, "{reduction:?}, overlap {overlap:?}");
+            assert_eq!(buckets > at_once, overlap == Some(true), "{reduction:?}, overlap {overlap:?}: {buckets}");
         }
     }
 }
