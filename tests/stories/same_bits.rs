@@ -43,6 +43,23 @@ fn any_number_of_ranks_gives_the_same_bits() {
     }
 }
 
+/// However many threads prepare the batches, and whatever they had ready when the run stopped.
+#[test]
+fn loaders_and_a_stop_among_them_change_no_bit() {
+    let (one, seen_by_one) = straight(&recorded(|_| {}), 2);
+    for loaders in [2, 5] {
+        let config = recorded(|c| c.train.loaders = loaders);
+        let theatre = Theatre::new();
+        let (_, first) = theatre.run(&config, 2, Some(5)).unwrap();
+        let (end, second) = theatre.run(&config, 2, None).unwrap();
+        assert_eq!(end, End::Finished);
+        let mut consumed = [first.consumed, second.consumed].concat();
+        consumed.sort();
+        assert_eq!(consumed, seen_by_one.consumed, "{loaders} loaders: every record once");
+        assert!(theatre.last() == one.last(), "{loaders} loaders");
+    }
+}
+
 /// Lanes of 32 neighbourhoods at full width: every product is above the size from which the kernels share work.
 #[test]
 fn kernel_threads_do_not_change_a_bit() {
