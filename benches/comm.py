@@ -2,7 +2,7 @@
 """What communication costs: our sums against the MPI library's own, how much of a slow network a step hides, and processes
 against threads. Ratios of medians, everything compared runs in turn, because machines are noisy.
 
-    benches/comm.py SYNCYTIA [--only reduce hidden ranks] [--quick] [--out comm.json]
+    benches/comm.py SYNCYTIA [--only reduce hidden ranks curve] [--quick] [--out comm.json]
 
 SYNCYTIA is a build with `--features mpi`; the two programs in benches/comm are built here (CARGO_TARGET_DIR as usual).
 As root, ranks run with real-time priority (`chrt -f 5`): on a shared machine nothing else gives numbers that repeat.
@@ -26,12 +26,13 @@ SIZES = [(KIB, 200), (4 * KIB, 200), (16 * KIB, 200), (64 * KIB, 200), (256 * KI
 HIDDEN = [(1, 16, 10), (1, 24, 10), (1, 32, 10), (1, 16, 25), (2, 24, 10)]  # ranks, micro_batch, Gb/s
 WORLDS = (2, 3, 4)
 ROUNDS = 6
+REDUCTIONS = ("exact", "fast", "fast_bf16")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("syncytia", type=Path)
-    parser.add_argument("--only", nargs="*", default=["reduce", "hidden", "ranks"])
+    parser.add_argument("--only", nargs="*", default=["reduce", "hidden", "ranks", "curve"])
     parser.add_argument("--quick", action="store_true", help="a quarter of the rounds")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
@@ -41,13 +42,15 @@ def main():
         shards = Path(folder, "shards")
         section = HERE / "shards/data/vis5a_cut.h5ad"
         run([args.syncytia, "shard", section, "--config", HERE / "configs/spackle/shard.toml", "--out", shards])
-        programs = built(args.only)
+        programs = built() if {"reduce", "hidden"} & set(args.only) else {}
         if "reduce" in args.only:
             found["reduce"] = reduce(programs["reduce"], share)
         if "hidden" in args.only:
             found["hidden"] = hidden(programs["hidden"], shards, share)
         if "ranks" in args.only:
             found["ranks"] = ranks(args.syncytia, shards, share)
+        if "curve" in args.only:
+            found["curve"] = curve(args.syncytia, shards, share)
     if args.out:
         args.out.write_text(json.dumps(found, indent=1) + "\n")
 
@@ -60,7 +63,7 @@ def run(command, **options):
     return done.stdout
 
 
-def built(names):
+def built():
     command = ["cargo", "build", "--release", "--features", "mpi", "--bench", "reduce", "--bench", "hidden"]
     lines = run([*command, "--message-format", "json"], cwd=HERE).splitlines()
     messages = [json.loads(line) for line in lines if line.startswith("{")]
@@ -81,7 +84,7 @@ def reduce(program, share):
     for size, rounds in SIZES:
         lines = [json.loads(line) for line in run(mpirun(2, [program, max(4, rounds // share), size])).splitlines()]
         library = lines[0]["library"]
-        for sum_ in ("i64", "converted", "f32"):
+        for sum_ in ("i64", "converted", "f32", "bf16"):
             seconds = {line["form"]: line["seconds"] for line in lines[1:] if line["sum"] == sum_}
             own, copy = seconds.pop("ours"), seconds.pop("memcpy", None)
             best = min(seconds, key=lambda form: statistics.median(seconds[form][::2]))
@@ -150,6 +153,38 @@ def steps(syncytia, shards, w, way):
         run([*PRIORITY, *command, "--ranks", w] if way == "threads" else mpirun(w, command))
         lines = map(json.loads, Path(folder, "run/metrics.jsonl").read_text().splitlines())
         return [line["step_s"] for line in lines if line["kind"] == "train" and line["global_step"] > 5]
+
+
+def curve(syncytia, shards, share):
+    """200 steps of tiny.toml on four ranks, with sums of every precision and several seeds: how far the loss is from that of
+    exact sums of the same seed, against how far seeds are from each other. Mean of the last 50 steps, and validation."""
+    seeds = range(1, 1 + max(2, 8 // share))
+    ends = {(way, seed): ended(syncytia, shards, way, seed) for seed in seeds for way in REDUCTIONS}
+    print("\nloss after 200 steps (tiny.toml, 4 ranks): relative distance from exact sums of the same seed; seeds apart")
+    rows = []
+    for k, what in enumerate(("loss, last 50 steps", "validation")):
+        exact = [ends[("exact", seed)][k] for seed in seeds]
+        mean = statistics.fmean(exact)
+        row = {"what": what, "exact": exact, "seeds_apart": statistics.stdev(exact) / mean}
+        for way in REDUCTIONS[1:]:
+            row[way] = [ends[(way, seed)][k] / ends[("exact", seed)][k] - 1 for seed in seeds]
+        rows.append(row)
+        said = ", ".join(f"{way} {statistics.fmean(row[way]):+.1e} ± {statistics.stdev(row[way]):.1e}" for way in REDUCTIONS[1:])
+        print(f"{what}: exact {mean:.5f}; {said}; seeds ± {row['seeds_apart']:.1e} ({len(seeds)} of them)", flush=True)
+    return rows
+
+
+def ended(syncytia, shards, way, seed):
+    with tempfile.TemporaryDirectory() as folder:
+        command = [syncytia, "train", HERE / "configs/spackle/tiny.toml", "--shards", shards, "--run", f"{folder}/run", "--ranks", 4]
+        sets = {"train.reduction": way, "train.seed": seed, "train.max_steps": 200, "train.validate_every": 200, "log.every": 200}
+        for key, value in sets.items():
+            command += ["--set", f"{key}={value}"]
+        run(command)
+        lines = [json.loads(line) for line in Path(folder, "run/metrics.jsonl").read_text().splitlines()]
+        losses = [line["loss"] for line in lines if line["kind"] == "train"]
+        (val,) = [line for line in lines if line["kind"] == "val"]
+        return statistics.fmean(losses[-50:]), val["mse"]
 
 
 main()

@@ -241,6 +241,11 @@ impl Engine for Networked {
         self.engine.all_reduce_f32(operation, data)
     }
 
+    fn all_reduce_bf16(&mut self, operation: &'static str, data: &mut Vec<u16>) -> Result<(), EngineError> {
+        self.travel(2 * data.len());
+        self.engine.all_reduce_bf16(operation, data)
+    }
+
     fn barrier(&mut self, operation: &'static str) -> Result<(), EngineError> {
         self.engine.barrier(operation)
     }

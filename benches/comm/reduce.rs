@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use mpi::ffi;
 use syncytia::engine::mpi::MpiEngine;
-use syncytia::engine::{Engine, reduce};
+use syncytia::engine::{Engine, bf16, reduce};
 
 /// That of the program: a large buffer is not given back to the kernel between two uses.
 #[global_allocator]
@@ -33,6 +33,9 @@ struct Buffers {
     i64s_out: Vec<i64>,
     f32s: Vec<f32>,
     f32s_out: Vec<f32>,
+    bf16s: Vec<u16>,
+    /// As many values as `bf16s`, to sum in f32 what is asked for in bf16.
+    wide: Vec<f32>,
 }
 
 fn main() {
@@ -49,6 +52,7 @@ fn main() {
         measure("i64", bytes, rounds, i64_forms(), &mut engine);
         measure("converted", bytes, rounds, converted_forms(w), &mut engine);
         measure("f32", bytes, rounds, f32_forms(), &mut engine);
+        measure("bf16", bytes, rounds, bf16_forms(), &mut engine);
     }
     engine.finish().unwrap();
 }
@@ -57,9 +61,17 @@ fn main() {
 fn measure(sum: &str, bytes: usize, rounds: usize, mut forms: Vec<Form<'_>>, engine: &mut MpiEngine) {
     let (n8, n4) = (bytes / 8, bytes / 4);
     // zeros stay zeros whatever is summed; `vec![0; n]` alone would be pages that nobody has touched
-    let mut buffers =
-        Buffers { i64s: vec![1; n8], i64s_out: vec![1; n8], f32s: vec![1.0; n4], f32s_out: vec![1.0; n4] };
+    let mut buffers = Buffers {
+        i64s: vec![1; n8],
+        i64s_out: vec![1; n8],
+        f32s: vec![1.0; n4],
+        f32s_out: vec![1.0; n4],
+        bf16s: vec![1; bytes / 2],
+        wide: vec![1.0; bytes / 2],
+    };
     buffers.i64s.fill(0);
+    buffers.bf16s.fill(0);
+    buffers.wide.fill(0.0);
     buffers.f32s.fill(0.0);
     let calls = (ROUND / bytes).clamp(1, 200);
     let mut seconds = vec![vec![]; forms.len()];
@@ -127,6 +139,21 @@ fn f32_forms() -> Vec<Form<'static>> {
         };
         forms.push((format!("in place, {}", cut(piece)), Box::new(in_place)));
         forms.push((format!("apart, {}", cut(piece)), Box::new(apart)));
+    }
+    forms
+}
+
+/// Ours with the rounding before it and the way back; the library has no bf16, so the other side sums as many values in f32.
+fn bf16_forms() -> Vec<Form<'static>> {
+    let ours = |b: &mut Buffers, e: &mut MpiEngine| {
+        bf16::narrow(&b.wide, &mut b.bf16s);
+        e.all_reduce_bf16("bench", &mut b.bf16s).unwrap();
+        bf16::widen(&b.bf16s, &mut b.wide);
+    };
+    let mut forms: Vec<Form<'_>> = vec![("ours".into(), Box::new(ours))];
+    for piece in PIECES {
+        let in_place = move |b: &mut Buffers, _: &mut MpiEngine| library(&mut b.wide, None, piece, sum_type::<f32>());
+        forms.push((format!("f32 in place, {}", cut(piece)), Box::new(in_place)));
     }
     forms
 }

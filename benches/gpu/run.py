@@ -12,7 +12,7 @@ script works, on any machine and with any build, and says nothing of a GPU (the 
     operations  our operations, dropout's and the exact sums' integers, one NCCL rank: GPU against cores
     parity      every model's first step: loss terms and gradients, GPU against cores, at most 1e-4
     curve       200 steps of SpaCKLE and of SPATIA on the GPU beside the cores'
-    nccl        two processes on one GPU (where NCCL has that): the same losses as one process
+    nccl        two processes on one GPU (where NCCL has that): the same losses as one process; beside backward, and in bf16
     speed       step time, peak memory, share of the GPU's peak: SpaCKLE `paper`, SPATIA small, f32 and bf16
     torch       the same networks in PyTorch, eager and compiled
 """
@@ -164,13 +164,22 @@ def curve(bench):
 def nccl(bench):
     where, found = bench.where("spots"), {}
     changes = [f"train.device={bench.on}", "train.max_steps=20", "log.every=1", "train.lanes=2", "train.micro_batch=16"]
-    for name, words in [("one", []), ("two", ["launch", "-n", 2, "--"])]:
-        run = bench.work / f"nccl-{name}"
+    two = ["launch", "-n", 2, "--"]
+    ways = {
+        "one": ([], []),
+        "two": (two, []),
+        "two, beside backward": (two, ["train.overlap=true"]),
+        "two, in bf16": (two, ["train.reduction=fast_bf16"]),
+    }
+    for name, (words, more) in ways.items():
+        run = bench.work / f"nccl-{name.replace(', ', '-').replace(' ', '-')}"
         env = {"NCCL_MULTI_RANK_GPU_ENABLE": "1", "NCCL_MAX_CTAS": "4", "NCCL_DEBUG": "WARN"}
-        bench.run(*words, "train", "configs/spackle/tiny.toml", *where, "--run", run, *sets(changes), env=env)
+        bench.run(*words, "train", "configs/spackle/tiny.toml", *where, "--run", run, *sets(changes + more), env=env)
         found[name] = losses(run)
-    apart = max(abs(a - b) / abs(a) for a, b in zip(found["one"], found["two"]))
-    return {"ok": apart <= 1e-3, "lines": {"two processes against one, losses of 20 steps": f"{apart:.1e} apart"}}
+    apart = {name: max(abs(a - b) / abs(a) for a, b in zip(found["one"], found[name])) for name in list(ways)[1:]}
+    limits = {name: 2e-2 if "bf16" in name else 1e-3 for name in apart}
+    lines = {f"{name}: losses of 20 steps against one process": f"{far:.1e} apart" for name, far in apart.items()}
+    return {"ok": all(far <= limits[name] for name, far in apart.items()), "lines": lines}
 
 
 class Watch:

@@ -11,8 +11,8 @@ use syncytia_shards::reader::Shards;
 use super::exit::UsageError;
 use super::out;
 use crate::config;
-use crate::engine::Engine;
 use crate::engine::nccl::{NcclEngine, Seat};
+use crate::engine::{Engine, bf16};
 use crate::gpu::{Driver, Nccl, driver, nccl};
 use crate::tensor::composed::compared;
 use crate::tensor::{Device, cpu};
@@ -73,6 +73,8 @@ struct Step {
     /// Medians, seconds; none where nothing was timed.
     cores_s: Option<f64>,
     device_s: Option<f64>,
+    /// Values of the batches that were on the device before the step.
+    sent_ahead: usize,
 }
 
 /// Runs the command.
@@ -143,11 +145,18 @@ fn one_rank_of_nccl(ordinal: usize) -> Result<(), String> {
         NcclEngine::join_unwatched(Arc::new(driver), Arc::new(nccl), &id, seat, deadline).map_err(|e| e.to_string())?;
     let integers: Vec<i64> = (0..5_000_000).map(|i| (i - 40) << 20).collect();
     let floats: Vec<f32> = (0..1_000_003).map(|i| 0.1 * (i % 97) as f32).collect();
-    let (mut summed, mut added) = (integers.clone(), floats.clone());
+    let mut halves = vec![0; floats.len()];
+    bf16::narrow(&floats, &mut halves);
+    let (mut summed, mut added, mut short) = (integers.clone(), floats.clone(), halves.clone());
     engine.all_reduce_i64("integers", &mut summed).map_err(|e| e.to_string())?;
     engine.all_reduce_f32("floats", &mut added).map_err(|e| e.to_string())?;
+    engine.all_reduce_bf16("bf16", &mut short).map_err(|e| e.to_string())?;
     engine.finish().map_err(|e| e.to_string())?;
-    if summed == integers && added == floats { Ok(()) } else { Err("the sum of one rank is not its own".to_owned()) }
+    if summed == integers && added == floats && short == halves {
+        Ok(())
+    } else {
+        Err("the sum of one rank is not its own".to_owned())
+    }
 }
 
 fn step(args: &Args, config: TrainConfig, shards: &Path, device: &Device) -> anyhow::Result<Step> {
@@ -157,12 +166,13 @@ fn step(args: &Args, config: TrainConfig, shards: &Path, device: &Device) -> any
         return Err(UsageError(problems.join("; ")).into());
     }
     let shards = Arc::new(Shards::open(shards)?);
-    let theirs = parity::step_on(&config, &shards, &args.vectors, device, args.steps)?;
+    let theirs = parity::step_on(&config, &shards, &args.vectors, (device, true), args.steps)?;
     config.train.device = ComputeOn::Cpu;
     config.train.products = Default::default();
-    let ours = parity::step_on(&config, &shards, &args.vectors, &cpu(), args.steps)?;
+    let ours = parity::step_on(&config, &shards, &args.vectors, (&cpu(), false), args.steps)?;
     let difference = parity::difference(&ours, &theirs);
-    Ok(Step { difference, cores_s: median(ours.seconds), device_s: median(theirs.seconds) })
+    let (cores_s, device_s) = (median(ours.seconds), median(theirs.seconds));
+    Ok(Step { difference, cores_s, device_s, sent_ahead: theirs.sent_ahead })
 }
 
 fn median(mut seconds: Vec<f64>) -> Option<f64> {

@@ -31,6 +31,8 @@ pub struct View {
     every: u64,
     metric: &'static str,
     global_batch: usize,
+    /// The precision in which gradients are summed.
+    sums: &'static str,
     since: Instant,
     steps_since: u64,
     seconds_since: [f64; 3],
@@ -92,6 +94,7 @@ impl View {
             every: config.log.every,
             metric: config.task.metric(),
             global_batch: config.train.lanes * config.train.micro_batch,
+            sums: config.train.reduction.precision(),
             since: Instant::now(),
             steps_since: 0,
             seconds_since: [0.0; 3],
@@ -145,7 +148,8 @@ impl Observer for View {
             bar.reset_eta();
             self.bar = Some(bar);
         }
-        self.record(&json!({"kind": "start", "global_step": start.global_step, "world_size": start.world_size}));
+        let (global_step, world_size, sums) = (start.global_step, start.world_size, self.sums);
+        self.record(&json!({"kind": "start", "global_step": global_step, "world_size": world_size, "sums": sums}));
         self.since = Instant::now();
     }
 

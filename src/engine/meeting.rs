@@ -1,8 +1,6 @@
 //! The words in which ranks see, before anything is summed, whether they are at the same operation: a maximum over them is
 //! all that an engine over a library needs to find a wrong order or length. Knows no library.
 
-use std::time::Duration;
-
 /// What a rank is about to do, as all must.
 #[repr(i64)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,7 +11,12 @@ pub enum Kind {
     SumF32 = 2,
     /// Nothing but the meeting.
     Barrier = 3,
+    /// A sum of bf16.
+    SumBf16 = 4,
 }
+
+/// More than there are kinds.
+const KINDS: i64 = 8;
 
 impl Kind {
     /// Bytes of so many elements.
@@ -21,6 +24,7 @@ impl Kind {
         match self {
             Kind::SumI64 => 8 * length,
             Kind::SumF32 => 4 * length,
+            Kind::SumBf16 => 2 * length,
             Kind::Barrier => 0,
         }
     }
@@ -28,12 +32,12 @@ impl Kind {
 
 /// A rank's operation in three words: its place in the order, its name, its length and kind.
 pub fn words(sequence: u64, operation: &str, kind: Kind, length: usize) -> [i64; 3] {
-    [sequence as i64, name_word(operation), length as i64 * 4 + kind as i64]
+    [sequence as i64, name_word(operation), length as i64 * KINDS + kind as i64]
 }
 
 /// The length that such words tell.
 pub fn length_of(words: &[i64]) -> usize {
-    (words[2] / 4) as usize
+    (words[2] / KINDS) as usize
 }
 
 /// Of each word its maximum and, in !x = −x − 1, its minimum.
@@ -44,15 +48,6 @@ pub fn both_ways(words: [i64; 3]) -> [i64; 6] {
 /// Whether the maximum over ranks of [`both_ways`] says that all gave the same.
 pub fn all_alike(maximum: &[i64; 6]) -> bool {
     maximum.chunks(2).all(|pair| pair[0] == !pair[1])
-}
-
-/// Between two looks at something that is not done.
-pub fn rest(turn: u64) {
-    match turn {
-        0..1_000 => std::hint::spin_loop(),
-        1_000..20_000 => std::thread::yield_now(),
-        _ => std::thread::sleep(Duration::from_micros(50)),
-    }
 }
 
 /// A word that stands for a name; names are few, so that 63 bits of FNV-1a tell them apart.
@@ -75,6 +70,7 @@ mod tests {
             words(7, "validation", Kind::SumI64, 12),
             words(7, "sum of gradients", Kind::SumI64, 11),
             words(7, "sum of gradients", Kind::SumF32, 12),
+            words(7, "sum of gradients", Kind::SumBf16, 12),
         ];
         for (i, other) in others.into_iter().enumerate() {
             let (a, b) = (both_ways(mine), both_ways(other));

@@ -4,6 +4,7 @@
 //! or an expired deadline is an error naming rank, operation and sequence number, never a hang. What no engine can do by
 //! itself, because a call into a library does not return, the [`watchdog`] does.
 
+pub mod bf16;
 pub mod buckets;
 pub mod farewell;
 pub mod flight;
@@ -16,6 +17,7 @@ pub mod peers;
 pub mod reduce;
 pub mod tail;
 pub mod threads;
+pub mod waiting;
 pub mod watchdog;
 
 pub use threads::ThreadsEngine;
@@ -58,12 +60,15 @@ pub trait Engine: Send {
     /// Replaces `data` by the sum over ranks, the same on every rank (`reduction = "fast"`: a tolerance, not a promise of
     /// bits).
     fn all_reduce_f32(&mut self, operation: &'static str, data: &mut Vec<f32>) -> Result<(), EngineError>;
+    /// Replaces `data`, bf16 by their bits, by the sum over ranks as [`bf16`] defines it: the same on every rank and from every
+    /// engine for one number of ranks (`reduction = "fast_bf16"`).
+    fn all_reduce_bf16(&mut self, operation: &'static str, data: &mut Vec<u16>) -> Result<(), EngineError>;
     /// Returns when every rank has arrived.
     fn barrier(&mut self, operation: &'static str) -> Result<(), EngineError>;
     /// Tells the others that this rank cannot go on, so that none waits for it; `code` is the exit code it ends with.
     fn abort(&mut self, reason: &str, code: u8);
-    /// Whether a reduction can go on beside backward, on a thread of its own. Not among thread-ranks: they have a core each
-    /// and memory between them.
+    /// Whether a reduction goes on beside backward, on a thread of its own, unless `train.overlap` says otherwise. Not among
+    /// thread-ranks: they have a core each and memory between them. Not over NCCL: see there.
     fn overlaps(&self) -> bool {
         false
     }

@@ -16,14 +16,13 @@ use mpi::ffi;
 
 use super::farewell::{self, Farewell};
 use super::meeting::{self, Kind};
-use super::peers::{Missing, NoNews, Peers};
-use super::{Convert, Engine, EngineError};
+use super::peers::{NoNews, Peers};
+use super::waiting::Waiting;
+use super::{Convert, Engine, EngineError, bf16};
 
 /// Bytes that travel at a time: stays in the cache between the sum and what is made of it, and below the size at which both
 /// libraries begin to allocate anew for every call. 256 KiB is slower, 4 MiB now better and now worse (benches/COMM.md).
 const PIECE: usize = 1 << 20;
-/// How often a waiting rank asks for news of the others.
-const LOOK: Duration = Duration::from_millis(10);
 /// How long `MPI_Finalize` may take: a matter of milliseconds after a barrier.
 const FAREWELL: Duration = Duration::from_secs(15);
 /// `MPI_IN_PLACE`, which the crate lacks: an address that is none. It belongs to the header's family, as the type of a
@@ -137,40 +136,22 @@ impl MpiEngine {
             let (of_type, sum) = (ffi::RSMPI_INT64_T, ffi::RSMPI_MAX);
             let code = ffi::MPI_Iallreduce(send, receive, 6, of_type, sum, self.comm.0, &mut request);
             self.check(operation, code)?;
-            let begun = Instant::now();
-            let mut looked = Duration::ZERO;
-            for turn in 0u64.. {
+            let waiting = Waiting {
+                rank: self.rank,
+                operation,
+                sequence: self.sequence,
+                bytes,
+                deadline: self.deadline,
+                peers: &*self.peers,
+            };
+            waiting.until(|| {
                 let mut done: c_int = 0;
                 let code = ffi::MPI_Test(&mut request, &mut done, ffi::RSMPI_STATUS_IGNORE);
-                self.check(operation, code)?;
-                if done != 0 {
-                    drop(Box::from_raw(mine));
-                    return Ok(*Box::from_raw(all));
-                }
-                meeting::rest(turn);
-                let waited = begun.elapsed();
-                if waited >= looked + LOOK {
-                    looked = waited;
-                    self.give_up_if_hopeless(operation, bytes, waited)?;
-                }
-            }
+                self.check(operation, code).map(|()| done != 0)
+            })?;
+            drop(Box::from_raw(mine));
+            Ok(*Box::from_raw(all))
         }
-        unreachable!("the loop ends by a return")
-    }
-
-    /// An error when a peer gave up or the deadline has passed.
-    fn give_up_if_hopeless(&self, operation: &'static str, bytes: usize, waited: Duration) -> Result<(), EngineError> {
-        let (rank, sequence) = (self.rank, self.sequence);
-        if let Some(aborted) = self.peers.aborted().filter(|a| a.rank != rank) {
-            let (peer, reason, code) = (aborted.rank, aborted.reason, aborted.code);
-            return Err(EngineError::Peer { rank, operation, sequence, peer, reason, code });
-        }
-        if waited < self.deadline {
-            return Ok(());
-        }
-        let Missing { ranks: missing, seen } = self.peers.missing(sequence);
-        let waited_s = waited.as_secs();
-        Err(EngineError::Deadline { rank, operation, sequence, bytes, waited_s, missing, seen })
     }
 
     /// Who does something else: all are in this call, because all saw the same words.
@@ -203,7 +184,7 @@ impl MpiEngine {
             sequence: self.sequence,
             peer,
             peer_operation: name,
-            peer_length: (word(2) / 4) as usize,
+            peer_length: meeting::length_of(&[word(0), word(1), word(2)]),
         }
     }
 
@@ -237,6 +218,34 @@ impl MpiEngine {
         // SAFETY: the callers' slices outlive the blocking call.
         let code =
             unsafe { ffi::MPI_Allreduce(in_place, values, length as c_int, of_type, ffi::RSMPI_SUM, self.comm.0) };
+        self.check(operation, code)
+    }
+
+    /// The sums of at most [`PIECE`] bytes of bf16, which the library has no type for: each rank gets all ranks' values of its
+    /// segment, adds them, and sends the segment back; the same bytes in all as a sum by segments.
+    fn sum_bf16(&self, operation: &'static str, values: &mut [u16]) -> Result<(), EngineError> {
+        let (n, w) = (values.len(), self.world_size);
+        let starts: Vec<c_int> = (0..=w).map(|rank| (rank * n / w) as c_int).collect();
+        let lengths: Vec<c_int> = starts.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        let mine = lengths[self.rank] as usize;
+        let (mut theirs, of_mine) = (vec![0u16; mine * w], vec![mine as c_int; w]);
+        let at: Vec<c_int> = (0..w).map(|rank| (rank * mine) as c_int).collect();
+        // SAFETY: `values` has a segment for every rank, `theirs` one of this rank's length from each; the call blocks.
+        let code = unsafe {
+            let (of_type, to) = (ffi::RSMPI_UINT16_T, theirs.as_mut_ptr().cast());
+            let from = values.as_ptr().cast();
+            let (lengths, starts) = (lengths.as_ptr(), starts.as_ptr());
+            ffi::MPI_Alltoallv(from, lengths, starts, of_type, to, of_mine.as_ptr(), at.as_ptr(), of_type, self.comm.0)
+        };
+        self.check(operation, code)?;
+        let parts: Vec<&[u16]> = (0..w).map(|rank| &theirs[rank * mine..][..mine]).collect();
+        let segment = bf16::sum(&parts);
+        // SAFETY: a segment to send, room for those of all; the call blocks.
+        let code = unsafe {
+            let (of_type, to) = (ffi::RSMPI_UINT16_T, values.as_mut_ptr().cast());
+            let (from, count) = (segment.as_ptr().cast(), mine as c_int);
+            ffi::MPI_Allgatherv(from, count, of_type, to, lengths.as_ptr(), starts.as_ptr(), of_type, self.comm.0)
+        };
         self.check(operation, code)
     }
 
@@ -304,6 +313,14 @@ impl Engine for MpiEngine {
             return Ok(());
         }
         data.chunks_mut(PIECE / 4).try_for_each(|chunk| self.sum_f32(operation, chunk))
+    }
+
+    fn all_reduce_bf16(&mut self, operation: &'static str, data: &mut Vec<u16>) -> Result<(), EngineError> {
+        self.meet(operation, Kind::SumBf16, data.len())?;
+        if self.world_size == 1 {
+            return Ok(());
+        }
+        data.chunks_mut(PIECE / 2).try_for_each(|chunk| self.sum_bf16(operation, chunk))
     }
 
     fn barrier(&mut self, operation: &'static str) -> Result<(), EngineError> {

@@ -1,10 +1,31 @@
 //! Ranks as processes with a GPU each, joined by NCCL.
 //!
-//! Right first: what is summed lies on the host, goes to the device in pieces, is summed there and comes back, and the host
-//! waits; overlap by events and gradients that never leave the device come later. Every operation begins with a *meeting*,
-//! as with MPI: a maximum over a few words in which all see whether they issue the same operation with the same length.
+//! Right first: what is summed lies on the host, goes to the device in pieces, is summed there on a stream of the engine's own
+//! and comes back, and the host waits. Every operation begins with a *meeting*, as with MPI: a maximum over a few words in which
+//! all see whether they issue the same operation with the same length.
 //! NCCL has no time limit of its own, so nothing here waits without looking at the deadline, at the communicator's
 //! asynchronous error and at peers that gave up; a call that does not return at all is the watchdog's matter.
+//!
+//! **Beside backward.** With `train.overlap = true` buckets are summed while backward goes on, as with MPI. No event is needed
+//! for that to be right: a gradient is read to the host before its bucket is whole, and the read returns when the kernels that
+//! made it are done. The price is that backward's thread waits for the device at every tap, so that the device runs dry for a
+//! launch or two each time; with it off, gradients stay on the device until the end and only the sums are read. Which is
+//! faster nobody has measured, so it is off unless it is asked for.
+//!
+//! **What is missing for sums that wait on the device instead of the host**, in the order in which it would be built and for
+//! want of a GPU was not:
+//! 1. A tap that tells of the gradient's tensor instead of its values (`tensor::tap`: `Cube` reads it as every backend does).
+//! 2. Fixed point without a look in between: `train::sums` scans a lane's tensor and then decides whether it overflows. The
+//!    decision would have to be a mask on the device, and the scans of a lane one read at its end.
+//! 3. The tensor's address: `ComputeClient::get_resource` (cubecl-runtime 0.11.3) runs on the device's own thread after all that
+//!    was submitted before, so that the kernels are on Burn's stream when it returns; the resource must be held until this
+//!    engine's stream has passed its last use, or Burn's pool gives the memory to a later kernel.
+//! 4. An event behind those kernels. Burn's stream is private, so `cuEventRecord` cannot name it. `cuCtxRecordEvent` (CUDA 12.5)
+//!    captures all that was submitted to a context, and Burn's is the device's primary one, as this engine's; then
+//!    `cuStreamWaitEvent` on this engine's stream, a copy on the device into the bucket, and the sum. It also captures this
+//!    engine's own stream, that is, the buckets before: their order is the same anyway. Whether NCCL's kernels, which wait for
+//!    peers, may be among what an event captures while Burn goes on launching is the first thing to try on two GPUs: a mistake
+//!    there is a deadlock that no library of host memory shows.
 //!
 //! Must not know what is summed. Calls come from one thread at a time.
 
@@ -13,16 +34,17 @@ use std::time::{Duration, Instant};
 
 use super::farewell::{self, Farewell};
 use super::meeting::{self, Kind};
-use super::peers::{Missing, NoNews, Peers};
-use super::{Convert, Engine, EngineError};
+use super::peers::{NoNews, Peers};
+use super::waiting::Waiting;
+use super::{Convert, Engine, EngineError, bf16};
 use crate::gpu::driver::{Address, Driver, Handle};
 use crate::gpu::nccl::{Communicator, DataType, Nccl, Operation, UniqueId};
 use crate::gpu::{LibraryError, Version};
 
 /// Bytes that travel at a time: the size of the buffers on both sides.
 const PIECE: usize = 32 << 20;
-/// How often a waiting rank asks for news of the others.
-const LOOK: Duration = Duration::from_millis(10);
+/// bf16 that travel at a time: a half of the device's buffer.
+const HALVES: usize = PIECE / 2 / 2;
 /// How long NCCL may take to let go.
 const FAREWELL: Duration = Duration::from_secs(15);
 /// Name of the library in [`EngineError::Library`].
@@ -186,21 +208,39 @@ impl NcclEngine {
         }
         let (driver, nccl) = (Arc::clone(&self.driver), Arc::clone(&self.nccl));
         let Place { context, stream, device, host } = self.place;
-        let own = |engine: &NcclEngine, error: LibraryError| engine.refused(operation, &error.to_string());
-        // SAFETY: both buffers have PIECE bytes and stay; nothing else uses them before the stream is done, which is waited for
-        // below, or the group is given up and they are never touched again. Plain numbers are copied as bytes.
-        let on_stream = unsafe {
-            driver.enter(context).map_err(|e| own(self, e))?;
-            std::ptr::copy_nonoverlapping(values.as_ptr().cast::<u8>(), host, size);
-            driver.copy_to(device, host, size, stream).map_err(|e| own(self, e))?;
-            nccl.all_reduce(communicator, device, values.len(), of, stream).map_err(|e| own(self, e))?
-        };
+        let length = values.len();
+        // SAFETY: both buffers have PIECE bytes and stay; nothing else uses them before the stream is done, which `settle` waits
+        // for, or the group is given up and they are never touched again. Plain numbers are copied as bytes.
+        unsafe {
+            let begin = || {
+                driver.enter(context)?;
+                std::ptr::copy_nonoverlapping(values.as_ptr().cast::<u8>(), host, size);
+                driver.copy_to(device, host, size, stream)?;
+                nccl.all_reduce(communicator, device, length, of, stream)
+            };
+            let begun = begin();
+            self.settle(operation, bytes, communicator, begun, || driver.copy_from(host, device, size, stream))?;
+            std::ptr::copy_nonoverlapping(host, values.as_mut_ptr().cast::<u8>(), size);
+        }
+        Ok(())
+    }
+
+    /// Waits until what was `begun` is on the stream, puts `fetch` behind it, and waits until the stream is done.
+    fn settle(
+        &mut self,
+        operation: &'static str,
+        bytes: usize,
+        communicator: Communicator,
+        begun: Result<bool, LibraryError>,
+        fetch: impl FnOnce() -> Result<(), LibraryError>,
+    ) -> Result<(), EngineError> {
+        let on_stream = begun.map_err(|error| self.refused(operation, &error.to_string()))?;
         if !on_stream {
             let settled = self.until(operation, bytes, |engine| engine.nccl.is_settled(communicator));
             settled.inspect_err(|_| self.give_up())?;
         }
-        // SAFETY: as above.
-        unsafe { driver.copy_from(host, device, size, stream) }.map_err(|e| own(self, e))?;
+        fetch().map_err(|error| self.refused(operation, &error.to_string()))?;
+        let stream = self.place.stream;
         let done = self.until(operation, bytes, |engine| {
             // What is done is done, whatever became of the others since.
             // SAFETY: the stream is of this engine's place.
@@ -210,9 +250,46 @@ impl NcclEngine {
             }
             Ok(done)
         });
-        done.inspect_err(|_| self.give_up())?;
-        // SAFETY: as above; the stream is done.
-        unsafe { std::ptr::copy_nonoverlapping(host, values.as_mut_ptr().cast::<u8>(), size) };
+        done.inspect_err(|_| self.give_up())
+    }
+
+    /// The sums of bf16, at most [`HALVES`] in whole segments of all ranks. NCCL's own would be rounded at every rank on the way, in
+    /// an order that is its own: each rank gets all ranks' values of its segment, adds them on the host, and sends the segment
+    /// back; the same bytes in all as a sum by segments.
+    fn sum_bf16(&mut self, operation: &'static str, bytes: usize, values: &mut [u16]) -> Result<(), EngineError> {
+        let w = self.world_size;
+        let segment = values.len().div_ceil(w);
+        assert!(segment * w <= HALVES, "a piece is cut before it travels");
+        let Some(communicator) = self.communicator else {
+            return Err(self.refused(operation, "the group was left or given up"));
+        };
+        let (driver, nccl) = (Arc::clone(&self.driver), Arc::clone(&self.nccl));
+        let Place { context, stream, device, host } = self.place;
+        let (here, there) = (device, device + (PIECE / 2) as Address);
+        let (size, all, mine) = (size_of_val(values), 2 * segment * w, 2 * segment);
+        // SAFETY: as in `reduce`; `here` and `there` are the two halves of the device's buffer, each with room for `all` bytes, and
+        // the host's buffer is aligned for any number.
+        unsafe {
+            let exchange = || {
+                driver.enter(context)?;
+                std::ptr::copy_nonoverlapping(values.as_ptr().cast::<u8>(), host, size);
+                host.add(size).write_bytes(0, all - size);
+                driver.copy_to(here, host, all, stream)?;
+                nccl.exchange(communicator, (here, there), (w, segment), DataType::Bf16, stream)
+            };
+            let begun = exchange();
+            self.settle(operation, bytes, communicator, begun, || driver.copy_from(host, there, all, stream))?;
+            let theirs = std::slice::from_raw_parts(host.cast::<u16>(), segment * w);
+            let sum = bf16::sum(&theirs.chunks_exact(segment).collect::<Vec<_>>());
+            let gather = || {
+                std::ptr::copy_nonoverlapping(sum.as_ptr().cast::<u8>(), host, mine);
+                driver.copy_to(here, host, mine, stream)?;
+                nccl.all_gather(communicator, (here, there), segment, DataType::Bf16, stream)
+            };
+            let begun = gather();
+            self.settle(operation, bytes, communicator, begun, || driver.copy_from(host, there, size, stream))?;
+            std::ptr::copy_nonoverlapping(host, values.as_mut_ptr().cast::<u8>(), size);
+        }
         Ok(())
     }
 
@@ -223,47 +300,18 @@ impl NcclEngine {
         bytes: usize,
         done: impl Fn(&NcclEngine) -> Result<bool, LibraryError>,
     ) -> Result<(), EngineError> {
-        let begun = Instant::now();
-        let mut looked = Duration::ZERO;
-        for turn in 0u64.. {
-            match done(self) {
-                Ok(true) => return Ok(()),
-                Ok(false) => {}
-                Err(error) => return Err(self.cause(operation, &error)),
-            }
-            meeting::rest(turn);
-            let waited = begun.elapsed();
-            if waited >= looked + LOOK {
-                looked = waited;
-                self.give_up_if_hopeless(operation, bytes, waited)?;
-            }
-        }
-        unreachable!("the loop ends by a return")
-    }
-
-    /// An error when a peer gave up or the deadline has passed.
-    fn give_up_if_hopeless(&self, operation: &'static str, bytes: usize, waited: Duration) -> Result<(), EngineError> {
-        if let Some(error) = self.peer_gave_up(operation) {
-            return Err(error);
-        }
-        if waited < self.deadline {
-            return Ok(());
-        }
-        let (rank, sequence) = (self.rank, self.sequence);
-        let Missing { ranks: missing, seen } = self.peers.missing(sequence);
-        Err(EngineError::Deadline { rank, operation, sequence, bytes, waited_s: waited.as_secs(), missing, seen })
-    }
-
-    fn peer_gave_up(&self, operation: &'static str) -> Option<EngineError> {
-        let (rank, sequence) = (self.rank, self.sequence);
-        let aborted = self.peers.aborted().filter(|a| a.rank != rank)?;
-        let (peer, reason, code) = (aborted.rank, aborted.reason, aborted.code);
-        Some(EngineError::Peer { rank, operation, sequence, peer, reason, code })
-    }
-
-    /// An asynchronous error is mostly the echo of a peer that is gone: the store may know whose.
-    fn cause(&self, operation: &'static str, error: &LibraryError) -> EngineError {
-        self.peer_gave_up(operation).unwrap_or_else(|| self.refused(operation, &error.to_string()))
+        let waiting = Waiting {
+            rank: self.rank,
+            operation,
+            sequence: self.sequence,
+            bytes,
+            deadline: self.deadline,
+            peers: &*self.peers,
+        };
+        // An asynchronous error is mostly the echo of a peer that is gone: the store may know whose.
+        let cause =
+            |error: LibraryError| waiting.peer_gave_up().unwrap_or_else(|| self.refused(operation, &error.to_string()));
+        waiting.until(|| done(self).map_err(cause))
     }
 
     fn refused(&self, operation: &'static str, message: &str) -> EngineError {
@@ -325,6 +373,12 @@ impl Engine for NcclEngine {
 
     fn all_reduce_f32(&mut self, operation: &'static str, data: &mut Vec<f32>) -> Result<(), EngineError> {
         self.sum_all(operation, Kind::SumF32, data, DataType::F32)
+    }
+
+    fn all_reduce_bf16(&mut self, operation: &'static str, data: &mut Vec<u16>) -> Result<(), EngineError> {
+        self.meet(operation, Kind::SumBf16, data.len())?;
+        let (bytes, whole) = (2 * data.len(), HALVES / self.world_size * self.world_size);
+        data.chunks_mut(whole).try_for_each(|chunk| self.sum_bf16(operation, bytes, chunk))
     }
 
     fn barrier(&mut self, operation: &'static str) -> Result<(), EngineError> {

@@ -6,7 +6,7 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use super::{Convert, Engine, EngineError, PANICKED};
+use super::{Convert, Engine, EngineError, PANICKED, bf16};
 
 /// Values summed and converted at a time: what stays in the first cache.
 const BLOCK: usize = 2048;
@@ -42,10 +42,77 @@ struct State {
 
 #[derive(Debug, Default)]
 struct Deposit {
-    i64s: Arc<Vec<i64>>,
-    i64_segment: Vec<i64>,
-    f32s: Arc<Vec<f32>>,
-    f32_segment: Vec<f32>,
+    i64s: Lot<i64>,
+    f32s: Lot<f32>,
+    bf16s: Lot<u16>,
+}
+
+/// Values of a rank.
+#[derive(Debug, Default)]
+struct Lot<T> {
+    /// Its whole contribution.
+    whole: Arc<Vec<T>>,
+    /// Its segment of the sum.
+    segment: Vec<T>,
+}
+
+/// What is summed, each kind in its own place and way.
+trait Summed: Copy {
+    fn lot(deposit: &Deposit) -> &Lot<Self>;
+    fn lot_mut(deposit: &mut Deposit) -> &mut Lot<Self>;
+    /// The sum of the ranks' parts, in rank order.
+    fn sum(parts: &[&[Self]]) -> Vec<Self>;
+}
+
+impl Summed for i64 {
+    fn lot(deposit: &Deposit) -> &Lot<i64> {
+        &deposit.i64s
+    }
+
+    fn lot_mut(deposit: &mut Deposit) -> &mut Lot<i64> {
+        &mut deposit.i64s
+    }
+
+    fn sum(parts: &[&[i64]]) -> Vec<i64> {
+        let mut sum = parts[0].to_vec();
+        for part in &parts[1..] {
+            sum.iter_mut().zip(*part).for_each(|(s, &v)| *s = s.wrapping_add(v));
+        }
+        sum
+    }
+}
+
+impl Summed for f32 {
+    fn lot(deposit: &Deposit) -> &Lot<f32> {
+        &deposit.f32s
+    }
+
+    fn lot_mut(deposit: &mut Deposit) -> &mut Lot<f32> {
+        &mut deposit.f32s
+    }
+
+    fn sum(parts: &[&[f32]]) -> Vec<f32> {
+        let mut sum = parts[0].to_vec();
+        for part in &parts[1..] {
+            sum.iter_mut().zip(*part).for_each(|(s, &v)| *s += v);
+        }
+        sum
+    }
+}
+
+/// bf16 by its bits.
+impl Summed for u16 {
+    fn lot(deposit: &Deposit) -> &Lot<u16> {
+        &deposit.bf16s
+    }
+
+    fn lot_mut(deposit: &mut Deposit) -> &mut Lot<u16> {
+        &mut deposit.bf16s
+    }
+
+    fn sum(parts: &[&[u16]]) -> Vec<u16> {
+        bf16::sum(parts)
+    }
 }
 
 impl ThreadsEngine {
@@ -121,6 +188,29 @@ impl ThreadsEngine {
         }
     }
 
+    fn all_reduce<T: Summed>(&mut self, operation: &'static str, data: &mut Vec<T>) -> Result<(), EngineError> {
+        self.sequence += 1;
+        let (n, w, bytes) = (data.len(), self.group.world_size, size_of_val(&data[..]));
+        if w == 1 {
+            return Ok(());
+        }
+        T::lot_mut(&mut write(&self.group.slots[self.rank])).whole = Arc::new(std::mem::take(data));
+        self.meet(operation, n, bytes)?;
+        let mine = self.segment(n, self.rank);
+        let parts: Vec<Arc<Vec<T>>> = self.group.slots.iter().map(|s| Arc::clone(&T::lot(&read(s)).whole)).collect();
+        let sum = T::sum(&parts.iter().map(|part| &part[mine.clone()]).collect::<Vec<_>>());
+        drop(parts);
+        T::lot_mut(&mut write(&self.group.slots[self.rank])).segment = sum;
+        self.meet(operation, n, bytes)?;
+        let own = std::mem::take(&mut T::lot_mut(&mut write(&self.group.slots[self.rank])).whole);
+        *data = Arc::try_unwrap(own).unwrap_or_else(|shared| shared.to_vec());
+        for (rank, slot) in self.group.slots.iter().enumerate() {
+            data[self.segment(n, rank)].copy_from_slice(&T::lot(&read(slot)).segment);
+        }
+        // Nobody may overwrite a segment before all have gathered it.
+        self.meet(operation, n, bytes)
+    }
+
     fn segment(&self, length: usize, rank: usize) -> std::ops::Range<usize> {
         let w = self.group.world_size;
         rank * length / w..(rank + 1) * length / w
@@ -137,31 +227,7 @@ impl Engine for ThreadsEngine {
     }
 
     fn all_reduce_i64(&mut self, operation: &'static str, data: &mut Vec<i64>) -> Result<(), EngineError> {
-        self.sequence += 1;
-        let (n, w) = (data.len(), self.group.world_size);
-        if w == 1 {
-            return Ok(());
-        }
-        write(&self.group.slots[self.rank]).i64s = Arc::new(std::mem::take(data));
-        self.meet(operation, n, n * 8)?;
-        let mine = self.segment(n, self.rank);
-        let parts: Vec<Arc<Vec<i64>>> = self.group.slots.iter().map(|s| Arc::clone(&read(s).i64s)).collect();
-        let mut sum = parts[0][mine.clone()].to_vec();
-        for part in &parts[1..] {
-            for (s, &v) in sum.iter_mut().zip(&part[mine.clone()]) {
-                *s = s.wrapping_add(v);
-            }
-        }
-        drop(parts);
-        write(&self.group.slots[self.rank]).i64_segment = sum;
-        self.meet(operation, n, n * 8)?;
-        let own = std::mem::take(&mut write(&self.group.slots[self.rank]).i64s);
-        *data = Arc::try_unwrap(own).unwrap_or_else(|shared| shared.to_vec());
-        for (rank, slot) in self.group.slots.iter().enumerate() {
-            data[self.segment(n, rank)].copy_from_slice(&read(slot).i64_segment);
-        }
-        // Nobody may overwrite a segment before all have gathered it.
-        self.meet(operation, n, n * 8)
+        self.all_reduce(operation, data)
     }
 
     fn all_reduce_converted(
@@ -180,9 +246,9 @@ impl Engine for ThreadsEngine {
             return Ok(());
         }
         let (length, bytes) = (words.len(), words.len() * 8);
-        write(&self.group.slots[self.rank]).i64s = Arc::new(std::mem::take(words));
+        write(&self.group.slots[self.rank]).i64s.whole = Arc::new(std::mem::take(words));
         self.meet(operation, length, bytes)?;
-        let parts: Vec<Arc<Vec<i64>>> = self.group.slots.iter().map(|s| Arc::clone(&read(s).i64s)).collect();
+        let parts: Vec<Arc<Vec<i64>>> = self.group.slots.iter().map(|s| Arc::clone(&read(s).i64s.whole)).collect();
         let mine = self.segment(n, self.rank);
         let mut sums = [0i64; BLOCK];
         for first in mine.clone().step_by(BLOCK) {
@@ -196,14 +262,14 @@ impl Engine for ThreadsEngine {
         drop(parts);
         {
             let mut slot = write(&self.group.slots[self.rank]);
-            slot.f32_segment.clear();
-            slot.f32_segment.extend_from_slice(&out[mine]);
+            slot.f32s.segment.clear();
+            slot.f32s.segment.extend_from_slice(&out[mine]);
         }
         self.meet(operation, length, bytes)?;
         for (rank, slot) in self.group.slots.iter().enumerate().filter(|(rank, _)| *rank != self.rank) {
-            out[self.segment(n, rank)].copy_from_slice(&read(slot).f32_segment);
+            out[self.segment(n, rank)].copy_from_slice(&read(slot).f32s.segment);
         }
-        let own = std::mem::take(&mut write(&self.group.slots[self.rank]).i64s);
+        let own = std::mem::take(&mut write(&self.group.slots[self.rank]).i64s.whole);
         *words = Arc::try_unwrap(own).unwrap_or_else(|shared| shared.to_vec());
         words[n..].copy_from_slice(&tail_sums);
         // Nobody may overwrite a segment before all have gathered it.
@@ -211,30 +277,11 @@ impl Engine for ThreadsEngine {
     }
 
     fn all_reduce_f32(&mut self, operation: &'static str, data: &mut Vec<f32>) -> Result<(), EngineError> {
-        self.sequence += 1;
-        let (n, w) = (data.len(), self.group.world_size);
-        if w == 1 {
-            return Ok(());
-        }
-        write(&self.group.slots[self.rank]).f32s = Arc::new(std::mem::take(data));
-        self.meet(operation, n, n * 4)?;
-        let mine = self.segment(n, self.rank);
-        let parts: Vec<Arc<Vec<f32>>> = self.group.slots.iter().map(|s| Arc::clone(&read(s).f32s)).collect();
-        let mut sum = parts[0][mine.clone()].to_vec();
-        for part in &parts[1..] {
-            for (s, &v) in sum.iter_mut().zip(&part[mine.clone()]) {
-                *s += v;
-            }
-        }
-        drop(parts);
-        write(&self.group.slots[self.rank]).f32_segment = sum;
-        self.meet(operation, n, n * 4)?;
-        let own = std::mem::take(&mut write(&self.group.slots[self.rank]).f32s);
-        *data = Arc::try_unwrap(own).unwrap_or_else(|shared| shared.to_vec());
-        for (rank, slot) in self.group.slots.iter().enumerate() {
-            data[self.segment(n, rank)].copy_from_slice(&read(slot).f32_segment);
-        }
-        self.meet(operation, n, n * 4)
+        self.all_reduce(operation, data)
+    }
+
+    fn all_reduce_bf16(&mut self, operation: &'static str, data: &mut Vec<u16>) -> Result<(), EngineError> {
+        self.all_reduce(operation, data)
     }
 
     fn barrier(&mut self, operation: &'static str) -> Result<(), EngineError> {

@@ -98,6 +98,10 @@ impl Engine for Watched {
         self.during(operation, 4 * data.len(), |e| e.all_reduce_f32(operation, data))
     }
 
+    fn all_reduce_bf16(&mut self, operation: &'static str, data: &mut Vec<u16>) -> Result<(), EngineError> {
+        self.during(operation, 2 * data.len(), |e| e.all_reduce_bf16(operation, data))
+    }
+
     fn barrier(&mut self, operation: &'static str) -> Result<(), EngineError> {
         self.during(operation, 0, |e| e.barrier(operation))
     }

@@ -34,6 +34,7 @@ pub(super) fn render(card: &Card<'_>) -> String {
          {sizes}\
          | trained for | {} batches of {} × {} records, {} updates |\n\
          | seed | {} |\n\
+         | gradients summed in | {} |\n\
          | data hash | `{}` |\n\
          | checkpoint (BLAKE3) | `{}` |\n\
          | trained by | syncytia {} |\n\n",
@@ -42,6 +43,7 @@ pub(super) fn render(card: &Card<'_>) -> String {
         run.config.train.micro_batch,
         run.optim_step,
         run.config.train.seed,
+        run.config.train.reduction.precision(),
         run.data_hash,
         card.digest,
         run.version,

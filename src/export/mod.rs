@@ -179,6 +179,7 @@ fn provenance(checkpoint: &Checkpoint, run: &RunState, layout: Layout, model: &[
         "step_version": run.step_version,
         "data_hash": run.data_hash,
         "seed": run.config.train.seed,
+        "sums": run.config.train.reduction.precision(),
         "train_config": run.config,
         "layout": layout.name(),
         "model_blake3": blake3::hash(model).to_hex().as_str(),

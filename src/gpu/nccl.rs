@@ -59,6 +59,17 @@ pub enum DataType {
     Bf16 = 9,
 }
 
+impl DataType {
+    /// Bytes of a value.
+    pub fn bytes(self) -> usize {
+        match self {
+            DataType::I64 => 8,
+            DataType::F32 => 4,
+            DataType::Bf16 => 2,
+        }
+    }
+}
+
 /// How.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i32)]
@@ -95,6 +106,11 @@ pub struct Nccl {
     comm_destroy: unsafe extern "C" fn(*mut c_void) -> Code,
     comm_abort: unsafe extern "C" fn(*mut c_void) -> Code,
     all_reduce: unsafe extern "C" fn(*const c_void, *mut c_void, usize, c_int, c_int, *mut c_void, *mut c_void) -> Code,
+    all_gather: unsafe extern "C" fn(*const c_void, *mut c_void, usize, c_int, *mut c_void, *mut c_void) -> Code,
+    send: unsafe extern "C" fn(*const c_void, usize, c_int, c_int, *mut c_void, *mut c_void) -> Code,
+    receive: unsafe extern "C" fn(*mut c_void, usize, c_int, c_int, *mut c_void, *mut c_void) -> Code,
+    group_start: unsafe extern "C" fn() -> Code,
+    group_end: unsafe extern "C" fn() -> Code,
 }
 
 impl Nccl {
@@ -127,6 +143,11 @@ impl Nccl {
                 comm_destroy: library.function("ncclCommDestroy")?,
                 comm_abort: library.function("ncclCommAbort")?,
                 all_reduce: library.function("ncclAllReduce")?,
+                all_gather: library.function("ncclAllGather")?,
+                send: library.function("ncclSend")?,
+                receive: library.function("ncclRecv")?,
+                group_start: library.function("ncclGroupStart")?,
+                group_end: library.function("ncclGroupEnd")?,
                 library,
             })
         }
@@ -215,6 +236,61 @@ impl Nccl {
         // SAFETY: the caller's word.
         let code = unsafe { (self.all_reduce)(at, at, count, of as c_int, how as c_int, communicator.0, stream) };
         self.started("ncclAllReduce", code).map(|()| code != IN_PROGRESS)
+    }
+
+    /// `count` values from every rank, in rank order at `to`, in the order of the stream. Gives what [`Nccl::all_reduce`] gives.
+    ///
+    /// # Safety
+    /// As [`Nccl::all_reduce`]: so many values at `from`, so many of each rank at `to`.
+    ///
+    /// # Errors
+    /// NCCL's refusal.
+    pub unsafe fn all_gather(
+        &self,
+        communicator: Communicator,
+        (from, to): (Address, Address),
+        count: usize,
+        of: DataType,
+        stream: Handle,
+    ) -> Result<bool, LibraryError> {
+        let (from, to) = (from as usize as *const c_void, to as usize as *mut c_void);
+        // SAFETY: the caller's word.
+        let code = unsafe { (self.all_gather)(from, to, count, of as c_int, communicator.0, stream) };
+        self.started("ncclAllGather", code).map(|()| code != IN_PROGRESS)
+    }
+
+    /// To every of `world_size` ranks its own `count` values of those at `from`, and at `to` what the ranks have for this one, both
+    /// in rank order, in the order of the stream. Gives what [`Nccl::all_reduce`] gives.
+    ///
+    /// # Safety
+    /// As [`Nccl::all_reduce`]: so many values of each rank at `from` and at `to`, which must not overlap.
+    ///
+    /// # Errors
+    /// NCCL's refusal.
+    pub unsafe fn exchange(
+        &self,
+        communicator: Communicator,
+        (from, to): (Address, Address),
+        (world_size, count): (usize, usize),
+        of: DataType,
+        stream: Handle,
+    ) -> Result<bool, LibraryError> {
+        let (of, bytes) = (of as c_int, count * of.bytes());
+        // SAFETY: the caller's word; the group that is opened is closed, whatever is refused within.
+        unsafe {
+            self.started("ncclGroupStart", (self.group_start)())?;
+            let each = (0..world_size).try_for_each(|peer| {
+                let (from, to) = (from as usize + peer * bytes, to as usize + peer * bytes);
+                let (peer, communicator) = (peer as c_int, communicator.0);
+                let sent = (self.send)(from as *const c_void, count, of, peer, communicator, stream);
+                self.started("ncclSend", sent)?;
+                let received = (self.receive)(to as *mut c_void, count, of, peer, communicator, stream);
+                self.started("ncclRecv", received)
+            });
+            let code = (self.group_end)();
+            each?;
+            self.started("ncclGroupEnd", code).map(|()| code != IN_PROGRESS)
+        }
     }
 
     /// Leaves a group in order: every rank must.

@@ -77,6 +77,8 @@ pub struct Facts {
     pub data_hash: String,
     /// Version of syncytia.
     pub version: String,
+    /// The precision in which gradients were summed.
+    pub sums: String,
     /// Resolved config, TOML.
     pub config: String,
     /// Source of the gene lengths.

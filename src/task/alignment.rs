@@ -16,7 +16,7 @@ use super::{DrawsAt, Terms};
 use crate::model::layers::Training;
 use crate::model::spotdiff::Spotdiff;
 use crate::model::spotdiff::omega::Omega;
-use crate::tensor::{Device, Tensor, TensorData};
+use crate::tensor::{Device, Tensor, TensorData, Values};
 
 /// `[task]` with `kind = "alignment"`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -63,9 +63,9 @@ pub struct Prepared {
     /// Record ids in slot order.
     pub ids: Vec<u64>,
     /// x̄ of the spots, of a near one of each, of a far one of each, `[3b, G]`.
-    pub means: Vec<f32>,
+    pub means: Values<f32>,
     /// What is visible of the spots, `[b, G]`, else 0.
-    pub values: Vec<f32>,
+    pub values: Values<f32>,
     /// `[b, G]`: whether visible.
     pub bits: Vec<bool>,
     /// Distances of near and far ones over σ.
@@ -75,6 +75,13 @@ pub struct Prepared {
     /// `[G]`: genes that a spot may show.
     shown: Vec<bool>,
     genes: usize,
+}
+
+impl Prepared {
+    /// Sends what a step reads to `device`, ahead of it; gives how many values.
+    pub fn send(&mut self, device: &Device) -> usize {
+        self.means.send(device) + self.values.send(device)
+    }
 }
 
 impl AlignmentConfig {
@@ -117,7 +124,7 @@ impl Alignment {
         let visible = bits.iter().filter(|bit| **bit).count() as f64;
         Prepared {
             means: [rows, &near, &far].into_iter().flat_map(|rows| of(rows, &spots.pair)).collect(),
-            values: of(rows, &spots.values),
+            values: of(rows, &spots.values).into(),
             apart: Apart { near: apart(&near), far: apart(&far) },
             weights: vec![visible, 1.0, rows.len() as f64],
             shown: paired.folded.iter().map(|folded| !folded).collect(),
@@ -130,7 +137,7 @@ impl Alignment {
     /// The loss terms of a lane.
     pub fn loss(&self, model: &Spotdiff, batch: &Prepared, training: &Training, device: &Device) -> Terms {
         let b = batch.ids.len();
-        let means = tensor(&batch.means, batch.genes, device);
+        let means = batch.means.tensor([3 * b, batch.genes], device);
         let all = model.omega.forward(means, Some(&training.with_rows_per_slot(3)));
         let part = |i: usize| all.clone().narrow(0, i * b, b);
         let mut terms = Terms::default();
@@ -185,7 +192,8 @@ fn near_and_far(paired: &Paired, row: usize, key: DrawKey, stream: [u32; 3]) -> 
 /// `[b]`: squared errors summed over what is visible.
 fn squared_errors(y: Tensor<2>, batch: &Prepared, device: &Device) -> Tensor<1> {
     let seen: Vec<f32> = batch.bits.iter().map(|&bit| f32::from(u8::from(bit))).collect();
-    let off = (y - tensor(&batch.values, batch.genes, device)) * tensor(&seen, batch.genes, device);
+    let values = batch.values.tensor([batch.ids.len(), batch.genes], device);
+    let off = (y - values) * tensor(&seen, batch.genes, device);
     (off.clone() * off).sum_dim(1).squeeze_dim(1)
 }
 

@@ -11,7 +11,7 @@ use syncytia_shards::row_group::Columns;
 use super::{DrawsAt, Terms};
 use crate::model::layers::Training;
 use crate::model::spackle::{Spackle, SpackleInput};
-use crate::tensor::{Device, Tensor, TensorData};
+use crate::tensor::{Device, Tensor, TensorData, Values};
 
 mod gene_means;
 
@@ -134,23 +134,23 @@ pub struct Prepared {
     /// Genes.
     pub genes: usize,
     /// `[b, s, G]`, hidden entries 0.
-    pub values: Vec<f32>,
+    pub values: Values<f32>,
     /// `[b, s, G]`, 1 where measured and not hidden.
-    pub visible: Vec<f32>,
+    pub visible: Values<f32>,
     /// `[b, s, G]`.
-    pub target: Vec<f32>,
+    pub target: Values<f32>,
     /// `[b, G]`, 1 where the centre's entry is hidden.
-    pub scored: Vec<f32>,
+    pub scored: Values<f32>,
     /// `[b, G]`: mean of visible values of the record's section.
-    pub gene_mean: Vec<f32>,
+    pub gene_mean: Values<f32>,
     /// Covariates per spot, E.
     pub n_covariates: usize,
     /// `[b, s, E]`.
-    pub covariates: Vec<f32>,
+    pub covariates: Values<f32>,
     /// `[b, E]`: mean over the record's section.
-    pub covariate_mean: Vec<f32>,
+    pub covariate_mean: Values<f32>,
     /// `[b, s]`, true where a neighbour is padding; `None` when there is no padding.
-    pub absent: Option<Vec<bool>>,
+    pub absent: Option<Values<bool>>,
     /// W_k.
     pub weights: Vec<f64>,
 }
@@ -225,14 +225,14 @@ impl Completion {
             ids: slots.iter().map(|s| s.group.record_ids[s.row]).collect(),
             spots,
             genes,
-            values: Vec::with_capacity(n),
-            visible: Vec::with_capacity(n),
-            target: Vec::with_capacity(n),
-            scored: Vec::with_capacity(slots.len() * genes),
-            gene_mean: Vec::with_capacity(slots.len() * genes),
+            values: Vec::with_capacity(n).into(),
+            visible: Vec::with_capacity(n).into(),
+            target: Vec::with_capacity(n).into(),
+            scored: Vec::with_capacity(slots.len() * genes).into(),
+            gene_mean: Vec::with_capacity(slots.len() * genes).into(),
             n_covariates,
-            covariates: Vec::with_capacity(slots.len() * spots * n_covariates),
-            covariate_mean: Vec::with_capacity(slots.len() * n_covariates),
+            covariates: Vec::with_capacity(slots.len() * spots * n_covariates).into(),
+            covariate_mean: Vec::with_capacity(slots.len() * n_covariates).into(),
             absent: None,
             weights: Vec::new(),
         };
@@ -250,9 +250,9 @@ impl Completion {
                 if row < 0 {
                     absent[i * spots + r] = true;
                     for buffer in [&mut out.values, &mut out.visible, &mut out.target] {
-                        buffer.resize(buffer.len() + genes, 0.0);
+                        buffer.extend(std::iter::repeat_n(0.0, genes));
                     }
-                    out.covariates.resize(out.covariates.len() + n_covariates, 0.0);
+                    out.covariates.extend(std::iter::repeat_n(0.0, n_covariates));
                     continue;
                 }
                 let row = row as usize;
@@ -279,8 +279,8 @@ impl Completion {
                     out.covariate_mean.extend_from_slice(&means.covariates);
                 }
                 None => {
-                    out.gene_mean.resize(out.gene_mean.len() + genes, 0.0);
-                    out.covariate_mean.resize(out.covariate_mean.len() + n_covariates, 0.0);
+                    out.gene_mean.extend(std::iter::repeat_n(0.0, genes));
+                    out.covariate_mean.extend(std::iter::repeat_n(0.0, n_covariates));
                 }
             }
         }
@@ -292,7 +292,7 @@ impl Completion {
         if self.has_visible_term() {
             out.weights.push(out.visible_at_centre().map(f64::from).sum());
         }
-        out.absent = (n_absent > 0).then_some(absent);
+        out.absent = (n_absent > 0).then(|| absent.into());
         out
     }
 
@@ -302,7 +302,10 @@ impl Completion {
         let prediction = model.forward(&batch.input(device), Some(training));
         let rows = prediction.dims()[1];
         let tensor = |values: Vec<f32>, shape| Tensor::<3>::from_data(TensorData::new(values, shape), device);
-        let target = tensor(take_rows(&batch.target, s * g, rows * g), [b, rows, g]);
+        let target = match rows == s {
+            true => batch.target.tensor([b, s, g], device),
+            false => tensor(take_rows(&batch.target, s * g, rows * g), [b, rows, g]),
+        };
         let weight = match (self.config.loss, &batch.absent) {
             (LossOn::All, None) => None,
             (LossOn::All, Some(absent)) => {
@@ -310,7 +313,7 @@ impl Completion {
                     absent.chunks(s).flat_map(|a| a[..rows].iter()).map(|&a| f32::from(u8::from(!a))).collect();
                 Some(tensor(present, [b, rows, 1]))
             }
-            (LossOn::CentreHidden, _) => Some(tensor(batch.scored.clone(), [b, 1, g])),
+            (LossOn::CentreHidden, _) => Some(batch.scored.tensor([b, 1, g], device)),
         };
         let prediction = match self.config.loss {
             LossOn::All => prediction,
@@ -365,21 +368,24 @@ impl Prepared {
     /// The model's input on `device`.
     pub fn input(&self, device: &Device) -> SpackleInput {
         let (b, s, g) = (self.ids.len(), self.spots, self.genes);
-        let tensor = |values: &[f32]| Tensor::from_data(TensorData::new(values.to_vec(), [b, s, g]), device);
         let e = self.n_covariates;
-        let covariates = (e > 0).then(|| {
-            (
-                Tensor::from_data(TensorData::new(self.covariates.clone(), [b, s, e]), device),
-                Tensor::from_data(TensorData::new(self.covariate_mean.clone(), [b, e]), device),
-            )
-        });
+        let covariates =
+            (e > 0).then(|| (self.covariates.tensor([b, s, e], device), self.covariate_mean.tensor([b, e], device)));
         SpackleInput {
             covariates,
-            values: tensor(&self.values),
-            visible: tensor(&self.visible),
-            gene_mean: Tensor::from_data(TensorData::new(self.gene_mean.clone(), [b, g]), device),
-            absent: self.absent.as_ref().map(|a| Tensor::from_data(TensorData::new(a.clone(), [b, s]), device)),
+            values: self.values.tensor([b, s, g], device),
+            visible: self.visible.tensor([b, s, g], device),
+            gene_mean: self.gene_mean.tensor([b, g], device),
+            absent: self.absent.as_ref().map(|absent| absent.tensor([b, s], device)),
         }
+    }
+
+    /// Sends what a step reads to `device`, ahead of it; gives how many values.
+    pub fn send(&mut self, device: &Device) -> usize {
+        let rows = [&mut self.values, &mut self.visible, &mut self.target, &mut self.scored];
+        let means = [&mut self.gene_mean, &mut self.covariates, &mut self.covariate_mean];
+        let absent: usize = self.absent.iter_mut().map(|absent| absent.send(device)).sum();
+        absent + rows.into_iter().chain(means).map(|values| values.send(device)).sum::<usize>()
     }
 }
 

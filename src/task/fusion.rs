@@ -115,6 +115,14 @@ pub struct Prepared {
     pub weights: Vec<f64>,
 }
 
+impl Prepared {
+    /// Sends what a step reads to `device`, ahead of it; gives how many values.
+    pub fn send(&mut self, device: &Device) -> usize {
+        let places = self.niches.iter_mut().chain(&mut self.tissues);
+        self.cells.send(device) + places.map(|places| places.seen.send(device)).sum::<usize>()
+    }
+}
+
 impl Fusion {
     /// For this model on these shards.
     ///

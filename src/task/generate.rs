@@ -15,7 +15,7 @@ use crate::model::dit::{Destinations, DitInput};
 use crate::model::generator::{Counts, GeneLists, GeneReader, Generator, GeneratorConfig};
 use crate::model::layers::Training;
 use crate::model::spatia::pixels;
-use crate::tensor::{Device, Tensor, TensorData};
+use crate::tensor::{Device, Tensor, Values};
 
 /// `[task]` with `kind = "generate"`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -53,9 +53,9 @@ pub struct Prepared {
     /// What is read of the counts.
     pub genes: GeneLists,
     /// `[b, image, image, channels]`, in [−1, 1].
-    pub pixels: Vec<f32>,
+    pub pixels: Values<f32>,
     /// `[b, image, image, channels]`: standard normals.
-    pub noise: Vec<f32>,
+    pub noise: Values<f32>,
     /// `[b]`: where between noise and picture.
     pub times: Vec<f64>,
     /// `[b]`: whether the condition is lost.
@@ -65,6 +65,13 @@ pub struct Prepared {
     /// W_k.
     pub weights: Vec<f64>,
     picture: [usize; 2],
+}
+
+impl Prepared {
+    /// Sends what a step reads to `device`, ahead of it; gives how many values.
+    pub fn send(&mut self, device: &Device) -> usize {
+        self.genes.send(device) + self.pixels.send(device) + self.noise.send(device)
+    }
 }
 
 impl Generate {
@@ -129,8 +136,8 @@ impl Generate {
         };
         Prepared {
             genes: self.reader.read(&counts, &streams),
-            pixels,
-            noise: noising::noise(self.seed, &streams, values),
+            pixels: pixels.into(),
+            noise: noising::noise(self.seed, &streams, values).into(),
             times: self.config.objective.times(self.seed, &streams),
             dropped: noising::dropped(self.seed, &streams, dropout),
             destinations,
@@ -156,9 +163,7 @@ impl Generate {
     /// `[b]`: each record's mean squared error over its pixels.
     fn errors(&self, model: &Generator, batch: &Prepared, training: Option<&Training>, device: &Device) -> Tensor<1> {
         let (b, [size, channels]) = (batch.ids.len(), batch.picture);
-        let images = |values: &[f32]| {
-            Tensor::<4>::from_data(TensorData::new(values.to_vec(), [b, size, size, channels]), device)
-        };
+        let images = |values: &Values<f32>| values.tensor([b, size, size, channels], device);
         let noisy = self.config.objective.noisy(images(&batch.pixels), images(&batch.noise), &batch.times);
         let input = DitInput {
             images: noisy.images,

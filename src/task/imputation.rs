@@ -23,7 +23,7 @@ use crate::model::spotdiff::psi::Known;
 use crate::model::spotdiff::sampler::{Imputed, Process, Readout, Solver};
 use crate::model::spotdiff::schedule::{Parametrisation, Schedule};
 use crate::model::spotdiff::{Spotdiff, SpotdiffConfig};
-use crate::tensor::{Device, Tensor, TensorData};
+use crate::tensor::{Device, Tensor, Values};
 
 /// `[task]` with `kind = "imputation"`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -86,13 +86,13 @@ pub struct Imputation {
 /// Rows of a forward on the host, `[n, G]` row-major.
 #[derive(Debug, Clone, Default)]
 pub struct Rows {
-    visible: Vec<f32>,
-    bits: Vec<f32>,
-    asked: Vec<f32>,
-    noisy: Vec<f32>,
-    target: Vec<f32>,
-    pair: Vec<f32>,
-    around: Vec<f32>,
+    visible: Values<f32>,
+    bits: Values<f32>,
+    asked: Values<f32>,
+    noisy: Values<f32>,
+    target: Values<f32>,
+    pair: Values<f32>,
+    around: Values<f32>,
     times: Vec<usize>,
     text: Text,
     n: usize,
@@ -105,8 +105,8 @@ struct Text {
     genes: Vec<u32>,
     buckets: Vec<u8>,
     absent: Vec<bool>,
-    encoded: Vec<f32>,
-    of_genes: Vec<f32>,
+    encoded: Values<f32>,
+    of_genes: Values<f32>,
 }
 
 /// A micro-batch on the host.
@@ -262,7 +262,7 @@ impl Imputation {
             }
         }
         if let Some(text) = paired.gene_text.as_ref().filter(|_| self.reads_text()) {
-            out.text.of_genes.clone_from(&text.values);
+            out.text.of_genes = text.values.clone().into();
         }
         let weights = vec![of_spots, asked_for(&out) - of_spots];
         Prepared { ids, rows: out, weights }
@@ -349,7 +349,7 @@ impl Imputation {
 
     /// What is known of the rows, on the device.
     fn known(&self, model: &Spotdiff, rows: &Rows, training: Option<&Training>, device: &Device) -> Known {
-        let tensor = |values: &[f32]| rows.tensor(values, device);
+        let tensor = |values: &Values<f32>| values.tensor([rows.n, rows.genes], device);
         let said = self.prompt.map(|prompt| match prompt.encoder {
             Encoder::Hash => Said::Named {
                 genes: rows.text.genes.clone(),
@@ -358,28 +358,24 @@ impl Imputation {
                 n: prompt.most + prompt.least,
             },
             Encoder::T5 => {
-                let of = |values: &[f32]| {
-                    let shape = [values.len() / prompt.width, prompt.width];
-                    Tensor::from_data(TensorData::new(values.to_vec(), shape), device)
-                };
+                let of = |values: &Values<f32>| values.tensor([values.len() / prompt.width, prompt.width], device);
                 Said::Encoded { spots: of(&rows.text.encoded), genes: of(&rows.text.of_genes) }
             }
         });
         let text = said.zip(model.prompt.as_ref()).map(|(said, prompt)| prompt.forward(&said, training));
-        let around = (!rows.around.is_empty()).then(|| {
-            let shape = [rows.n, rows.around.len() / rows.n];
-            Tensor::from_data(TensorData::new(rows.around.clone(), shape), device)
-        });
+        let around = (!rows.around.is_empty())
+            .then(|| rows.around.tensor([rows.n, rows.around.len() / rows.n], device));
         Known { visible: tensor(&rows.visible), bits: tensor(&rows.bits), pair: tensor(&rows.pair), around, text }
     }
 
     /// `[n]`: squared errors of each row, summed over what is asked for.
     fn errors(&self, model: &Spotdiff, rows: &Rows, training: Option<&Training>, device: &Device) -> Tensor<1> {
         let known = self.known(model, rows, training, device);
-        let noisy = rows.tensor(&rows.noisy, device);
+        let shape = [rows.n, rows.genes];
+        let noisy = rows.noisy.tensor(shape, device);
         let times = self.process.times(&rows.times);
         let said = model.psi.forward(noisy, &known, &times, training);
-        let off = (said - rows.tensor(&rows.target, device)) * rows.tensor(&rows.asked, device);
+        let off = (said - rows.target.tensor(shape, device)) * rows.asked.tensor(shape, device);
         (off.clone() * off).sum_dim(1).squeeze_dim(1)
     }
 
@@ -412,7 +408,7 @@ impl Imputation {
                 self.push(&mut out, paired, (spots, row), (bits, &vec![false; genes]), self.config.steps - 1, [0; 3]);
             }
             if let Some(text) = paired.gene_text.as_ref().filter(|_| self.reads_text()) {
-                out.text.of_genes.clone_from(&text.values);
+                out.text.of_genes = text.values.clone().into();
             }
             let ids: Vec<u64> = rows.iter().map(|&row| spots.ids[row]).collect();
             let known = self.known(model, &out, None, device);
@@ -433,8 +429,12 @@ impl Imputation {
 }
 
 impl Rows {
-    fn tensor(&self, values: &[f32], device: &Device) -> Tensor<2> {
-        Tensor::from_data(TensorData::new(values.to_vec(), [self.n, self.genes]), device)
+    /// Sends what a step reads to `device`, ahead of it; gives how many values.
+    pub fn send(&mut self, device: &Device) -> usize {
+        let seen = [&mut self.visible, &mut self.bits, &mut self.pair, &mut self.around];
+        let text = [&mut self.text.encoded, &mut self.text.of_genes];
+        let asked = [&mut self.asked, &mut self.noisy, &mut self.target];
+        seen.into_iter().chain(text).chain(asked).map(|values| values.send(device)).sum()
     }
 }
 

@@ -19,7 +19,7 @@ use crate::model::Model;
 use crate::model::layers::Training;
 use crate::model::spatia::SpatiaConfig;
 use crate::model::spatia::context::{ContextOutput, hidden_members};
-use crate::tensor::{Device, Tensor, TensorData};
+use crate::tensor::{Device, Tensor, TensorData, Values};
 
 /// `[task]` with `kind = "niches"` or `"tissues"`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -78,13 +78,21 @@ pub struct Prepared {
     /// `[b, n]`: the members that are hidden.
     pub hidden: Vec<bool>,
     /// `[b, n, h]`: their vectors, 0 for all others.
-    pub targets: Vec<f32>,
+    pub targets: Values<f32>,
     /// `[b, h]`: the mean of them.
-    pub means: Vec<f32>,
+    pub means: Values<f32>,
     /// `[b]`: 1 where a member is hidden, else 0.
-    pub hides: Vec<f32>,
+    pub hides: Values<f32>,
     /// W_k.
     pub weights: Vec<f64>,
+}
+
+impl Prepared {
+    /// Sends what a step reads to `device`, ahead of it; gives how many values.
+    pub fn send(&mut self, device: &Device) -> usize {
+        let told = [&mut self.targets, &mut self.means, &mut self.hides];
+        self.seen.send(device) + told.into_iter().map(|values| values.send(device)).sum::<usize>()
+    }
 }
 
 impl Members {
@@ -139,7 +147,7 @@ impl Members {
             hidden.iter().filter(|h| **h).count() as f64,
             hides.iter().map(|&hides| f64::from(hides)).sum::<f64>(),
         ];
-        Prepared { seen, hidden, targets, means, hides, weights }
+        Prepared { seen, hidden, targets: targets.into(), means: means.into(), hides: hides.into(), weights }
     }
 
     /// What the model makes of a micro-batch.
@@ -171,12 +179,12 @@ impl Members {
         device: &Device,
     ) -> [Tensor<1>; 2] {
         let (b, n, h) = (batch.seen.ids.len(), batch.seen.n, batch.seen.width);
-        let tensor = |of: &[f32], n| Tensor::<3>::from_data(TensorData::new(of.to_vec(), [b, n, h]), device);
-        let weights = |of: Vec<f32>, n| Tensor::<2>::from_data(TensorData::new(of, [b, n]), device);
         let out = self.forward(model, batch, training, device);
-        let hidden = batch.hidden.iter().map(|&hidden| f32::from(u8::from(hidden))).collect();
-        let members = distance(out.members, tensor(&batch.targets, n)) * weights(hidden, n);
-        let summary = distance(out.z.unsqueeze_dim(1), tensor(&batch.means, 1)) * weights(batch.hides.clone(), 1);
+        let hidden: Vec<f32> = batch.hidden.iter().map(|&hidden| f32::from(u8::from(hidden))).collect();
+        let hidden = Tensor::<2>::from_data(TensorData::new(hidden, [b, n]), device);
+        let members = distance(out.members, batch.targets.tensor([b, n, h], device)) * hidden;
+        let means = batch.means.tensor([b, 1, h], device);
+        let summary = distance(out.z.unsqueeze_dim(1), means) * batch.hides.tensor([b, 1], device);
         [members.sum_dim(1).squeeze_dim(1), summary.squeeze_dim(1)]
     }
 

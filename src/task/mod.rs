@@ -195,6 +195,19 @@ impl Prepared {
         }
     }
 
+    /// Sends what a step reads to `device`, ahead of it; gives how many values. The tensors are the same whenever they are made.
+    pub fn send(&mut self, device: &Device) -> usize {
+        match self {
+            Prepared::Completion(batch) => batch.send(device),
+            Prepared::Cells(batch) => batch.send(device),
+            Prepared::Members(batch) => batch.send(device),
+            Prepared::Fusion(batch) => batch.send(device),
+            Prepared::Generate(batch) => batch.send(device),
+            Prepared::Alignment(batch) => batch.send(device),
+            Prepared::Imputation(batch) => batch.rows.send(device),
+        }
+    }
+
     /// Its records, in slot order.
     pub fn ids(&self) -> &[u64] {
         match self {

@@ -10,7 +10,7 @@ use crate::model::layers::Training;
 use crate::model::spatia::config::SpatiaConfig;
 use crate::model::spatia::context::{ContextInput, ContextOutput, RegionInput};
 use crate::model::spatia::gene_list::gene_list;
-use crate::tensor::{Bool, Device, Tensor, TensorData};
+use crate::tensor::{Bool, Device, Tensor, TensorData, Values};
 
 /// Some of a table's places, as a task is given them.
 #[derive(Debug, Clone)]
@@ -37,9 +37,9 @@ pub struct Gathered {
     /// `[b]`: members that are read.
     pub lengths: Vec<usize>,
     /// `[b, n, width]`: 0 where padded.
-    pub vectors: Vec<f32>,
+    pub vectors: Values<f32>,
     /// `[b, n, 2]`: µm from the place's centre; 0 where padded.
-    pub offsets_um: Vec<f32>,
+    pub offsets_um: Values<f32>,
     /// The pictures of their regions, if they are read.
     pub regions: Option<GatheredRegions>,
 }
@@ -48,7 +48,7 @@ pub struct Gathered {
 #[derive(Debug, Clone, PartialEq)]
 pub struct GatheredRegions {
     /// `[b, e]`: 0 where there is none.
-    vectors: Vec<f32>,
+    vectors: Values<f32>,
     /// `[b]`.
     absent: Vec<bool>,
 }
@@ -56,13 +56,13 @@ pub struct GatheredRegions {
 impl GatheredRegions {
     /// Of these places; `None`: there is no place.
     pub fn of(ids: impl Iterator<Item = Option<u64>>, regions: &Vectors) -> GatheredRegions {
-        let mut out = GatheredRegions { vectors: Vec::new(), absent: Vec::new() };
+        let mut out = GatheredRegions { vectors: Values::default(), absent: Vec::new() };
         for id in ids {
             let vector = id.and_then(|id| regions.get(id));
             out.absent.push(vector.is_none());
             match vector {
                 Some(vector) => out.vectors.extend_from_slice(vector),
-                None => out.vectors.resize(out.vectors.len() + regions.values.n_cols, 0.0),
+                None => out.vectors.extend(std::iter::repeat_n(0.0, regions.values.n_cols)),
             }
         }
         out
@@ -70,9 +70,9 @@ impl GatheredRegions {
 
     fn input(&self, device: &Device) -> RegionInput {
         let b = self.absent.len();
-        let vectors = TensorData::new(self.vectors.clone(), [b, self.vectors.len() / b]);
+        let vectors = self.vectors.tensor([b, self.vectors.len() / b], device);
         let absent = || Tensor::from_data(TensorData::new(self.absent.clone(), [b, 1]), device);
-        RegionInput { vectors: Tensor::from_data(vectors, device), absent: self.absent.contains(&true).then(absent) }
+        RegionInput { vectors, absent: self.absent.contains(&true).then(absent) }
     }
 }
 
@@ -102,8 +102,8 @@ impl Gathered {
             n,
             width,
             lengths: members.iter().map(Vec::len).collect(),
-            vectors: Vec::with_capacity(ids.len() * n * width),
-            offsets_um: Vec::with_capacity(ids.len() * n * 2),
+            vectors: Vec::with_capacity(ids.len() * n * width).into(),
+            offsets_um: Vec::with_capacity(ids.len() * n * 2).into(),
             regions: None,
             ids,
         };
@@ -128,15 +128,20 @@ impl Gathered {
         self.lengths.iter().flat_map(|&length| (0..self.n).map(move |at| at >= length)).collect()
     }
 
+    /// Sends the vectors to `device`, ahead of their use; gives how many values.
+    pub fn send(&mut self, device: &Device) -> usize {
+        let regions: usize = self.regions.iter_mut().map(|regions| regions.vectors.send(device)).sum();
+        regions + self.vectors.send(device) + self.offsets_um.send(device)
+    }
+
     /// The model's input on `device`; `hidden`: `[b, n]`, the members under the learned token.
     pub fn input(&self, hidden: Option<&[bool]>, device: &Device) -> ContextInput {
         let (b, n) = (self.ids.len(), self.n);
         let mask = |of: Vec<bool>| -> Tensor<2, Bool> { Tensor::from_data(TensorData::new(of, [b, n]), device) };
-        let values = |of: &[f32], width| Tensor::<3>::from_data(TensorData::new(of.to_vec(), [b, n, width]), device);
         let padding = self.padding();
         ContextInput {
-            members: values(&self.vectors, self.width),
-            offsets_um: values(&self.offsets_um, 2),
+            members: self.vectors.tensor([b, n, self.width], device),
+            offsets_um: self.offsets_um.tensor([b, n, 2], device),
             padding: padding.contains(&true).then(|| mask(padding)),
             hidden: hidden.map(|hidden| mask(hidden.to_vec())),
             region: self.regions.as_ref().map(|regions| regions.input(device)),

@@ -2,6 +2,7 @@
 //!
 //! The device is a value (Burn 0.22): no backend generics anywhere above this folder.
 
+mod ahead;
 mod attention;
 pub mod composed;
 #[cfg(feature = "cuda")]
@@ -23,6 +24,7 @@ pub use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 pub use burn::tensor::activation::{leaky_relu, log_sigmoid, log_softmax, relu, silu, softmax};
 pub use burn::tensor::{Bool, DType, Device, Gradients, Int, Tensor, TensorData};
 
+pub use self::ahead::Values;
 pub use self::attention::{attend, attend_among, attend_to};
 pub use self::dropout::{DropoutDraws, dropout};
 pub use self::gelu::gelu;

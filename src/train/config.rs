@@ -125,6 +125,9 @@ pub struct LoopConfig {
     /// How gradients are summed.
     #[serde(default)]
     pub reduction: Reduction,
+    /// Whether buckets of gradients are summed while backward goes on; left out, as the engine does best.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlap: Option<bool>,
     /// Seed of every draw.
     pub seed: u64,
     /// Ranks: a number, or `auto` (one per core, at most `lanes`).
@@ -133,6 +136,9 @@ pub struct LoopConfig {
     /// Kernel threads per rank.
     #[serde(default = "one")]
     pub threads: usize,
+    /// Threads per rank that read and prepare the batches of the next steps.
+    #[serde(default = "one")]
+    pub loaders: usize,
     /// Lanes of a rank whose first forward, where a term goes over all lanes, is kept for the second: speed against memory.
     #[serde(default = "two")]
     pub kept_forwards: usize,
@@ -174,13 +180,26 @@ pub enum Products {
 
 /// How gradients are summed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum Reduction {
     /// 64-bit fixed point: the same bits for any number of ranks.
     #[default]
     Exact,
     /// f32: a tolerance only.
     Fast,
+    /// bf16 between ranks: half the bytes of f32, a wider tolerance.
+    FastBf16,
+}
+
+impl Reduction {
+    /// The precision of the sums, in words.
+    pub fn precision(self) -> &'static str {
+        match self {
+            Reduction::Exact => "64-bit fixed point",
+            Reduction::Fast => "f32",
+            Reduction::FastBf16 => "bf16 between ranks, f32 within one",
+        }
+    }
 }
 
 /// What a NaN or infinity does.
@@ -335,6 +354,10 @@ impl TrainConfig {
             format!("train.max_steps = {}: must be 1 to 2^32 − 1", train.max_steps),
         );
         must(train.threads > 0, "train.threads = 0: must be at least 1".into());
+        must(
+            (1..=64).contains(&train.loaders),
+            format!("train.loaders = {}: must be 1 to 64 threads per rank", train.loaders),
+        );
         must(train.validate_every > 0, "train.validate_every = 0: must be at least 1".into());
         must(train.digest_every > 0, "train.digest_every = 0: must be at least 1".into());
         must(self.checkpoint.every > 0, "checkpoint.every = 0: must be at least 1".into());
@@ -406,7 +429,9 @@ impl TrainConfig {
             for table in ["checkpoint", "log"] {
                 value.as_object_mut().expect("a config is a table").remove(table);
             }
-            for key in ["max_steps", "ranks", "threads", "kept_forwards", "recompute", "deadline_s"] {
+            let may =
+                ["max_steps", "ranks", "threads", "loaders", "overlap", "kept_forwards", "recompute", "deadline_s"];
+            for key in may {
                 value["train"].as_object_mut().expect("[train] is a table").remove(key);
             }
             // where it lies; what it is, is asked of its files

@@ -1,7 +1,7 @@
 //! The data side of a run: a split with its order, and the threads that bring prepared batches ahead of use.
 
+use std::ops::Range;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::Scope;
 
 use syncytia_shards::order::{Order, OrderConfig, RowRef};
@@ -11,13 +11,12 @@ use syncytia_shards::tables::vectors::Vectors;
 
 use super::config::TrainConfig;
 use super::error::TrainError;
+use super::feed::Feed;
 use super::source::Source;
 use super::step::LaneBatch;
 use crate::task::completion::GeneMeans;
 use crate::task::{DrawsAt, Prepared, Task};
-
-/// Batches that wait ahead of the step that uses them, per rank.
-const AHEAD: usize = 2;
+use crate::tensor::Device;
 
 /// The training split in order.
 #[derive(Debug)]
@@ -70,35 +69,30 @@ impl TrainData {
         Ok(LaneBatch { lane, batch: task.prepare(&records, at, &self.means) })
     }
 
-    /// Starts a thread that prepares `lanes`' batches of steps `from..to`, a few ahead.
+    /// Starts the threads that prepare `lanes`' batches of `steps`, a few ahead: `train.loaders` of them, each every so many
+    /// steps. Sent on to `device` as well, if one is given.
     pub fn feed<'scope, 'env>(
         &'env self,
         scope: &'scope Scope<'scope, 'env>,
         task: &'env Task,
         config: &'env TrainConfig,
         lanes: Vec<usize>,
-        steps: std::ops::Range<u64>,
-    ) -> Receiver<Result<Vec<LaneBatch>, TrainError>> {
-        let (sender, receiver) = sync_channel(AHEAD);
-        scope.spawn(move || self.produce(&sender, task, config, &lanes, steps));
-        receiver
-    }
-
-    fn produce(
-        &self,
-        sender: &SyncSender<Result<Vec<LaneBatch>, TrainError>>,
-        task: &Task,
-        config: &TrainConfig,
-        lanes: &[usize],
-        steps: std::ops::Range<u64>,
-    ) {
-        for step in steps {
-            let batches = lanes.iter().map(|&lane| self.batch(task, config, step, lane)).collect();
-            // The receiver is gone when the rank stopped: nothing is lost, the order is a number.
-            if sender.send(batches).is_err() {
-                return;
+        steps: Range<u64>,
+        device: Option<&'env Device>,
+    ) -> Feed {
+        let lanes = Arc::new(lanes);
+        let batches = move |step: u64| -> Result<Vec<LaneBatch>, TrainError> {
+            let mut batches = Vec::with_capacity(lanes.len());
+            for &lane in lanes.iter() {
+                let mut of_lane = self.batch(task, config, step, lane)?;
+                if let Some(device) = device {
+                    of_lane.batch.send(device);
+                }
+                batches.push(of_lane);
             }
-        }
+            Ok(batches)
+        };
+        Feed::start(scope, config.train.loaders, steps, batches)
     }
 }
 

@@ -32,6 +32,16 @@ pub enum TrainError {
         /// Why.
         source: syncytia_shards::order::OrderError,
     },
+    /// A batch could not be made ready (exit 3).
+    #[error(
+        "the batches of step {global_step} could not be prepared: {what}; this is a bug, and another seed may pass by it"
+    )]
+    Loader {
+        /// Batches consumed before.
+        global_step: u64,
+        /// What the thread said when it panicked.
+        what: String,
+    },
     /// Ranks lost each other (exit 4).
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -119,9 +129,11 @@ impl TrainError {
     pub fn exit_code(&self) -> u8 {
         let code = match self {
             TrainError::Config(_) | TrainError::NotAlike(_) => ExitCode::Usage,
-            TrainError::Data(_) | TrainError::Misfit { .. } | TrainError::Store(_) | TrainError::Order { .. } => {
-                ExitCode::Data
-            }
+            TrainError::Data(_)
+            | TrainError::Misfit { .. }
+            | TrainError::Store(_)
+            | TrainError::Order { .. }
+            | TrainError::Loader { .. } => ExitCode::Data,
             TrainError::Engine(EngineError::Peer { code, .. }) | TrainError::Elsewhere { code, .. } => return *code,
             TrainError::Engine(_) => ExitCode::Peers,
             TrainError::ReplicasDiffer { .. } | TrainError::NotFinite { .. } | TrainError::SecondOverflow { .. } => {

@@ -4,6 +4,7 @@ use syncytia_shards::processed::Split;
 use syncytia_shards::reader::Shards;
 use syncytia_shards::row_group::Columns;
 
+use super::config::Reduction;
 use super::error::TrainError;
 use super::ready::Ready;
 
@@ -15,6 +16,13 @@ pub fn warnings(ready: &Ready<'_>, shards: &Shards) -> Result<Vec<String>, Train
     let mut warnings = Vec::new();
     if ready.val.is_none() {
         warnings.push("the shards have no val split: nothing is selected, the last checkpoint is the model".to_owned());
+    }
+    let reduction = ready.config.train.reduction;
+    if reduction != Reduction::Exact {
+        warnings.push(format!(
+            "gradients are summed in {} (train.reduction): the same bits are promised for \"exact\" alone",
+            reduction.precision()
+        ));
     }
     let context = ready.config.model.gene_context().filter(|_| ready.task.columns().counts);
     if let (Some(context), Some(entry)) = (context, shards.row_groups(Split::Train).first()) {

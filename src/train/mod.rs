@@ -9,6 +9,7 @@ pub mod config;
 pub mod data;
 pub mod device;
 pub mod error;
+pub mod feed;
 pub mod group;
 pub mod heed;
 pub mod join;

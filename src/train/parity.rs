@@ -24,6 +24,8 @@ pub struct Said {
     pub gradients: Vec<OfParameter>,
     /// Seconds of each step after the first.
     pub seconds: Vec<f64>,
+    /// Values of its batches that were on the device before the step began.
+    pub sent_ahead: usize,
 }
 
 /// A parameter's path and its gradient.
@@ -41,7 +43,8 @@ pub struct Difference {
 }
 
 /// The first step on `device` and `more` after it on the same batch, on one rank and without clipping. Parameters are moved off
-/// their start, where some are zero and say nothing.
+/// their start, where some are zero and say nothing. `ahead`: the batches are sent to the device before the step, as the trainer
+/// does for a GPU.
 ///
 /// # Errors
 /// As [`Ready::with_vectors`] and a step.
@@ -49,7 +52,7 @@ pub fn step_on(
     config: &TrainConfig,
     shards: &Arc<Shards>,
     vectors: &[PathBuf],
-    device: &Device,
+    (device, ahead): (&Device, bool),
     more: usize,
 ) -> Result<Said, TrainError> {
     let mut config = config.clone();
@@ -59,7 +62,11 @@ pub fn step_on(
     let moves = draw::init_normals(1, "moved", flat.len());
     flat.iter_mut().zip(moves).for_each(|(value, by)| *value += 0.02 * by);
     let batch = |lane| ready.train.batch(&ready.task, &config, 0, lane);
-    let batches = (0..config.train.lanes).map(batch).collect::<Result<Vec<LaneBatch>, _>>()?;
+    let mut batches = (0..config.train.lanes).map(batch).collect::<Result<Vec<LaneBatch>, _>>()?;
+    let sent_ahead = match ahead {
+        true => batches.iter_mut().map(|of_lane| of_lane.batch.send(&ready.device)).sum(),
+        false => 0,
+    };
     let terms = batches[0].batch.weights().len();
     let weights: Vec<f64> = (0..terms).map(|k| batches.iter().map(|b| b.batch.weights()[k]).sum()).collect();
     let next = vec![vec![0.0; terms]; batches.len()];
@@ -79,7 +86,7 @@ pub fn step_on(
         runner.run(&mut engine, &mut model, &mut state, &batches, &weights, &next, 0.0, false)?;
         seconds.push(began.elapsed().as_secs_f64());
     }
-    Ok(Said { terms: said.terms, gradients, seconds })
+    Ok(Said { terms: said.terms, gradients, seconds, sent_ahead })
 }
 
 /// `theirs` from `ours`.
@@ -115,6 +122,7 @@ mod tests {
             terms: vec![("loss", loss)],
             gradients: vec![("a".to_owned(), a.to_vec()), ("b".to_owned(), b.to_vec())],
             seconds: vec![],
+            sent_ahead: 0,
         };
         let ours = said(2.0, [1.0, -4.0], [0.5, 0.0]);
         let same = Difference { terms: 0.0, gradients: 0.0, parameter: "b".to_owned() };

@@ -123,7 +123,7 @@ pub struct StepOutcome {
 }
 
 impl<'a> StepRunner<'a> {
-    /// Buffers for the model's tensors. `overlaps`: whether the engine sums beside backward.
+    /// Buffers for the model's tensors. `overlaps`: whether sums begin beside backward.
     pub fn new(
         config: &'a TrainConfig,
         task: &'a Task,
@@ -268,8 +268,9 @@ impl<'a> StepRunner<'a> {
                 (sums, first_bad, seen)
             } else {
                 let (sums, first_bad, mut gradients) = backward(&training)?;
-                let exact = train.reduction == Reduction::Exact;
-                let seen = if exact && train.device == ComputeOn::Cuda {
+                // Beside the last lane's backward the host adds up gradients as they come to it: all lanes of a rank in one place.
+                let stay = train.reduction == Reduction::Exact && !self.sums.overlaps();
+                let seen = if stay && train.device == ComputeOn::Cuda {
                     let mut there = Vec::new();
                     model.each_gradient_there(&mut gradients, &mut |place, gradient| there.push((place, gradient)));
                     self.sums.lane_there(there)

@@ -9,7 +9,7 @@ use super::config::Reduction;
 use crate::engine::buckets::{self, Bucket};
 use crate::engine::reduce::{self, Scan};
 use crate::engine::tail::TailLayout;
-use crate::engine::{Engine, EngineError};
+use crate::engine::{Engine, EngineError, bf16};
 use crate::tensor::{Int, Listener, Tensor, TensorData, fixed_point};
 
 /// The reduction's buffers, kept from step to step.
@@ -20,12 +20,14 @@ pub struct Sums<'a> {
     buckets: Vec<Bucket>,
     /// The bucket a tensor travels in.
     bucket_of: Vec<usize>,
-    /// Per bucket its fixed-point values; the tail follows those of the last.
+    /// Per bucket its fixed-point values (`reduction = "exact"`); the tail follows those of the last.
     words: Vec<Vec<i64>>,
     /// Per tensor its fixed-point values where the gradients are, if lanes of this attempt came by [`Sums::lane_there`].
     there: Option<Vec<Option<Tensor<1, Int>>>>,
-    /// f32 gradients (`reduction = "fast"`).
-    fast: Vec<f32>,
+    /// Per bucket its values in f32 (`reduction = "fast"`, `"fast_bf16"`).
+    floats: Vec<Vec<f32>>,
+    /// A bucket on its way as bf16.
+    halves: Vec<u16>,
     /// Per tensor the shift of its fixed point, where its exponent is known.
     shifts: Vec<Option<i32>>,
     /// The whole gradient, after [`Sums::finish`].
@@ -35,6 +37,9 @@ pub struct Sums<'a> {
     /// Time in the engine of this attempt, less waiting for others.
     own: Duration,
 }
+
+/// The operation of every bucket but an exact last one.
+const GRADIENTS: &str = "sum of gradients";
 
 /// What a lane's gradient looked like, tensor by tensor.
 #[derive(Debug, Clone, PartialEq)]
@@ -89,24 +94,33 @@ impl LaneSeen {
 impl<'a> Sums<'a> {
     /// Buffers for the tensors of a model. With `overlaps` they are cut into buckets that leave one by one.
     pub fn new(tensors: &'a [Range<usize>], reduction: Reduction, layout: TailLayout, overlaps: bool) -> Self {
-        let buckets = match (overlaps, reduction) {
-            (true, Reduction::Exact) => buckets::plan(tensors),
-            _ => buckets::whole(tensors),
-        };
+        let buckets = if overlaps { buckets::plan(tensors) } else { buckets::whole(tensors) };
         let n = tensors.last().map_or(0, |t| t.end);
         let mut bucket_of = vec![0; tensors.len()];
         for (k, bucket) in buckets.iter().enumerate() {
             bucket_of[bucket.tensors.clone()].fill(k);
         }
         let exact = reduction == Reduction::Exact;
-        let mut words: Vec<Vec<i64>> =
-            buckets.iter().map(|b| vec![0; if exact { b.values.len() } else { 0 }]).collect();
+        let of = |there: bool| buckets.iter().map(move |b| if there { b.values.len() } else { 0 });
+        let mut words: Vec<Vec<i64>> = of(exact).map(|n| vec![0; n]).collect();
         let last = words.last_mut().expect("there is always a bucket for the tail");
         last.resize(last.len() + layout.len(), 0);
-        let fast = vec![0.0; if exact { 0 } else { n }];
-        let (shifts, gradient) = (vec![None; tensors.len()], vec![0.0; n]);
-        let (own, there) = (Duration::ZERO, None);
-        Self { tensors, reduction, layout, buckets, bucket_of, words, there, fast, shifts, gradient, sent: 0, own }
+        let floats = of(!exact).map(|n| vec![0.0; n]).collect();
+        Self {
+            tensors,
+            reduction,
+            layout,
+            bucket_of,
+            words,
+            there: None,
+            floats,
+            halves: Vec::new(),
+            shifts: vec![None; tensors.len()],
+            gradient: vec![0.0; n],
+            sent: 0,
+            own: Duration::ZERO,
+            buckets,
+        }
     }
 
     /// Whether buckets leave while backward runs.
@@ -221,20 +235,12 @@ impl<'a> Sums<'a> {
 
     /// Sums what has not left yet, last the bucket with the tail; then the gradient is whole.
     pub fn finish(&mut self, engine: &mut dyn Engine) -> Result<(), EngineError> {
-        if self.reduction == Reduction::Exact {
-            if let Some(sums) = self.there.take() {
-                self.fetch(sums);
-            }
-            while self.sent < self.buckets.len() {
-                self.send(engine)?;
-            }
-            return Ok(());
+        if let Some(sums) = self.there.take() {
+            self.fetch(sums);
         }
-        let clock = OwnTime::start(engine);
-        engine.all_reduce_i64("tail", &mut self.words[0])?;
-        engine.all_reduce_f32("sum of gradients", &mut self.fast)?;
-        self.gradient.copy_from_slice(&self.fast);
-        self.own += clock.stop(engine);
+        while self.sent < self.buckets.len() {
+            self.send(engine)?;
+        }
         Ok(())
     }
 
@@ -245,29 +251,54 @@ impl<'a> Sums<'a> {
 
     /// Sums the next bucket.
     fn send(&mut self, engine: &mut dyn Engine) -> Result<(), EngineError> {
-        let (clock, bucket) = (OwnTime::start(engine), self.sent);
-        let (tail, operation) = match bucket + 1 == self.buckets.len() {
+        let clock = OwnTime::start(engine);
+        let last = self.sent + 1 == self.buckets.len();
+        match self.reduction {
+            Reduction::Exact => self.send_exact(engine, last)?,
+            Reduction::Fast | Reduction::FastBf16 => self.send_fast(engine, last)?,
+        }
+        self.sent += 1;
+        self.own += clock.stop(engine);
+        Ok(())
+    }
+
+    fn send_exact(&mut self, engine: &mut dyn Engine, last: bool) -> Result<(), EngineError> {
+        let (tail, operation) = match last {
             true => (self.layout.len(), "sum of gradients and tail"),
-            false => (0, "sum of gradients"),
+            false => (0, GRADIENTS),
         };
-        let values = self.buckets[bucket].values.clone();
+        let values = self.buckets[self.sent].values.clone();
         let (tensors, shifts) = (self.tensors, &self.shifts);
         let convert = |first: usize, sums: &[i64], out: &mut [f32]| {
             reduce::dequantise_segment(tensors, shifts, values.start + first, sums, out);
         };
         let out = &mut self.gradient[values.clone()];
-        engine.all_reduce_converted(operation, &mut self.words[bucket], tail, &convert, out)?;
-        self.sent += 1;
-        self.own += clock.stop(engine);
+        engine.all_reduce_converted(operation, &mut self.words[self.sent], tail, &convert, out)
+    }
+
+    fn send_fast(&mut self, engine: &mut dyn Engine, last: bool) -> Result<(), EngineError> {
+        if last {
+            engine.all_reduce_i64("tail", &mut self.words[self.sent])?;
+        }
+        let out = &mut self.gradient[self.buckets[self.sent].values.clone()];
+        let floats = &mut self.floats[self.sent];
+        if self.reduction == Reduction::FastBf16 {
+            self.halves.resize(floats.len(), 0);
+            bf16::narrow(floats, &mut self.halves);
+            engine.all_reduce_bf16(GRADIENTS, &mut self.halves)?;
+            bf16::widen(&self.halves, out);
+        } else {
+            engine.all_reduce_f32(GRADIENTS, floats)?;
+            out.copy_from_slice(floats);
+        }
         Ok(())
     }
 
     fn add(&mut self, seen: &mut LaneSeen, first: bool, place: usize, gradient: &TensorData) {
         let gradient = gradient.as_slice::<f32>().expect("gradients are f32");
         let shift = self.note(seen, place, reduce::scan(gradient));
-        let range = self.tensors[place].clone();
-        if self.reduction == Reduction::Fast {
-            let sums = self.fast[range].iter_mut().zip(gradient);
+        if self.reduction != Reduction::Exact {
+            let sums = self.floats_of(place).iter_mut().zip(gradient);
             return if first { sums.for_each(|(sum, g)| *sum = *g) } else { sums.for_each(|(sum, g)| *sum += g) };
         }
         let sum = self.words_of(place);
@@ -295,18 +326,29 @@ impl<'a> Sums<'a> {
     /// The tensors that no gradient came for.
     fn add_zeros(&mut self, seen: &mut LaneSeen, first: bool) {
         for place in (0..self.tensors.len()).filter(|&place| !seen.arrived[place]) {
-            if first && self.reduction == Reduction::Fast {
-                self.fast[self.tensors[place].clone()].fill(0.0);
-            } else if first {
-                self.words_of(place).fill(0);
+            match self.reduction {
+                _ if !first => {}
+                Reduction::Exact => self.words_of(place).fill(0),
+                Reduction::Fast | Reduction::FastBf16 => self.floats_of(place).fill(0.0),
             }
         }
     }
 
     fn words_of(&mut self, place: usize) -> &mut [i64] {
+        let (bucket, range) = self.place_of(place);
+        &mut self.words[bucket][range]
+    }
+
+    fn floats_of(&mut self, place: usize) -> &mut [f32] {
+        let (bucket, range) = self.place_of(place);
+        &mut self.floats[bucket][range]
+    }
+
+    /// The bucket of a tensor, and its values there.
+    fn place_of(&self, place: usize) -> (usize, Range<usize>) {
         let bucket = self.bucket_of[place];
         let (tensor, first) = (&self.tensors[place], self.buckets[bucket].values.start);
-        &mut self.words[bucket][tensor.start - first..tensor.end - first]
+        (bucket, tensor.start - first..tensor.end - first)
     }
 }
 
@@ -328,7 +370,8 @@ mod tests {
     /// Two attempts on one set of buffers: what the first left behind must not be in the second.
     #[test]
     fn a_tensor_without_a_gradient_is_zero_whatever_was_there_before() {
-        for (reduction, overlaps) in [(Reduction::Exact, false), (Reduction::Exact, true), (Reduction::Fast, false)] {
+        let reductions = [Reduction::Exact, Reduction::Fast, Reduction::FastBf16];
+        for (reduction, overlaps) in reductions.into_iter().flat_map(|r| [(r, false), (r, true)]) {
             let mut sums = sums(reduction, overlaps);
             let mut engine = ThreadsEngine::group(1, Duration::from_secs(5)).remove(0);
             for gradient_of_1 in [Some(8.0), None] {
@@ -343,6 +386,23 @@ mod tests {
                 assert_eq!(sums.gradient, expected, "{reduction:?}, overlaps: {overlaps}");
                 assert_eq!(seen.max_bits[2], 2f32.to_bits());
             }
+        }
+    }
+
+    /// Lanes of a rank are added in f32, and the rank's sum is rounded: 256 + 1 + 1 is 258, of which no addition in bf16 knows.
+    #[test]
+    fn bf16_is_between_ranks_and_f32_within_one() {
+        for overlaps in [false, true] {
+            let mut sums = sums(Reduction::FastBf16, overlaps);
+            let mut engine = ThreadsEngine::group(1, Duration::from_secs(5)).remove(0);
+            sums.begin(&[None; 3]);
+            for (first, value) in [(true, 256.0), (false, 1.0), (false, 1.0)] {
+                sums.lane(first, |add| add(2, data(&[value, value / 3.0])));
+            }
+            sums.finish(&mut engine).unwrap();
+            let third =
+                f32::from_bits((256.0f32 / 3.0 + 1.0 / 3.0 + 1.0 / 3.0).to_bits().wrapping_add(0x8000) & 0xffff_0000);
+            assert_eq!(sums.gradient[3..], [258.0, third], "overlaps: {overlaps}");
         }
     }
 

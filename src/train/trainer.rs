@@ -6,6 +6,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::config::ComputeOn;
 use super::data::TrainData;
 use super::error::TrainError;
 use super::group;
@@ -247,15 +248,17 @@ fn steps(shared: &Shared<'_>, engine: &mut dyn Engine) -> Result<End, TrainError
         return Ok(End::Finished);
     }
     std::thread::scope(|scope| {
-        let feed = shared.ready.train.feed(scope, &shared.ready.task, config, lanes, first..max_steps);
-        let next = || feed.recv().expect("the feed holds every step of the run");
-        let mut runner = StepRunner::new(config, &ready.task, &ready.parts.tensors, engine.overlaps(), &ready.device);
+        // The cores have their batches at hand; a GPU gets them while it is at the step before.
+        let device = (config.train.device == ComputeOn::Cuda).then_some(&ready.device);
+        let mut feed = ready.train.feed(scope, &ready.task, config, lanes, first..max_steps, device);
+        let overlaps = config.train.overlap.unwrap_or_else(|| engine.overlaps());
+        let mut runner = StepRunner::new(config, &ready.task, &ready.parts.tensors, overlaps, &ready.device);
         let mut stragglers = Stragglers::new(config.train.lanes, engine.world_size());
-        let mut batches = next()?;
+        let mut batches = feed.of_next_step()?;
         let mut weights = rank.first_weights(engine, &runner, &batches)?;
         loop {
             let started = Instant::now();
-            let following = if rank.state.global_step + 1 < max_steps { Some(next()?) } else { None };
+            let following = if rank.state.global_step + 1 < max_steps { Some(feed.of_next_step()?) } else { None };
             let data_s = started.elapsed().as_secs_f64();
             rank.log_ids(engine, &batches);
             let next_weights: Vec<Vec<f64>> = match &following {

@@ -8,6 +8,7 @@ use syncytia::engine::messages::{broadcast, gather};
 use syncytia::engine::peers::NoNews;
 use syncytia::engine::watchdog::Watched;
 use syncytia::engine::{Convert, Engine, EngineError, ThreadsEngine};
+use syncytia::train::config::Reduction;
 use syncytia::train::sums::Sums;
 
 use crate::stage::{Theatre, tiny};
@@ -47,8 +48,34 @@ pub fn conforms(engine: &mut dyn Engine, largest: usize) {
             assert!((f64::from(*sum) - expected).abs() <= 1e-5 * expected, "element {i}: {sum}, not {expected}");
         }
     }
+    sums_of_bf16_are_those_of_the_definition(engine, largest);
     assert_eq!(broadcast(engine, "told", format!("from {rank}").as_bytes()).unwrap(), b"from 0");
     engine.barrier("end").unwrap();
+}
+
+/// The same bits from every engine: each rank's values as bf16, added in f32 in rank order, rounded once.
+fn sums_of_bf16_are_those_of_the_definition(engine: &mut dyn Engine, largest: usize) {
+    let (rank, w) = (engine.rank(), engine.world_size());
+    let nearest = |v: f32| -> u16 {
+        let (below, part) = (v.to_bits() >> 16, v.to_bits() & 0xffff);
+        (below + u32::from(part > 0x8000 || part == 0x8000 && below % 2 == 1)) as u16
+    };
+    let wide = |bits: u16| f32::from_bits(u32::from(bits) << 16);
+    // Of every fifth the first two cancel, and what the others add is left only if it comes after them: the order shows.
+    let value = |i: usize, rank: usize| match (i % 5, rank) {
+        (0, 0) => nearest(1e9),
+        (0, 1) => nearest(-1e9),
+        _ => nearest((0.37 * i as f32 + rank as f32).sin() * 4f32.powi((i + rank) as i32 % 7 - 3)),
+    };
+    for n in [0usize, 1, 2, 7, 65_537, largest] {
+        let sum = |i: usize| nearest((0..w).map(|rank| wide(value(i, rank))).reduce(|a, b| a + b).unwrap());
+        for round in 0..2 {
+            let mut data: Vec<u16> = (0..n).map(|i| value(i, rank)).collect();
+            engine.all_reduce_bf16("sum of bf16", &mut data).unwrap();
+            let wrong = data.iter().enumerate().position(|(i, &bits)| bits != sum(i));
+            assert!(wrong.is_none(), "{n} elements on {w} ranks, round {round}: element {wrong:?}");
+        }
+    }
 }
 
 /// Runs `f` as each rank of a group of threads.
@@ -139,6 +166,10 @@ impl Engine for Beside {
         self.engine.all_reduce_f32(operation, data)
     }
 
+    fn all_reduce_bf16(&mut self, operation: &'static str, data: &mut Vec<u16>) -> Result<(), EngineError> {
+        self.engine.all_reduce_bf16(operation, data)
+    }
+
     fn barrier(&mut self, operation: &'static str) -> Result<(), EngineError> {
         self.engine.barrier(operation)
     }
@@ -192,6 +223,26 @@ fn sums_beside_backward_have_the_same_bits() {
     }
 }
 
+/// The same of sums that promise a tolerance: on threads, which add in rank order, a bucket is no other order.
+#[test]
+fn fast_sums_beside_backward_have_the_bits_of_fast_sums_after_it() {
+    for reduction in [Reduction::Fast, Reduction::FastBf16] {
+        let config = tiny(|c| {
+            c.train.max_steps = 4;
+            c.train.reduction = reduction;
+        });
+        for ranks in [1, 3] {
+            let run = |overlaps: bool| {
+                let theatre = Theatre::new();
+                let engines = |n| beside(n, overlaps, |_| Duration::ZERO);
+                let (_, seen) = theatre.run_with(crate::stage::shards(), &config, ranks, None, engines).unwrap();
+                (theatre.last(), seen.losses)
+            };
+            assert!(run(false) == run(true), "{reduction:?} on {ranks} ranks");
+        }
+    }
+}
+
 #[test]
 fn a_rank_that_is_slow_to_sum_is_named_within_twenty_steps() {
     let config = tiny(|c| c.train.max_steps = 20);
@@ -206,30 +257,32 @@ fn a_rank_that_is_slow_to_sum_is_named_within_twenty_steps() {
 /// The buckets of a model with several blocks do leave before backward has ended: the later blocks first.
 #[test]
 fn buckets_leave_in_the_order_in_which_backward_finishes() {
-    // see `train::sums`: the plan has several buckets, and the taps tell all but the first block's tensors
-    let layout = syncytia::engine::tail::TailLayout { lanes: 1, terms: 1, tensors: 4 };
-    let tensors = [0..10, 10..20, 20..30, 30..40];
-    let reduction = syncytia::train::config::Reduction::Exact;
-    let mut sums = Sums::new(&tensors, reduction, layout, true);
-    assert!(sums.overlaps());
-    sums.begin(&[Some(0); 4]);
-    let (tell, told) = std::sync::mpsc::channel();
-    let mut engine = Spy(tell);
-    let data = |v: f32| syncytia::tensor::TensorData::new(vec![v; 10], [10]);
-    let ((), seen) = sums
-        .overlapped(&mut engine, true, |listener| {
-            listener.tell(3, data(3.0));
-            assert_eq!(told.recv_timeout(Duration::from_secs(5)).unwrap(), 10, "the last tensor is on its way already");
-            listener.tell(1, data(1.0));
-            assert!(told.recv_timeout(Duration::from_millis(100)).is_err(), "out of order: it waits for its turn");
-            listener.tell(2, data(2.0));
-            assert_eq!((told.recv().unwrap(), told.recv().unwrap()), (10, 10));
-        })
-        .unwrap();
-    assert_eq!(seen.max_bits, [0, 1f32.to_bits(), 2f32.to_bits(), 3f32.to_bits()]);
-    sums.finish(&mut engine).unwrap();
-    let expected: Vec<f32> = [0.0f32, 1.0, 2.0, 3.0].iter().flat_map(|&v| [v; 10]).collect();
-    assert_eq!(sums.gradient, expected);
+    for reduction in [Reduction::Exact, Reduction::Fast, Reduction::FastBf16] {
+        // see `train::sums`: the plan has several buckets, and the taps tell all but the first block's tensors
+        let layout = syncytia::engine::tail::TailLayout { lanes: 1, terms: 1, tensors: 4 };
+        let tensors = [0..10, 10..20, 20..30, 30..40];
+        let mut sums = Sums::new(&tensors, reduction, layout, true);
+        assert!(sums.overlaps());
+        sums.begin(&[Some(0); 4]);
+        let (tell, told) = std::sync::mpsc::channel();
+        let mut engine = Spy(tell);
+        let data = |v: f32| syncytia::tensor::TensorData::new(vec![v; 10], [10]);
+        let soon = Duration::from_secs(5);
+        let ((), seen) = sums
+            .overlapped(&mut engine, true, |listener| {
+                listener.tell(3, data(3.0));
+                assert_eq!(told.recv_timeout(soon).unwrap(), 10, "the last tensor is on its way already");
+                listener.tell(1, data(1.0));
+                assert!(told.recv_timeout(Duration::from_millis(100)).is_err(), "out of order: it waits for its turn");
+                listener.tell(2, data(2.0));
+                assert_eq!((told.recv_timeout(soon).unwrap(), told.recv_timeout(soon).unwrap()), (10, 10));
+            })
+            .unwrap();
+        assert_eq!(seen.max_bits, [0, 1f32.to_bits(), 2f32.to_bits(), 3f32.to_bits()]);
+        sums.finish(&mut engine).unwrap();
+        let expected: Vec<f32> = [0.0f32, 1.0, 2.0, 3.0].iter().flat_map(|&v| [v; 10]).collect();
+        assert_eq!(sums.gradient, expected);
+    }
 }
 
 /// One rank; tells the length of what it sums.
@@ -261,7 +314,13 @@ impl Engine for Spy {
         Ok(())
     }
 
-    fn all_reduce_f32(&mut self, _: &'static str, _: &mut Vec<f32>) -> Result<(), EngineError> {
+    fn all_reduce_f32(&mut self, _: &'static str, data: &mut Vec<f32>) -> Result<(), EngineError> {
+        self.0.send(data.len()).unwrap();
+        Ok(())
+    }
+
+    fn all_reduce_bf16(&mut self, _: &'static str, data: &mut Vec<u16>) -> Result<(), EngineError> {
+        self.0.send(data.len()).unwrap();
         Ok(())
     }
 

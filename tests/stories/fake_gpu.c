@@ -13,7 +13,13 @@
 enum { OK = 0, NOT_READY = 600, IN_PROGRESS = 7, REMOTE = 6, INVALID = 4 };
 
 /* ---- the driver ---- */
-struct item { int kind; void *to; const void *from; size_t bytes; struct comm *comm; uint64_t number; int type, how; struct item *next; };
+enum { COPY, REDUCE, GATHER, EXCHANGE };
+enum { MOST = 16 };
+struct item {
+  int kind; void *to; const void *from; size_t bytes; struct comm *comm; uint64_t number; int type, how;
+  const void *sends[MOST]; void *receives[MOST]; /* of an exchange, by peer */
+  struct item *next;
+};
 struct stream { struct item *first, *last; };
 
 int cuInit(unsigned flags) { (void)flags; return OK; }
@@ -49,39 +55,50 @@ int cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, void *stream) {
 }
 
 /* ---- groups of ranks ---- */
-enum { MOST = 16 };
-struct group { char id[128]; int world, here, gave_up; uint64_t number; void *given[MOST]; int arrived, taken; void *sum; struct group *next; };
+struct group { char id[128]; int world, here, gave_up; uint64_t number; struct item *given[MOST]; int arrived, taken; char *sum; struct group *next; };
 struct comm { struct group *group; int rank; uint64_t asked; };
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct group *groups;
 
-static size_t width(int type) { return type == 4 ? 8 : 4; }
+static size_t width(int type) { return type == 4 ? 8 : type == 9 ? 2 : 4; }
 
-static void add(struct group *g, size_t count, int type, int how) {
-  memcpy(g->sum, g->given[0], count * width(type));
-  for (int r = 1; r < g->world; r++)
+/* What comes of all ranks' parts: a sum or maximum; or their bytes in order, of which an exchange has a row per sender. */
+static void join(struct group *g, struct item *item) {
+  size_t count = item->bytes / width(item->type), w = g->world;
+  g->sum = malloc(item->bytes * w * w + 1);
+  if (item->kind == REDUCE) memcpy(g->sum, g->given[0]->to, item->bytes);
+  for (size_t r = 0; r < w; r++) {
+    if (item->kind == GATHER) memcpy(g->sum + r * item->bytes, g->given[r]->from, item->bytes);
+    if (item->kind == EXCHANGE)
+      for (size_t p = 0; p < w; p++) memcpy(g->sum + (r * w + p) * item->bytes, g->given[r]->sends[p], item->bytes);
+    if (item->kind != REDUCE || r == 0) continue;
+    void *theirs = g->given[r]->to;
     for (size_t i = 0; i < count; i++) {
-      if (type == 7) ((float *)g->sum)[i] += ((float *)g->given[r])[i];
-      else if (how == 0) ((uint64_t *)g->sum)[i] += ((uint64_t *)g->given[r])[i];
-      else if (((int64_t *)g->given[r])[i] > ((int64_t *)g->sum)[i]) ((int64_t *)g->sum)[i] = ((int64_t *)g->given[r])[i];
+      if (item->type == 7) ((float *)g->sum)[i] += ((float *)theirs)[i];
+      else if (item->how == 0) ((uint64_t *)g->sum)[i] += ((uint64_t *)theirs)[i];
+      else if (((int64_t *)theirs)[i] > ((int64_t *)g->sum)[i]) ((int64_t *)g->sum)[i] = ((int64_t *)theirs)[i];
     }
+  }
+}
+
+static void take(struct group *g, struct item *item) {
+  size_t w = g->world, rank = item->comm->rank;
+  if (item->kind == EXCHANGE)
+    for (size_t r = 0; r < w; r++) memcpy(item->receives[r], g->sum + (r * w + rank) * item->bytes, item->bytes);
+  else memcpy(item->to, g->sum, item->kind == GATHER ? item->bytes * w : item->bytes);
 }
 
 /* Whether this rank's part of a collective is done. */
 static int collective(struct item *item) {
   struct group *g = item->comm->group;
-  size_t count = item->bytes / width(item->type);
   int done = 0;
   pthread_mutex_lock(&lock);
   if (g->number == item->number && !g->given[item->comm->rank]) {
-    g->given[item->comm->rank] = item->to;
-    if (++g->arrived == g->world) {
-      g->sum = malloc(item->bytes + 1);
-      add(g, count, item->type, item->how);
-    }
+    g->given[item->comm->rank] = item;
+    if (++g->arrived == g->world) join(g, item);
   }
   if (g->number == item->number && g->sum && g->given[item->comm->rank]) {
-    memcpy(item->to, g->sum, item->bytes);
+    take(g, item);
     done = 1;
     item->number = UINT64_MAX;
     if (++g->taken == g->world) {
@@ -157,7 +174,50 @@ int ncclCommGetAsyncError(void *comm, int *state) {
 int ncclAllReduce(const void *from, void *to, size_t count, int type, int how, void *comm, void *stream) {
   struct comm *c = comm;
   if (from != to) return INVALID;
-  return push(stream, (struct item){ .comm = c, .to = to, .bytes = count * width(type), .number = c->asked++, .type = type, .how = how });
+  if (type == 9) return INVALID; /* would be rounded on the way: nobody should ask for it */
+  return push(stream, (struct item){ .kind = REDUCE, .comm = c, .to = to, .bytes = count * width(type), .number = c->asked++, .type = type, .how = how });
+}
+int ncclAllGather(const void *from, void *to, size_t count, int type, void *comm, void *stream) {
+  struct comm *c = comm;
+  if (from == to) return INVALID;
+  return push(stream, (struct item){ .kind = GATHER, .comm = c, .from = from, .to = to, .bytes = count * width(type), .number = c->asked++, .type = type });
+}
+/* Sends and receives, as one exchange of each group; of every peer one of either, of one length. */
+static __thread struct item open_group;
+static __thread void *open_stream;
+static __thread int is_open;
+int ncclGroupStart(void) {
+  memset(&open_group, 0, sizeof open_group);
+  open_group.kind = EXCHANGE;
+  is_open = 1;
+  return OK;
+}
+static int join_group(size_t count, int type, int peer, void *comm, void *stream) {
+  size_t bytes = count * width(type);
+  if (!is_open || peer >= ((struct comm *)comm)->group->world || (open_group.comm && open_group.bytes != bytes)) return INVALID;
+  open_group.comm = comm;
+  open_group.bytes = bytes;
+  open_group.type = type;
+  open_stream = stream;
+  return OK;
+}
+int ncclSend(const void *from, size_t count, int type, int peer, void *comm, void *stream) {
+  int code = join_group(count, type, peer, comm, stream);
+  if (code == OK) open_group.sends[peer] = from;
+  return code;
+}
+int ncclRecv(void *to, size_t count, int type, int peer, void *comm, void *stream) {
+  int code = join_group(count, type, peer, comm, stream);
+  if (code == OK) open_group.receives[peer] = to;
+  return code;
+}
+int ncclGroupEnd(void) {
+  is_open = 0;
+  for (int peer = 0; peer < open_group.comm->group->world; peer++)
+    if (!open_group.sends[peer] || !open_group.receives[peer]) return INVALID;
+  open_group.number = open_group.comm->asked++;
+  push(open_stream, open_group);
+  return IN_PROGRESS; /* as a communicator that does not block may */
 }
 int ncclCommFinalize(void *comm) { (void)comm; return IN_PROGRESS; }
 int ncclCommDestroy(void *comm) { (void)comm; return OK; }

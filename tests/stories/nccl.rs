@@ -11,14 +11,19 @@ use std::sync::{Arc, Barrier, OnceLock};
 use std::time::{Duration, Instant};
 
 use syncytia::engine::nccl::{NcclEngine, Seat};
+use syncytia::engine::peers::NoNews;
+use syncytia::engine::watchdog::Watched;
 use syncytia::engine::{Engine, EngineError};
 use syncytia::gpu::nccl::SHARES_A_GPU;
 use syncytia::gpu::probe::{Needs, Probe};
 use syncytia::gpu::{Driver, Nccl, Version};
+use syncytia::train::config::Reduction;
 use syncytia::train::join_nccl::{self, Meeting};
+use syncytia::train::trainer::thread_ranks;
 use syncytia_launch::World;
 
 use crate::engines::{conforms, differs, names_the_difference};
+use crate::stage::{Theatre, tiny};
 
 /// The library built with these definitions, in a file of its own.
 fn fake(definitions: &[&str]) -> PathBuf {
@@ -59,8 +64,8 @@ fn ranks<T: Send>(
 
 #[test]
 fn nccl_ranks_conform() {
-    // the largest takes two pieces
-    for (world_size, largest) in [(1, 70_001), (2, 4_300_003), (3, 100_003)] {
+    // the largest takes several pieces, of any kind
+    for (world_size, largest) in [(1, 70_001), (2, 8_400_003), (3, 100_003)] {
         let ended = |engine: Result<NcclEngine, EngineError>| {
             let mut engine = engine.unwrap();
             conforms(&mut engine, largest);
@@ -119,6 +124,57 @@ fn a_rank_that_gives_up_ends_the_others_wait_by_the_communicators_own_error() {
     let words = errors[0].as_ref().unwrap().to_string();
     assert!(matches!(errors[0], Some(EngineError::Library { library: "NCCL", .. })), "{words}");
     assert!(words.contains("never (operation 2)") && words.contains("a peer has gone"), "{words}");
+}
+
+/// A training run over the engine: the bytes of thread-ranks, with sums after backward and beside it, of any kind of sum that
+/// promises them.
+#[test]
+fn ranks_over_nccl_train_to_the_bytes_of_threads_also_beside_backward() {
+    let over_nccl = |n: usize| -> Vec<Watched> {
+        let file = fake(&[]);
+        let driver = Arc::new(Driver::open(Some(file.as_os_str())).unwrap());
+        let nccl = Arc::new(Nccl::open(Some(file.as_os_str())).unwrap());
+        let id = nccl.unique_id().unwrap();
+        std::thread::scope(|scope| {
+            let joining = (0..n).map(|rank| {
+                let (driver, nccl) = (Arc::clone(&driver), Arc::clone(&nccl));
+                let seat = Seat { rank, world_size: n, ordinal: 0 };
+                scope.spawn(move || {
+                    NcclEngine::join_unwatched(driver, nccl, &id, seat, Duration::from_secs(60)).unwrap()
+                })
+            });
+            let joining: Vec<_> = joining.collect();
+            let engines = joining.into_iter().map(|rank| rank.join().unwrap());
+            engines.map(|engine| Watched::recorded(Box::new(engine), Arc::new(NoNews))).collect()
+        })
+    };
+    for reduction in [Reduction::Exact, Reduction::FastBf16] {
+        let trained = |overlap: Option<bool>, over_nccl: Option<&dyn Fn(usize) -> Vec<Watched>>| {
+            let config = tiny(|c| {
+                c.train.max_steps = 4;
+                c.train.reduction = reduction;
+                c.train.overlap = overlap;
+            });
+            let theatre = Theatre::new();
+            let threads = |n| thread_ranks(n, Duration::from_secs(60));
+            let mut flight = None;
+            let engines = |n| {
+                let engines = over_nccl.unwrap_or(&threads)(n);
+                flight = Some(Arc::clone(engines[0].flight()));
+                engines
+            };
+            let (_, seen) = theatre.run_with(crate::stage::shards(), &config, 2, None, engines).unwrap();
+            let operations = flight.unwrap().record("").operations;
+            let buckets = operations.iter().filter(|o| o.operation.starts_with("sum of gradients")).count();
+            ((theatre.last().model, seen.losses), buckets)
+        };
+        let (threads, at_once) = trained(None, None);
+        for overlap in [None, Some(true), Some(false)] {
+            let (bytes, buckets) = trained(overlap, Some(&over_nccl));
+            assert!(bytes == threads, "{reduction:?}, overlap {overlap:?}");
+            assert_eq!(buckets > at_once, overlap == Some(true), "{reduction:?}, overlap {overlap:?}: {buckets}");
+        }
+    }
 }
 
 /// Threads that meet as processes do: address, store, id, communicator.

@@ -3,6 +3,8 @@
 use serde_json::Value;
 
 use crate::command::{cut, done, refused, syncytia};
+use crate::levels::Chain;
+use crate::spotdiff;
 
 const TINY: &str = "configs/spackle/tiny.toml";
 
@@ -18,10 +20,41 @@ fn the_cores_agree_with_themselves_on_operations_terms_and_gradients() {
     for what in ["attention, ragged", "dropout's integers", "exact sums' integers", "loss terms"] {
         assert!(lines.iter().any(|line| line["what"] == what), "no {what} in {table}");
     }
+    assert!(table["step"]["sent_ahead"].as_u64().unwrap() > 100, "{table}");
     assert!(table["ok"] == true && table["step"]["device_s"].as_f64().unwrap() > 0.0, "{table}");
     // It can fail, and says so by its code.
     let other = syncytia(&["parity", TINY, "--shards", &shards, "--on", "cpu", "--tolerance=-1"]);
     assert_eq!(other.status.code(), Some(6), "{}", String::from_utf8_lossy(&other.stdout));
+}
+
+/// Every model's batches, on the device before the step or made where they are used: the same tensors, so the same bits.
+#[test]
+fn batches_that_are_sent_ahead_change_no_bit() {
+    let chain = Chain::get();
+    let cells = chain.path("cells");
+    let small = |config: &str, vectors: &[&str]| {
+        let at = ["parity", &format!("configs/{config}.toml"), "--shards", &cells, "--on", "cpu", "--json"]
+            .map(str::to_owned);
+        let sets =
+            ["train.lanes=2", "train.micro_batch=4"].iter().flat_map(|set| ["--set".to_owned(), (*set).to_owned()]);
+        at.into_iter().chain(sets).chain(chain.vectors(vectors)).collect::<Vec<String>>()
+    };
+    let mut asked = vec![
+        small("spatia/tiny", &[]),
+        small("spatia/tiny-niche", &["of-cells"]),
+        small("spatia/tiny-tissue", &["of-niches"]),
+        small("spatia/tiny-fusion", &["of-cells", "of-niches"]),
+        small("spatia/g1-tiny", &[]),
+    ];
+    asked[2].extend(["--set".to_owned(), "train.lanes=1".to_owned()]);
+    let on_cores = ["parity", "--on", "cpu", "--json"].map(str::to_owned);
+    asked.extend(spotdiff::stages().into_iter().map(|stage| [&on_cores[..], &stage].concat()));
+    for args in asked {
+        let said = done(&args.iter().map(String::as_str).collect::<Vec<_>>());
+        let step = &serde_json::from_str::<Value>(&said).unwrap()["step"];
+        assert!(step["terms"] == 0.0 && step["gradients"] == 0.0, "{args:?}: {step}");
+        assert!(step["sent_ahead"].as_u64().unwrap() > 100, "{args:?}: {step}");
+    }
 }
 
 #[test]

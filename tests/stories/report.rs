@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
-use crate::command::{done, refused};
+use crate::command::{done, refused, syncytia};
 
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()
@@ -45,6 +45,28 @@ fn only_the_report(run: &str, scratch: &Path) -> PathBuf {
         fs::copy(entry.path(), copy.join("report").join(entry.file_name())).unwrap();
     }
     copy
+}
+
+/// Who reads a page, a log or an export knows in what gradients were summed; who begins a run is told what is not promised.
+#[test]
+fn the_precision_of_the_sums_is_said_wherever_a_run_is_told_of() {
+    let words = "bf16 between ranks, f32 within one";
+    let scratch = tempfile::tempdir().unwrap();
+    let [run, out] = ["run", "out"].map(|name| scratch.path().join(name));
+    let shards = stage().join("shards");
+    let train = ["train", "configs/spackle/tiny.toml", "--shards", text(&shards), "--run", text(&run), "--ranks", "2"];
+    let sets = ["--set", "train.max_steps=2", "--set", "train.reduction=fast_bf16"];
+    let said = String::from_utf8(syncytia(&[&train[..], &sets].concat()).stderr).unwrap();
+    assert!(said.contains(&format!("gradients are summed in {words}")) && said.contains("\"exact\" alone"), "{said}");
+    let log = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    assert!(log.lines().next().unwrap().contains(&format!("\"sums\":\"{words}\"")), "{log}");
+    done(&["evaluate", text(&run)]);
+    assert_eq!(json(&run.join("report/report.json"))["provenance"]["sums"], words);
+    assert!(fs::read_to_string(run.join("report/report.html")).unwrap().contains(words));
+    done(&["export", text(&run), "--out", text(&out)]);
+    assert_eq!(json(&out.join("provenance.json"))["sums"], words);
+    assert!(fs::read_to_string(out.join("README.md")).unwrap().contains(words));
+    assert_eq!(json(&stage().join("short/report/report.json"))["provenance"]["sums"], "64-bit fixed point");
 }
 
 #[test]

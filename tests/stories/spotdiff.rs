@@ -102,6 +102,17 @@ fn whole() -> &'static (Tables, String, String) {
     })
 }
 
+/// Config, shards and vectors of both stages of a fold, as arguments.
+pub fn stages() -> [Vec<String>; 2] {
+    let (_, shards, run) = whole();
+    let stage = |config: &str, pairs: &[&str]| {
+        let vectors = pairs.iter().flat_map(|pairs| ["--vectors".to_owned(), format!("{run}/fold-0/{pairs}")]);
+        [format!("{run}/fold-0/{config}"), "--shards".to_owned(), shards.clone()].into_iter().chain(vectors).collect()
+    };
+    let moved = ["pairs/spots", "pairs/cells", "pairs/others"];
+    [stage("omega/config.toml", &["pairs-omega/spots"]), stage("config.toml", &moved)]
+}
+
 #[test]
 fn every_fold_is_trained_in_two_stages_and_every_gene_is_judged_where_it_was_hidden() {
     let (_, shards, run) = whole();

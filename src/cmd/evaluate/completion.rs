@@ -174,6 +174,7 @@ fn facts(run: &RunState, shards: &Shards, split: Split, blocks: &[Block], checkp
         checkpoint: checkpoint.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         data_hash: manifest.data_hash(),
         version: run.version.clone(),
+        sums: run.config.train.reduction.precision().to_owned(),
         config: config::to_toml(&run.config),
         panel_annotation: manifest.panel.annotation.clone(),
     }

@@ -262,6 +262,7 @@ fn provenance(trained: &Trained, shards: &Shards, sampler: &SamplerConfig, seed:
         of("seed", seed.to_string()),
         of("features", format!("random convolutions, seed {}", random_features::SEED)),
         of("version", run.version.clone()),
+        of("sums", run.config.train.reduction.precision().to_owned()),
         of("config", config::to_toml(&run.config)),
     ])
 }

@@ -369,6 +369,7 @@ fn provenance(runs: &[Trained], shards: &Shards) -> BTreeMap<String, String> {
         of("global_step", run.global_step.to_string()),
         of("data_hash", shards.manifest().data_hash()),
         of("version", run.version.clone()),
+        of("sums", run.config.train.reduction.precision().to_owned()),
         of("config", config::to_toml(&run.config)),
     ])
 }

@@ -7,7 +7,7 @@ use syncytia_shards::draw::{DrawKey, Purpose};
 
 use crate::model::spatia::gene_encoder::GeneInput;
 use crate::model::spatia::gene_list::gene_list;
-use crate::tensor::{Bool, Device, Tensor, TensorData};
+use crate::tensor::{Device, Values};
 
 /// Expressed genes of a cell, ascending, and their counts.
 pub type Counts<'a> = (&'a [u32], &'a [f32]);
@@ -28,13 +28,13 @@ pub struct GeneLists {
     /// Genes of the longest list, at least one.
     pub k: usize,
     /// `[b, k]`: rows of the gene table; its last where padded.
-    pub genes: Vec<i64>,
+    pub genes: Values<i64>,
     /// `[b, k]`: count / Σ counts of the cell, 0 where padded.
-    pub values: Vec<f32>,
+    pub values: Values<f32>,
     /// `[b]`: Σ counts of the cell.
-    pub depth: Vec<f32>,
+    pub depth: Values<f32>,
     /// `[b, k]`: whether padded.
-    pub padding: Vec<bool>,
+    pub padding: Values<bool>,
 }
 
 impl GeneReader {
@@ -61,7 +61,8 @@ impl GeneReader {
             genes.resize(padding.len(), self.genes as i64);
             values.resize(padding.len(), 0.0);
         }
-        GeneLists { b, k, genes, values, depth: depths.iter().map(|&d| d as f32).collect(), padding }
+        let depth = depths.iter().map(|&d| d as f32).collect();
+        GeneLists { b, k, genes: genes.into(), values: values.into(), depth, padding: padding.into() }
     }
 
     /// The most expressed first, ties by gene.
@@ -78,14 +79,19 @@ impl GeneLists {
     /// The encoder's input on `device`.
     pub fn input(&self, device: &Device) -> GeneInput {
         let shape = [self.b, self.k];
-        let padding = || Tensor::<2, Bool>::from_data(TensorData::new(self.padding.clone(), shape), device);
         GeneInput {
-            genes: Tensor::from_data(TensorData::new(self.genes.clone(), shape), device),
-            values: Tensor::from_data(TensorData::new(self.values.clone(), shape), device),
-            depth: Tensor::from_data(TensorData::new(self.depth.clone(), [self.b]), device),
+            genes: self.genes.tensor(shape, device),
+            values: self.values.tensor(shape, device),
+            depth: self.depth.tensor([self.b], device),
             bins: None,
-            padding: self.padding.contains(&true).then(padding),
+            padding: self.padding.contains(&true).then(|| self.padding.tensor(shape, device)),
         }
+    }
+
+    /// Sends the lists to `device`, ahead of their use; gives how many values.
+    pub fn send(&mut self, device: &Device) -> usize {
+        let shares = self.values.send(device) + self.depth.send(device);
+        shares + self.genes.send(device) + self.padding.send(device)
     }
 
     /// `[b, before + top]`: which of `before` tokens and the first `top` genes are padding; none where nothing is.
@@ -113,10 +119,10 @@ mod tests {
         assert_eq!(read.values[..4], [5.0 / 12.0, 5.0 / 12.0, 2.0 / 12.0, 0.0]);
         assert_eq!((&read.genes[6..8], &read.padding[4..8]), (&[9, 9][..], &[false, false, true, true][..]));
         assert_eq!(read.values[4..8], [0.0; 4], "two genes of none, and padding");
-        assert_eq!(read.depth, [12.0, 0.0, 6.0]);
+        assert_eq!(read.depth[..], [12.0, 0.0, 6.0]);
         assert_eq!(read.values[8..], [1.0f32 / 6.0; 4], "a share of all counts, also of those not read");
         let alone = reader.read(&cells[2..], &streams[2..]);
-        assert_eq!(alone.genes, read.genes[8..], "a record's draws are its own");
+        assert_eq!(alone.genes[..], read.genes[8..], "a record's draws are its own");
         let absent = read.absent(2, 3).expect("the second cell has padding");
         assert_eq!((0..absent.len()).filter(|&i| absent[i]).collect::<Vec<_>>(), [9]);
         assert_eq!(alone.absent(1, 3), None);

@@ -42,6 +42,7 @@ fn judged(run: &str, data: &str, config: &str, [model, ridge, median]: [f64; 3])
         checkpoint: "best".to_owned(),
         data_hash: format!("hash of {data}"),
         version: String::new(),
+        sums: String::new(),
         config: config.to_owned(),
         panel_annotation: None,
     };

@@ -6,7 +6,7 @@ use crate::model::spatia::heads::Expression;
 use crate::model::spatia::image_encoder::ImageInput;
 use crate::model::spatia::patches::Kept;
 use crate::task::losses::negative_binomial::zinb;
-use crate::tensor::{Bool, Device, Tensor, TensorData};
+use crate::tensor::{Bool, Device, Tensor, Values};
 
 /// A micro-batch on the host.
 #[derive(Debug, Clone)]
@@ -16,19 +16,19 @@ pub struct Prepared {
     /// Genes of the longest list.
     pub k: usize,
     /// `[b, k]`: rows of the gene table; its last where padded.
-    pub genes: Vec<i64>,
+    pub genes: Values<i64>,
     /// `[b, k]`: count / Σ counts, of the thinned counts.
-    pub values: Vec<f32>,
+    pub values: Values<f32>,
     /// `[b]`: Σ thinned counts of the cell.
-    pub depth: Vec<f32>,
+    pub depth: Values<f32>,
     /// `[b, k]`: counts as they were, 0 where padded.
-    pub counts: Vec<f32>,
+    pub counts: Values<f32>,
     /// `[b]`: Σ of them.
-    pub listed: Vec<f32>,
+    pub listed: Values<f32>,
     /// `[b, k]`: whether padded.
-    pub padding: Vec<bool>,
+    pub padding: Values<bool>,
     /// `[b, channels, size, size]`.
-    pub pixels: Vec<f32>,
+    pub pixels: Values<f32>,
     /// The patches that are seen.
     pub kept: Kept,
     /// Side and channels of the pictures.
@@ -44,21 +44,21 @@ impl Prepared {
     pub fn input(&self, device: &Device) -> CellInput {
         let (b, k, [channels, size]) = (self.ids.len(), self.k, self.picture);
         let genes = GeneInput {
-            genes: Tensor::from_data(TensorData::new(self.genes.clone(), [b, k]), device),
-            values: Tensor::from_data(TensorData::new(self.values.clone(), [b, k]), device),
-            depth: Tensor::from_data(TensorData::new(self.depth.clone(), [b]), device),
+            genes: self.genes.tensor([b, k], device),
+            values: self.values.tensor([b, k], device),
+            depth: self.depth.tensor([b], device),
             bins: None,
             padding: self.padding(device),
         };
-        let pixels = Tensor::from_data(TensorData::new(self.pixels.clone(), [b, channels, size, size]), device);
+        let pixels = self.pixels.tensor([b, channels, size, size], device);
         CellInput { genes: Some(genes), image: Some(ImageInput { pixels, kept: Some(self.kept.clone()) }) }
     }
 
     /// `[b]`: −log p of each cell's counts as they were under `expression`, summed over its genes.
     pub fn unlikely(&self, expression: Expression, device: &Device) -> Tensor<1> {
-        let counts = TensorData::new(self.counts.clone(), [self.ids.len(), self.k]);
+        let counts = self.counts.tensor([self.ids.len(), self.k], device);
         let Expression { mean, dispersion, dropout_logit } = expression;
-        let entries = zinb(Tensor::<2>::from_data(counts, device), mean, dispersion, dropout_logit);
+        let entries = zinb(counts, mean, dispersion, dropout_logit);
         let entries = match self.padding(device) {
             Some(padding) => entries.mask_fill(padding, 0.0),
             None => entries,
@@ -68,7 +68,7 @@ impl Prepared {
 
     /// `[b]`: Σ of the counts that are predicted.
     pub fn listed(&self, device: &Device) -> Tensor<1> {
-        Tensor::from_data(TensorData::new(self.listed.clone(), [self.ids.len()]), device)
+        self.listed.tensor([self.ids.len()], device)
     }
 
     /// Genes of cell `i` that are read.
@@ -81,8 +81,14 @@ impl Prepared {
         (0..self.ids.len()).map(|i| self.n_listed(i)).sum::<usize>() as f64
     }
 
+    /// Sends what a step reads to `device`, ahead of it; gives how many values.
+    pub fn send(&mut self, device: &Device) -> usize {
+        let values = [&mut self.values, &mut self.depth, &mut self.counts, &mut self.listed, &mut self.pixels];
+        let values: usize = values.into_iter().map(|values| values.send(device)).sum();
+        values + self.genes.send(device) + self.padding.send(device)
+    }
+
     fn padding(&self, device: &Device) -> Option<Tensor<2, Bool>> {
-        let data = || TensorData::new(self.padding.clone(), [self.ids.len(), self.k]);
-        self.padding.contains(&true).then(|| Tensor::from_data(data(), device))
+        self.padding.contains(&true).then(|| self.padding.tensor([self.ids.len(), self.k], device))
     }
 }

@@ -223,6 +223,7 @@ fn provenance(
         ("split".to_owned(), split.as_str().to_owned()),
         ("genes".to_owned(), manifest.panel.genes.len().to_string()),
         ("version".to_owned(), run.version.clone()),
+        ("sums".to_owned(), run.config.train.reduction.precision().to_owned()),
         ("config".to_owned(), config::to_toml(&run.config)),
     ]);
     if let Some(labels) = &gathered.labels {
