@@ -83,24 +83,37 @@ pub struct Imputation {
 /// Rows of a forward on the host, `[n, G]` row-major.
 #[derive(Debug, Clone, Default)]
 pub struct Rows {
-    visible: Vec<f32>,
-    bits: Vec<f32>,
-    asked: Vec<f32>,
-    noisy: Vec<f32>,
-    target: Vec<f32>,
-    pair: Vec<f32>,
-    times: Vec<usize>,
-    text: Text,
-    n: usize,
-    genes: usize,
+    /// Visible values, hidden ones 0.
+    pub visible: Vec<f32>,
+    /// 1 where visible.
+    pub bits: Vec<f32>,
+    /// 1 where asked for.
+    pub asked: Vec<f32>,
+    /// x_t where asked for, else the visible value.
+    pub noisy: Vec<f32>,
+    /// What the network is to say where it is asked, else 0.
+    pub target: Vec<f32>,
+    /// Paired cells' genes.
+    pub pair: Vec<f32>,
+    /// `[n]`: t.
+    pub times: Vec<usize>,
+    /// What their prompts are made of.
+    pub text: Text,
+    /// Rows.
+    pub n: usize,
+    /// G.
+    pub genes: usize,
 }
 
-/// What their prompts are made of.
+/// What prompts are made of: of `hash` numbers, `[n, most + least]` each, of `t5` vectors.
 #[derive(Debug, Clone, Default)]
-struct Text {
-    genes: Vec<u32>,
-    buckets: Vec<u8>,
-    absent: Vec<bool>,
+pub struct Text {
+    /// Genes that are named; 0 where absent.
+    pub genes: Vec<u32>,
+    /// Buckets of their values.
+    pub buckets: Vec<u8>,
+    /// Where a row has no further gene to name.
+    pub absent: Vec<bool>,
     encoded: Vec<f32>,
     of_genes: Vec<f32>,
 }
