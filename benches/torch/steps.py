@@ -133,10 +133,10 @@ def ours(network, binary, shards, lanes, micro_batch, cores):
     return {"seconds": seconds, "peak_mb": usage.ru_maxrss / 1024}
 
 
-def theirs(what, path, merged, cores, compiled, weights):
+def theirs(what, path, merged, cores, compiled, weights, environment):
     words = [what, path, int(merged), cores, int(compiled), json.dumps(weights)]
     command = pinned(cores) + [sys.executable, sys.argv[0], "--torch", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
     if done.returncode:
         return {"failed": done.stderr.strip().splitlines()[-1:]}
     return json.loads(done.stdout.splitlines()[-1])
@@ -156,6 +156,7 @@ def measure(args, what, network, folder):
     print(json.dumps({what: same, "said": {"parameters": said["parameters"], "trained": said["trained"]}}, indent=1), flush=True)
     assert same["parameters"] == said["parameters"] and same["worst"] < 1e-4, "not the same network"
     weights = batches("data", {"train.lanes": lanes, "train.micro_batch": micro_batch})["weights"]
+    environment = dict(one.split("=", 1) for one in args.torch_env)
     found = {}
     for number in range(args.rounds):
         for cores in args.cores:
@@ -166,7 +167,7 @@ def measure(args, what, network, folder):
                 shape = f"1 × {lanes * micro_batch}" if merged else f"{lanes} × {micro_batch}"
                 for name, compiled in (("eager", False), ("compiled", True)):
                     if name in args.torch:
-                        times[f"PyTorch {name} {shape}"] = theirs(what, path, merged, cores, compiled, weights)
+                        times[f"PyTorch {name} {shape}"] = theirs(what, path, merged, cores, compiled, weights, environment)
             for name, one in times.items():
                 if "failed" in one:
                     print(f"{what} {cores} cores {name}: did not run: {one['failed']}", flush=True)
@@ -199,6 +200,7 @@ def main(doc, networks):
     parser.add_argument("--what", nargs="*", default=list(networks), choices=networks)
     parser.add_argument("--cores", nargs="*", type=int, default=[len(os.sched_getaffinity(0)), 1])
     parser.add_argument("--torch", nargs="*", default=["eager", "compiled"])
+    parser.add_argument("--torch-env", nargs="*", default=[], metavar="NAME=VALUE", help="for PyTorch's processes alone")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()

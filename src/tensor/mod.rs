@@ -2,12 +2,14 @@
 //!
 //! The device is a value (Burn 0.22): no backend generics anywhere above this folder.
 
+mod affine;
 mod attention;
 pub mod composed;
 #[cfg(feature = "cuda")]
 mod cube;
 mod dropout;
 pub mod fixed_point;
+mod gated;
 mod gelu;
 mod gelu_tanh;
 mod layer_norm;
@@ -23,8 +25,10 @@ pub use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 pub use burn::tensor::activation::{leaky_relu, log_sigmoid, log_softmax, relu, silu, softmax};
 pub use burn::tensor::{Bool, DType, Device, Gradients, Int, Tensor, TensorData};
 
+pub use self::affine::{affine_rows, parameters_first};
 pub use self::attention::{attend, attend_among, attend_to};
 pub use self::dropout::{DropoutDraws, dropout};
+pub use self::gated::add_gated;
 pub use self::gelu::gelu;
 pub use self::gelu_tanh::gelu_tanh;
 pub use self::layer_norm::{layer_norm, layer_norm_by_record};
