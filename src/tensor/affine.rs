@@ -32,7 +32,10 @@ pub trait Affine: Backend {
     }
 
     /// Gradients of W and b.
-    fn affine_of_parameters(gradient: FloatTensor<Self>, x: FloatTensor<Self>) -> (FloatTensor<Self>, FloatTensor<Self>) {
+    fn affine_of_parameters(
+        gradient: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let n_out = gradient.shape()[1];
         let of_weight = Self::float_matmul(Self::float_transpose(gradient.clone()), x);
         (of_weight, Self::float_reshape(Self::float_sum_dim(gradient, 0), Shape::from([n_out])))
@@ -56,7 +59,11 @@ impl Affine for Flex {
         let ([rows, n_in], n_out) = (sides(&x), bias.layout().shape()[0]);
         let mut out = Vec::with_capacity(rows * n_out);
         (0..rows).for_each(|_| out.extend_from_slice(slice(&bias)));
-        add_product(&mut out, View::whole(slice(&x), rows, n_in), View::whole(slice(&weight), n_out, n_in).transposed());
+        add_product(
+            &mut out,
+            View::whole(slice(&x), rows, n_in),
+            View::whole(slice(&weight), n_out, n_in).transposed(),
+        );
         of(out, [rows, n_out])
     }
 
@@ -67,7 +74,10 @@ impl Affine for Flex {
         of(product_of(by, View::whole(slice(&weight), n_out, n_in)), [rows, n_in])
     }
 
-    fn affine_of_parameters(gradient: FloatTensor<Self>, x: FloatTensor<Self>) -> (FloatTensor<Self>, FloatTensor<Self>) {
+    fn affine_of_parameters(
+        gradient: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let (gradient, x) = (gradient.to_contiguous(), x.to_contiguous());
         let ([rows, n_out], [_, n_in]) = (sides(&gradient), sides(&x));
         let by = View::whole(slice(&gradient), rows, n_out).transposed();
