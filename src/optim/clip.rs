@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use multiversion::multiversion;
+
 /// Euclidean norm of the whole gradient: squares in f64, summed per tensor by 8 interleaved accumulators added in
 /// order, the tensors' sums added in declaration order (`docs/step.md` §5).
 pub fn global_norm(gradient: &[f32], tensors: &[Range<usize>]) -> f64 {
@@ -9,6 +11,7 @@ pub fn global_norm(gradient: &[f32], tensors: &[Range<usize>]) -> f64 {
     libm::sqrt(total)
 }
 
+#[multiversion(targets("x86_64+avx512f+avx512dq+avx512bw+avx512vl", "x86_64+avx2"))]
 fn squared_sum(values: &[f32]) -> f64 {
     let mut lanes = [0.0f64; 8];
     let chunks = values.chunks_exact(8);

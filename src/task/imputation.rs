@@ -86,25 +86,39 @@ pub struct Imputation {
 /// Rows of a forward on the host, `[n, G]` row-major.
 #[derive(Debug, Clone, Default)]
 pub struct Rows {
-    visible: Values<f32>,
-    bits: Values<f32>,
-    asked: Values<f32>,
-    noisy: Values<f32>,
-    target: Values<f32>,
-    pair: Values<f32>,
-    around: Values<f32>,
-    times: Vec<usize>,
-    text: Text,
-    n: usize,
-    genes: usize,
+    /// Visible values, hidden ones 0.
+    pub visible: Values<f32>,
+    /// 1 where visible.
+    pub bits: Values<f32>,
+    /// 1 where asked for.
+    pub asked: Values<f32>,
+    /// x_t where asked for, else the visible value.
+    pub noisy: Values<f32>,
+    /// What the network is to say where it is asked, else 0.
+    pub target: Values<f32>,
+    /// Paired cells' genes.
+    pub pair: Values<f32>,
+    /// What neighbours show, `[n, AROUND · G]`; none where they are not read.
+    pub around: Values<f32>,
+    /// `[n]`: t.
+    pub times: Vec<usize>,
+    /// What their prompts are made of.
+    pub text: Text,
+    /// Rows.
+    pub n: usize,
+    /// G.
+    pub genes: usize,
 }
 
-/// What their prompts are made of.
+/// What prompts are made of: of `hash` numbers, `[n, most + least]` each, of `t5` vectors.
 #[derive(Debug, Clone, Default)]
-struct Text {
-    genes: Vec<u32>,
-    buckets: Vec<u8>,
-    absent: Vec<bool>,
+pub struct Text {
+    /// Genes that are named; 0 where absent.
+    pub genes: Vec<u32>,
+    /// Buckets of their values.
+    pub buckets: Vec<u8>,
+    /// Where a row has no further gene to name.
+    pub absent: Vec<bool>,
     encoded: Values<f32>,
     of_genes: Values<f32>,
 }
@@ -363,8 +377,8 @@ impl Imputation {
             }
         });
         let text = said.zip(model.prompt.as_ref()).map(|(said, prompt)| prompt.forward(&said, training));
-        let around = (!rows.around.is_empty())
-            .then(|| rows.around.tensor([rows.n, rows.around.len() / rows.n], device));
+        let around =
+            (!rows.around.is_empty()).then(|| rows.around.tensor([rows.n, rows.around.len() / rows.n], device));
         Known { visible: tensor(&rows.visible), bits: tensor(&rows.bits), pair: tensor(&rows.pair), around, text }
     }
 

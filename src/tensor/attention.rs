@@ -299,18 +299,24 @@ fn scale(dh: usize) -> f32 {
 
 const LANES: usize = 16;
 
+/// Scores whose exponentials are taken at once, where rows are shorter: the end of a short row is no multiple of what a
+/// processor takes at a time.
+const AT_ONCE: usize = 1024;
+
 /// Rows of `scores` · scale as weights, in place. A score of −∞ weighs nothing, exactly.
 #[multiversion(targets("x86_64+avx512f+avx512dq+avx512bw+avx512vl", "x86_64+avx2"))]
 fn softmax(scores: &mut [f32], keys: usize, scale: f32) {
-    for row in scores.chunks_exact_mut(keys) {
-        let larger = |m: f32, s: f32| if s > m { s } else { m };
-        let most = folded(row, f32::NEG_INFINITY, |m, i| larger(m, row[i]), larger);
-        for s in row.iter_mut() {
-            let below = (*s - most) * scale;
-            *s = if below < -87.0 { 0.0 } else { exp(below) };
+    for rows in scores.chunks_mut((AT_ONCE / keys).max(1) * keys) {
+        for row in rows.chunks_exact_mut(keys) {
+            let larger = |m: f32, s: f32| if s > m { s } else { m };
+            let most = folded(row, f32::NEG_INFINITY, |m, i| larger(m, row[i]), larger);
+            row.iter_mut().for_each(|s| *s = (*s - most) * scale);
         }
-        let share = 1.0 / folded(row, 0.0, |sum, i| sum + row[i], |a, b| a + b);
-        row.iter_mut().for_each(|s| *s *= share);
+        rows.iter_mut().for_each(|below| *below = if *below < -87.0 { 0.0 } else { exp(*below) });
+        for row in rows.chunks_exact_mut(keys) {
+            let share = 1.0 / folded(row, 0.0, |sum, i| sum + row[i], |a, b| a + b);
+            row.iter_mut().for_each(|s| *s *= share);
+        }
     }
 }
 

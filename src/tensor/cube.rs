@@ -5,9 +5,11 @@ use std::sync::Arc;
 use burn::backend::{Cube, TensorMetadata, ops::FloatTensorOps, tensor::FloatTensor};
 use burn::tensor::{Shape, Tensor};
 
+use super::affine::Affine;
 use super::attention::{Absent, Among, Attention};
 use super::composed::{self, attention, draws, layer_norm, pack, rows};
 use super::dropout::{Drop, DropoutDraws};
+use super::gated::Gates;
 use super::gelu::ExactGelu;
 use super::gelu_tanh::GeluTanh;
 use super::layer_norm::Norms;
@@ -141,3 +143,8 @@ impl GeluTanh for Cube {
 impl ExactGelu for Cube {}
 
 impl Taps for Cube {}
+
+/// Of the device's own products and sums.
+impl Affine for Cube {}
+
+impl Gates for Cube {}

@@ -7,9 +7,10 @@ use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::Checkpoi
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, unary};
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension, tensor::FloatTensor};
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
 use multiversion::multiversion;
 
+use super::values::{changed, of, slice};
 use crate::elementwise::exp::exp;
 
 /// The operation on a backend.
@@ -25,16 +26,14 @@ pub trait GeluTanh: Backend {
 impl GeluTanh for Flex {
     fn gelu_tanh(x: FloatTensor<Self>) -> FloatTensor<Self> {
         let x = x.to_contiguous();
-        let mut values = x.as_slice::<f32>().expect("contiguous f32").to_vec();
-        forward(&mut values);
-        FloatTensor::<Flex>::from_data(TensorData::new(values, x.layout().shape().clone()))
+        let mut out = vec![0.0; slice(&x).len()];
+        forward(slice(&x), &mut out);
+        of(out, x.layout().shape().clone())
     }
 
     fn gelu_tanh_backward(x: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self> {
-        let (x, gradient) = (x.to_contiguous(), gradient.to_contiguous());
-        let mut values = gradient.as_slice::<f32>().expect("contiguous f32").to_vec();
-        backward(&mut values, x.as_slice().expect("contiguous f32"));
-        FloatTensor::<Flex>::from_data(TensorData::new(values, x.layout().shape().clone()))
+        let x = x.to_contiguous();
+        changed(gradient, |values| backward(values, slice(&x)))
     }
 }
 
@@ -74,9 +73,9 @@ const CUBIC: f32 = 0.044_715;
 const SLOPE: f32 = 1.595_769_2;
 
 #[multiversion(targets("x86_64+avx512f+avx512dq+avx512bw+avx512vl", "x86_64+avx2"))]
-fn forward(values: &mut [f32]) {
-    for x in values {
-        *x /= 1.0 + exp(-SLOPE * (*x + CUBIC * *x * *x * *x));
+fn forward(values: &[f32], out: &mut [f32]) {
+    for (&x, out) in values.iter().zip(out) {
+        *out = x / (1.0 + exp(-SLOPE * (x + CUBIC * x * x * x)));
     }
 }
 
@@ -92,7 +91,7 @@ fn backward(gradients: &mut [f32], values: &[f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tensor::cpu;
+    use crate::tensor::{TensorData, cpu};
 
     fn reference(x: f64) -> f64 {
         0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh())
@@ -126,8 +125,8 @@ mod tests {
 
     #[test]
     fn what_is_not_a_number_stays_so() {
-        let mut values = [f32::NAN, f32::INFINITY];
-        forward(&mut values);
+        let mut values = [0.0; 2];
+        forward(&[f32::NAN, f32::INFINITY], &mut values);
         assert!(values[0].is_nan() && values[1] == f32::INFINITY);
     }
 }

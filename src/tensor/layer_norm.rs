@@ -1,5 +1,7 @@
 //! Layer normalisation as one operation. Composed it is eight passes over the tensor and some fifteen backward.
 
+use std::ops::Range;
+
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
@@ -132,10 +134,10 @@ fn backward(x: &[f32], weight: &[f32], by: &[f32], eps: f32, out: &mut [f32], su
     for ((x, by), out) in x.chunks_exact(d).zip(by.chunks_exact(d)).zip(out.chunks_exact_mut(d)) {
         let (mean, scale) = moments(x, eps);
         let (mut plain, mut along) = ([0.0f32; LANES], [0.0f32; LANES]);
-        let parts = x.chunks(LANES).zip(by.chunks(LANES)).zip(weight.chunks(LANES));
-        let sums = of_weight.chunks_mut(LANES).zip(of_bias.chunks_mut(LANES));
-        for (((x, by), weight), (of_weight, of_bias)) in parts.zip(sums) {
-            for i in 0..x.len() {
+        let mut add = |at: Range<usize>| {
+            let (x, by, weight) = (&x[at.clone()], &by[at.clone()], &weight[at.clone()]);
+            let (of_weight, of_bias) = (&mut of_weight[at.clone()], &mut of_bias[at.clone()]);
+            for i in 0..at.len() {
                 let unit = (x[i] - mean) * scale;
                 let h = by[i] * weight[i];
                 plain[i] += h;
@@ -143,7 +145,11 @@ fn backward(x: &[f32], weight: &[f32], by: &[f32], eps: f32, out: &mut [f32], su
                 of_weight[i] += by[i] * unit;
                 of_bias[i] += by[i];
             }
-        }
+        };
+        // The length is a constant of the loop, so that the compiler vectorises.
+        let whole = d / LANES * LANES;
+        (0..whole).step_by(LANES).for_each(|at| add(at..at + LANES));
+        add(whole..d);
         let plain = plain.iter().sum::<f32>() / d as f32;
         let along = along.iter().sum::<f32>() / d as f32;
         for (out, ((x, by), w)) in out.iter_mut().zip(x.iter().zip(by).zip(weight)) {

@@ -2,6 +2,7 @@
 //!
 //! The device is a value (Burn 0.22): no backend generics anywhere above this folder.
 
+mod affine;
 mod ahead;
 mod attention;
 pub mod composed;
@@ -9,6 +10,7 @@ pub mod composed;
 mod cube;
 mod dropout;
 pub mod fixed_point;
+mod gated;
 mod gelu;
 mod gelu_tanh;
 mod layer_norm;
@@ -24,9 +26,11 @@ pub use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 pub use burn::tensor::activation::{leaky_relu, log_sigmoid, log_softmax, relu, silu, softmax};
 pub use burn::tensor::{Bool, DType, Device, Gradients, Int, Tensor, TensorData};
 
+pub use self::affine::{affine_rows, parameters_first};
 pub use self::ahead::Values;
 pub use self::attention::{attend, attend_among, attend_to};
 pub use self::dropout::{DropoutDraws, dropout};
+pub use self::gated::add_gated;
 pub use self::gelu::gelu;
 pub use self::gelu_tanh::gelu_tanh;
 pub use self::layer_norm::{layer_norm, layer_norm_by_record};

@@ -60,35 +60,82 @@ impl<'a> ViewMut<'a> {
 
 /// `out` = a b, on one thread.
 pub(super) fn product(out: ViewMut<'_>, a: View<'_>, b: View<'_>) {
+    let [m, _, n] = sizes(a, b);
+    assert!(out.shape == [m, n], "a product of [{m}, {n}] is not {:?}", out.shape);
+    // SAFETY: `checked` has shown that every element of `out` lies in its slice, which is borrowed alone.
+    unsafe { multiply(out.values.as_mut_ptr(), out.stride, false, a, b, gemm::Parallelism::None) }
+}
+
+/// a b, row by row, on the threads at hand where that is worth it; how many they are changes no bit.
+pub(super) fn product_of(a: View<'_>, b: View<'_>) -> Vec<f32> {
+    let [m, k, n] = sizes(a, b);
+    if k == 0 {
+        return vec![0.0; m * n];
+    }
+    let mut out = Vec::with_capacity(m * n);
+    // SAFETY: `[m, n]` values have room. None of them is read, and with k > 0 all are written.
+    unsafe {
+        multiply(out.as_mut_ptr(), n, false, a, b, threads(m * k * n));
+        out.set_len(m * n);
+    }
+    out
+}
+
+/// `out` + a b, row by row, as [`product_of`].
+pub(super) fn add_product(out: &mut [f32], a: View<'_>, b: View<'_>) {
+    let [m, k, n] = sizes(a, b);
+    assert!(out.len() == m * n, "a product of [{m}, {n}] is not {} values", out.len());
+    if k > 0 {
+        // SAFETY: `out` has `[m, n]` values and is borrowed alone.
+        unsafe { multiply(out.as_mut_ptr(), n, true, a, b, threads(m * k * n)) }
+    }
+}
+
+/// m, k, n of `[m, k]` times `[k, n]`.
+fn sizes(a: View<'_>, b: View<'_>) -> [usize; 3] {
     let ([m, k], [inner, n]) = (a.shape, b.shape);
-    assert!(k == inner && out.shape == [m, n], "[{m}, {k}] times [{inner}, {n}] is not {:?}", out.shape);
+    assert!(k == inner, "[{m}, {k}] times [{inner}, {n}]");
+    [m, k, n]
+}
+
+/// As flex's own products: below this many multiplications a thread alone is faster.
+fn threads(multiplications: usize) -> gemm::Parallelism {
+    if multiplications < 192 * 192 * 192 { gemm::Parallelism::None } else { gemm::Parallelism::Rayon(0) }
+}
+
+/// `out` = a b, or `out` + a b where it `adds`; its rows `stride` apart.
+///
+/// # Safety
+/// Every element of `out` must be ours to write, and to read where it adds.
+unsafe fn multiply(out: *mut f32, stride: usize, adds: bool, a: View<'_>, b: View<'_>, threads: gemm::Parallelism) {
+    let [m, k, n] = sizes(a, b);
     if m == 0 || n == 0 {
         return;
     }
     let step = |stride: usize| isize::try_from(stride).expect("a stride inside of a slice");
-    // SAFETY: `checked` has shown that every element of the three views lies in its slice, `out` is borrowed alone, and with
-    // `read_dst` false nothing of it is read.
+    // SAFETY: `checked` has shown that every element of the two views lies in its slice, the caller that those of `out` do; where
+    // `read_dst` is false nothing of it is read.
     unsafe {
         gemm::gemm(
             m,
             n,
             k,
-            out.values.as_mut_ptr(),
+            out,
             1,
-            step(out.stride),
-            false,
+            step(stride),
+            adds,
             a.values.as_ptr(),
             step(a.strides[1]),
             step(a.strides[0]),
             b.values.as_ptr(),
             step(b.strides[1]),
             step(b.strides[0]),
-            0.0f32,
+            f32::from(u8::from(adds)),
             1.0f32,
             false,
             false,
             false,
-            gemm::Parallelism::None,
+            threads,
         );
     }
 }

@@ -21,6 +21,9 @@ use crate::tensor::{Device, Tensor};
 /// A config that froze too much.
 const NOTHING_LEARNS: &str = "train.freeze: of what is left to train the task uses nothing in some lane; freeze less";
 
+/// Parameters that are clipped, updated and averaged before the next ones: they stay in the cache meanwhile.
+const UPDATED: usize = 8192;
+
 /// What a step is a function of, and what it changes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepState {
@@ -356,21 +359,19 @@ impl<'a> StepRunner<'a> {
     fn apply(&mut self, state: &mut StepState, mut outcome: StepOutcome, seen: &[Option<i16>]) -> StepOutcome {
         let optim = &self.config.optim;
         outcome.gradient_norm = clip::global_norm(&self.sums.gradient, self.tensors);
-        if let Some(limit) = optim.clip_norm {
-            clip::clip(&mut self.sums.gradient, outcome.gradient_norm, limit);
-        }
         outcome.lr = schedule::rate(optim, state.optim_step);
-        adamw::update(
-            optim,
-            outcome.lr,
-            state.optim_step + 1,
-            &self.sums.gradient,
-            &mut state.parameters,
-            &mut state.adam_m,
-            &mut state.adam_v,
-        );
-        if let (Some(average), Some(decay)) = (&mut state.ema, optim.ema) {
-            ema::update(average, &state.parameters, decay);
+        let n = state.parameters.len();
+        for at in (0..n).step_by(UPDATED).map(|start| start..n.min(start + UPDATED)) {
+            let gradient = &mut self.sums.gradient[at.clone()];
+            if let Some(limit) = optim.clip_norm {
+                clip::clip(gradient, outcome.gradient_norm, limit);
+            }
+            let parameters = &mut state.parameters[at.clone()];
+            let (m, v) = (&mut state.adam_m[at.clone()], &mut state.adam_v[at.clone()]);
+            adamw::update(optim, outcome.lr, state.optim_step + 1, gradient, parameters, m, v);
+            if let (Some(average), Some(decay)) = (&mut state.ema, optim.ema) {
+                ema::update(&mut average[at], parameters, decay);
+            }
         }
         reduce::carry_exponents(&mut state.exponents, seen);
         state.skipped_in_a_row = 0;

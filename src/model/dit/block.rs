@@ -8,7 +8,7 @@ use super::config::{DitConfig, FEED_FORWARD};
 use super::{Keys, norm::adaptive_norm, norm::plain_norm};
 use crate::model::init::{Init, Scope};
 use crate::model::layers::{Linear, Training};
-use crate::tensor::{Module, RowMap, Tensor, average_rows, copy_rows, enter, gelu_tanh};
+use crate::tensor::{Module, RowMap, Tensor, add_gated, average_rows, copy_rows, enter, gelu_tanh};
 
 /// One block; starts as the identity.
 #[derive(Module, Debug)]
@@ -70,15 +70,14 @@ impl DitBlock {
         let part = |i: usize| ada.clone().narrow(1, i * d, d).unsqueeze_dim::<3>(1); // [b, 1, d]
 
         let h = adaptive_norm(x.clone(), part(0), part(1));
-        let attend = |h| self.attn.forward(h, training) * part(2);
-        let x = x + on_merged(h, merged, attend);
+        let x = add_gated(x, on_merged(h, merged, |h| self.attn.forward(h, training)), part(2));
 
         let look = |h| self.cross.forward(h, keys, training);
         let x = x.clone() + on_merged(plain_norm(x), merged.filter(|m| m.cross), look);
 
         let h = adaptive_norm(x.clone(), part(3), part(4));
-        let feed = |h| self.mlp.forward(h, training) * part(5);
-        x + on_merged(h, merged.filter(|m| m.mlp), feed)
+        let fed = on_merged(h, merged.filter(|m| m.mlp), |h| self.mlp.forward(h, training));
+        add_gated(x, fed, part(5))
     }
 }
 

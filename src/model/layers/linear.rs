@@ -2,7 +2,7 @@
 
 use super::{Training, before};
 use crate::model::init::{Init, Scope};
-use crate::tensor::{DType, Module, Param, Tensor, enter, weight_first};
+use crate::tensor::{DType, Module, Param, Tensor, affine_rows, enter, parameters_first, weight_first};
 
 /// An affine map of the last axis.
 #[derive(Module, Debug)]
@@ -51,17 +51,17 @@ pub(super) fn affine(
     bias: &Param<Tensor<1>>,
     training: Option<&Training>,
 ) -> Tensor<2> {
-    let (x, detached) = match training {
-        Some(training) if training.is_narrow() => {
-            (x.cast(DType::BF16), weight.val().set_require_grad(false).cast(DType::BF16))
-        }
-        _ => (x, weight.val().set_require_grad(false)),
-    };
-    let y = x.clone().matmul(detached.transpose()).cast(DType::F32);
-    let y = before(training, before(training, y, weight), bias);
-    let y = weight_first(y, weight.val(), x);
-    let bias = enter(bias.val(), &y);
-    y + bias.unsqueeze::<2>()
+    let taps = |y| before(training, before(training, y, weight), bias);
+    if training.is_some_and(Training::is_narrow) {
+        let (narrow, detached) = (x.cast(DType::BF16), weight.val().set_require_grad(false).cast(DType::BF16));
+        let y = taps(narrow.clone().matmul(detached.transpose()).cast(DType::F32));
+        let y = weight_first(y, weight.val(), narrow);
+        let bias = enter(bias.val(), &y);
+        return y + bias.unsqueeze::<2>();
+    }
+    let (of_weight, of_bias) = (weight.val(), bias.val());
+    let y = taps(affine_rows(x.clone(), of_weight.clone(), of_bias.clone()));
+    parameters_first(y, of_weight, of_bias, x)
 }
 
 #[cfg(test)]

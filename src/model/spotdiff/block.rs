@@ -6,7 +6,7 @@ use crate::model::dit::block::FeedForward;
 use crate::model::dit::norm::adaptive_norm;
 use crate::model::init::Scope;
 use crate::model::layers::{Dropout, Linear, Training};
-use crate::tensor::{Module, Tensor, enter};
+use crate::tensor::{Module, Tensor, add_gated, enter};
 
 /// One block; starts as the identity.
 #[derive(Module, Debug)]
@@ -48,9 +48,9 @@ impl PsiBlock {
             Tokens::Whole | Tokens::Spot => self.attn.forward(h, training),
             Tokens::Batch => self.attn.forward(h.swap_dims(0, 1), training).swap_dims(0, 1), // b sequences of 1 → 1 of b
         };
-        let x = x + self.dropouts[0].forward(attended, training) * part(2);
+        let x = add_gated(x, self.dropouts[0].forward(attended, training), part(2));
 
         let h = adaptive_norm(x.clone(), part(3), part(4));
-        x + self.dropouts[1].forward(self.mlp.forward(h, training), training) * part(5)
+        add_gated(x, self.dropouts[1].forward(self.mlp.forward(h, training), training), part(5))
     }
 }

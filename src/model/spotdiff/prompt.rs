@@ -153,25 +153,28 @@ impl Prompt {
             let by = enter(by.val(), &x);
             x.matmul(by.transpose())
         };
-        let (spots, genes, n, shares) = match said {
+        let (queries, genes, n, shares) = match said {
             Said::Named { genes, buckets, absent, n } => {
                 let tables = self.tables.as_ref().expect("named genes are looked up in tables");
                 let device = tables.genes.val().device();
                 let index = |of: Vec<i64>| Tensor::<1, Int>::from_data(TensorData::new(of, [genes.len()]), &device);
-                let by_gene = tables.genes.val().select(0, index(genes.iter().map(|&g| i64::from(g)).collect()));
-                let by_value = tables.values.val().select(0, index(buckets.iter().map(|&v| i64::from(v)).collect()));
+                // The map of a sum is the sum of maps: the tables are mapped, which have fewer rows than there are tokens.
+                let by_gene = mapped(tables.genes.val(), &self.spot);
+                let by_gene = by_gene.select(0, index(genes.iter().map(|&g| i64::from(g)).collect()));
+                let by_value = mapped(tables.values.val(), &self.spot);
+                let by_value = by_value.select(0, index(buckets.iter().map(|&v| i64::from(v)).collect()));
                 let shares = Tensor::from_data(TensorData::new(shares(absent, *n), [genes.len(), 1]), &device);
                 (by_gene + by_value, tables.genes.val(), *n, shares)
             }
             Said::Encoded { spots, genes } => {
                 let shares = Tensor::ones([spots.dims()[0], 1], &spots.device());
-                (spots.clone(), genes.clone(), 1, shares)
+                (mapped(spots.clone(), &self.spot), genes.clone(), 1, shares)
             }
         };
-        let [rows, _] = spots.dims();
+        let [rows, _] = queries.dims();
         let keys = mapped(genes, &self.gene);
         let kv = Tensor::cat(vec![keys.clone(), keys], 1).unsqueeze::<3>();
-        let mixed = attend_to(mapped(spots, &self.spot).unsqueeze::<3>(), kv, self.heads, None);
+        let mixed = attend_to(queries.unsqueeze::<3>(), kv, self.heads, None);
         let [_, _, attention] = mixed.dims();
         let mixed = mixed.reshape([rows, attention]) * shares;
         let means: Tensor<2> = mixed.reshape([rows / n, n, attention]).sum_dim(1).squeeze_dim(1);

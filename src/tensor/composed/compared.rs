@@ -8,8 +8,9 @@ use syncytia_shards::draw::{DrawKey, Purpose};
 
 use super::super::spans::Spans;
 use super::super::{
-    Device, DropoutDraws, Gradients, RowMap, Tensor, TensorData, attend_among, attend_to, average_rows, copy_rows, cpu,
-    dropout, fixed_point, gelu, gelu_tanh, layer_norm, layer_norm_by_record, pack, sum_rows, unpack,
+    Device, DropoutDraws, Gradients, RowMap, Tensor, TensorData, add_gated, affine_rows, attend_among, attend_to,
+    average_rows, copy_rows, cpu, dropout, fixed_point, gelu, gelu_tanh, layer_norm, layer_norm_by_record, pack,
+    parameters_first, sum_rows, unpack,
 };
 
 /// An operation's answers on two devices.
@@ -41,7 +42,17 @@ pub fn against_cores(device: &Device) -> Vec<Held> {
 /// An operation's values and gradients on a device.
 type Run = fn(&Device) -> Vec<f64>;
 
-const OPERATIONS: [(&str, Run); 8] = [
+const OPERATIONS: [(&str, Run); 10] = [
+    ("affine map", |device| {
+        let (x, weight, bias) = (waves([30, 40], device, 0.1), waves([20, 40], device, 2.0), waves([20], device, 4.0));
+        let y = affine_rows(x.clone(), weight.clone(), bias.clone());
+        through(&[&x, &weight, &bias], parameters_first(y, weight.clone(), bias.clone(), x.clone()))
+    }),
+    ("gated residual", |device| {
+        let (x, y, gate) =
+            (waves([3, 5, 12], device, 0.1), waves([3, 5, 12], device, 2.0), waves([3, 1, 12], device, 4.0));
+        through(&[&x, &y, &gate], add_gated(x.clone(), y.clone(), gate.clone()))
+    }),
     ("attention", |device| {
         let qkv = waves([20, 48], device, 0.1);
         let draws = Some(draws(0.3));
@@ -158,7 +169,7 @@ mod tests {
     #[test]
     fn a_device_against_itself_is_no_difference_and_a_wrong_value_is_one() {
         let held = against_cores(&cpu());
-        assert!(held.len() == 10 && held.iter().all(|h| h.worst == 0.0), "{held:?}");
+        assert!(held.len() == 12 && held.iter().all(|h| h.worst == 0.0), "{held:?}");
         assert_eq!(farthest(&[1.0, -4.0], &[1.0, -4.5]), 0.125);
         assert_eq!(farthest(&[1.0], &[f64::NAN]), f64::INFINITY);
     }

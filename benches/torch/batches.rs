@@ -1,13 +1,13 @@
 //! What one step reads and what it says, for another implementation to be held against: parameters, the lanes' batches, the
-//! loss terms and the gradient's norm. `benches/torch/spatia_step.py` starts it.
+//! loss terms and the gradient's norm. `benches/torch/{spatia,spotdiff}_step.py` start it.
 //!
 //! Usage: batches CONFIG SHARDS OUT step|data [KEY=VALUE...]
 //!
-//! OUT is a safetensors file: `model.<path>`, and of lane l `<l>.<name>`. The JSON line that is printed holds W_k and, of a
+//! Of a config in two stages it is the last; its pairs are made first, of cells as they are. OUT is a safetensors file: `model.<path>`, and of lane l `<l>.<name>`. The JSON line that is printed holds W_k and, of a
 //! `step`, its terms and norm. Parameters are moved off their start, where some are zero and say nothing.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,8 +15,9 @@ use safetensors::tensor::{Dtype, TensorView};
 use syncytia::config;
 use syncytia::engine::ThreadsEngine;
 use syncytia::model::spatia::patches::Kept;
-use syncytia::task::{Prepared, cells, generate};
+use syncytia::task::{Prepared, cells, generate, imputation};
 use syncytia::train::config::TrainConfig;
+use syncytia::train::pairing;
 use syncytia::train::ready::Ready;
 use syncytia::train::step::{LaneBatch, StepRunner, StepState};
 use syncytia_shards::draw;
@@ -30,9 +31,11 @@ fn main() {
     let [config, shards, out, what, sets @ ..] = &arguments[..] else {
         panic!("CONFIG SHARDS OUT step|data [KEY=VALUE...]")
     };
-    let config: TrainConfig = config::load(Path::new(config), sets).unwrap();
+    let config = config::load::<TrainConfig>(Path::new(config), sets).unwrap().last_stage();
     let shards = Arc::new(Shards::open(Path::new(shards)).unwrap());
-    let ready = Ready::new(&config, &shards).unwrap();
+    let pairs = tempfile::tempdir().unwrap();
+    let vectors = pairs_of(&config, &shards, pairs.path());
+    let ready = Ready::with_vectors(&config, &shards, &vectors).unwrap();
     let mut flat = ready.model.to_flat();
     let moves = draw::init_normals(1, "moved", flat.len());
     flat.iter_mut().zip(moves).for_each(|(value, by)| *value += 0.02 * by);
@@ -49,7 +52,8 @@ fn main() {
         tensors.extend(match batch {
             Prepared::Cells(batch) => of_cells(&lane, batch),
             Prepared::Generate(batch) => of_generate(&lane, batch),
-            _ => panic!("tasks on pictures of cells only"),
+            Prepared::Imputation(batch) => of_imputation(&lane, batch),
+            _ => panic!("no other implementation of this task"),
         });
     }
     let views =
@@ -75,6 +79,15 @@ fn main() {
             "parameters": flat.len(), "trained": state.parameters.len(),
         })
     );
+}
+
+/// The pairs that a task on spots beside cells reads, in folders of vectors.
+fn pairs_of(config: &TrainConfig, shards: &Shards, folder: &Path) -> Vec<PathBuf> {
+    if !config.task.is_paired() || pairing::reads(config, shards.manifest()).is_empty() {
+        return Vec::new();
+    }
+    pairing::write(shards, config, None, folder, &|| false).unwrap();
+    pairing::folders(folder)
 }
 
 /// Name, shape and bytes.
@@ -119,4 +132,29 @@ fn of_generate(lane: &str, batch: &generate::Prepared) -> Vec<Named> {
         named(lane, "times", &[b], &times),
         named(lane, "dropped", &[b], &dropped),
     ]
+}
+
+/// Rows are spots, then the cells that join them; `spot` is 1 of the former.
+fn of_imputation(lane: &str, batch: &imputation::Prepared) -> Vec<Named> {
+    let rows = &batch.rows;
+    let (n, genes, text) = (rows.n, rows.genes, &rows.text);
+    let spot: Vec<f32> = (0..n).map(|row| f32::from(row < batch.ids.len())).collect();
+    let times: Vec<f32> = rows.times.iter().map(|&t| t as f32).collect();
+    let mut tensors = vec![named(lane, "spot", &[n], &spot), named(lane, "times", &[n], &times)];
+    let of_genes = [
+        ("visible", &rows.visible),
+        ("bits", &rows.bits),
+        ("asked", &rows.asked),
+        ("noisy", &rows.noisy),
+        ("target", &rows.target),
+        ("pair", &rows.pair),
+    ];
+    tensors.extend(of_genes.map(|(name, values)| named(lane, name, &[n, genes], values)));
+    let prompt = [
+        ("genes", text.genes.iter().map(|&gene| gene as f32).collect::<Vec<f32>>()),
+        ("buckets", text.buckets.iter().map(|&bucket| f32::from(bucket)).collect()),
+        ("absent", text.absent.iter().map(|&absent| f32::from(absent)).collect()),
+    ];
+    tensors.extend(prompt.map(|(name, values)| named(lane, name, &[n, values.len() / n], &values)));
+    tensors
 }
