@@ -12,7 +12,7 @@
 mod near;
 mod scale;
 
-use std::path::Path;
+use std::fmt;
 
 use rayon::prelude::*;
 
@@ -64,8 +64,11 @@ pub struct VisibleCells {
     pub scale: Scale,
 }
 
+/// What becomes of a record before anything is made of it: its id, its values as ingested (0 where hidden) and whether they are
+/// visible, `[G]` each.
+pub type Change<'c> = &'c (dyn Fn(u64, &mut [f32], &mut [bool]) + Sync);
+
 /// A shard folder seen without what is hidden.
-#[derive(Debug)]
 pub struct View<'a> {
     shards: &'a Shards,
     /// `[G]`: genes that no spot shows.
@@ -73,6 +76,13 @@ pub struct View<'a> {
     kind: ScaleKind,
     transform: Transform,
     fitted: Factors,
+    change: Option<Change<'a>>,
+}
+
+impl fmt::Debug for View<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("View").field("kind", &self.kind).field("transform", &self.transform).finish_non_exhaustive()
+    }
 }
 
 impl<'a> View<'a> {
@@ -83,13 +93,39 @@ impl<'a> View<'a> {
     pub fn open(shards: &'a Shards, fold: Option<u32>, kind: ScaleKind) -> Result<View<'a>, StoreError> {
         let hides = shards.manifest().hidden_genes(fold)?;
         let unfitted = Factors::Rows(Vec::new());
-        let mut view = View { shards, hides, kind, transform: Transform::None, fitted: unfitted };
+        let mut view = View { shards, hides, kind, transform: Transform::None, fitted: unfitted, change: None };
         let train = view.rows(Split::Train)?;
         let asked = shards.manifest().holdout.as_ref().map_or(Transform::Auto, |h| h.transform);
         view.transform = asked.resolve(train.are_whole());
-        let scale = Scale::of_rows(kind, view.transform, train.totals());
-        view.fitted = scale::fit(&scale, &train.raw, &train.bits, &view.hides);
+        view.fitted = view.fit(&train);
         Ok(view)
+    }
+
+    /// The same where other entries are visible: totals, scale and neighbours are made anew of what `change` leaves; what becomes of
+    /// a value (counts or not) stays as decided, for so it was learned. Who judges hides more this way, or shows what only they know.
+    ///
+    /// # Errors
+    /// Damage; the system's errors.
+    pub fn changed<'c>(&'c self, change: Change<'c>) -> Result<View<'c>, StoreError> {
+        let (hides, fitted) = (self.hides.clone(), Factors::Rows(Vec::new()));
+        let mut view = View { hides, fitted, change: Some(change), ..*self };
+        view.fitted = view.fit(&view.rows(Split::Train)?);
+        Ok(view)
+    }
+
+    /// Whether something else is visible than the shards show.
+    pub fn is_changed(&self) -> bool {
+        self.change.is_some()
+    }
+
+    /// What is seen.
+    pub fn shards(&self) -> &'a Shards {
+        self.shards
+    }
+
+    fn fit(&self, train: &Rows) -> Factors {
+        let scale = Scale::of_rows(self.kind, self.transform, train.totals());
+        scale::fit(&scale, &train.raw, &train.bits, &self.hides)
     }
 
     /// Genes that no spot shows `[G]`: the fold's under `gene_folds`, else none.
@@ -174,13 +210,20 @@ impl<'a> View<'a> {
         order.sort_unstable();
         let n_genes = self.hides.len();
         let mut rows = Rows { raw: Matrix { n_cols: n_genes, values: Vec::new() }, ..Rows::default() };
-        let mut of_row = vec![0f32; n_genes];
+        let (mut of_row, mut bits) = (vec![0f32; n_genes], vec![false; n_genes]);
         for (id, k, row) in order {
             let group = &groups[k];
+            match entries {
+                true => bits.iter_mut().zip(group.hidden.row(row)).for_each(|(bit, hidden)| *bit = !hidden),
+                false => bits.iter_mut().zip(&self.hides).for_each(|(bit, hidden)| *bit = !hidden),
+            }
             of_row.fill(0.0);
             let (genes, values) = group.counts.as_ref().expect("asked for").row(row);
             for (&gene, &value) in genes.iter().zip(values).filter(|(gene, _)| !self.hides[**gene as usize]) {
                 of_row[gene as usize] = value;
+            }
+            if let Some(change) = self.change {
+                change(id, &mut of_row, &mut bits);
             }
             if of_row.iter().all(|v| *v == 0.0) {
                 rows.left_out.push(id);
@@ -192,29 +235,10 @@ impl<'a> View<'a> {
             rows.raw.values.extend_from_slice(&of_row);
             rows.sections.push(group.section);
             rows.xyz.push([group.xy[row][0] * um, group.xy[row][1] * um, z * um]);
-            match entries {
-                true => rows.bits.extend(group.hidden.row(row).iter().map(|hidden| !hidden)),
-                false => rows.bits.extend(self.hides.iter().map(|hidden| !hidden)),
-            }
+            rows.bits.extend_from_slice(&bits);
         }
         Ok(rows)
     }
-}
-
-/// Opens a folder and gives a split of it: what a task needs of spots.
-///
-/// # Errors
-/// As [`View::open`] and [`View::visible`].
-pub fn load(dir: &Path, split: Split, fold: Option<u32>, kind: ScaleKind) -> Result<Visible, StoreError> {
-    View::open(&Shards::open(dir)?, fold, kind)?.visible(split)
-}
-
-/// Opens a folder and gives its reference: what a task needs of cells.
-///
-/// # Errors
-/// As [`View::open`] and [`View::reference`].
-pub fn load_reference(dir: &Path, fold: Option<u32>, kind: ScaleKind) -> Result<Option<VisibleCells>, StoreError> {
-    View::open(&Shards::open(dir)?, fold, kind)?.reference()
 }
 
 /// Raw visible values of a split.

@@ -83,17 +83,21 @@ pub fn imputation_of(trained: &Trained) -> anyhow::Result<(&ImputationConfig, &S
     }
 }
 
-/// What the network makes of what is hidden, at the level of the data.
+/// What the network makes of what the shards hide, at the level of the data.
 pub fn impute(trained: &Trained, shards: &Shards, split: Split) -> anyhow::Result<Imputed> {
+    impute_seen(trained, &pairing::view(shards, &trained.run.config)?, split)
+}
+
+/// What it makes of what a view hides: totals, scales, neighbours, pairs and prompts are all made of what that view shows.
+pub fn impute_seen(trained: &Trained, opened: &View<'_>, split: Split) -> anyhow::Result<Imputed> {
     let config = &trained.run.config;
     let (task, model_config) = imputation_of(trained)?;
     let view = config.view();
-    let opened = View::open(shards, view.fold, view.scale)?;
     let (seen, hides) = (opened.visible(split)?, opened.hidden_genes().to_vec());
     let model = trained.model()?;
-    let paired = paired(trained, &model, shards, split)?;
+    let paired = paired(trained, &model, opened, split)?;
     let Model::Spotdiff(network) = &model else { unreachable!("its config is SpotDiff's") };
-    let imputation = Imputation::of_shards(*task, model_config, shards.manifest(), config.train.seed);
+    let imputation = Imputation::of_shards(*task, model_config, opened.shards().manifest(), config.train.seed);
     let imputation = imputation.map_err(TrainError::Data)?;
     let (mean, spread) = imputation.impute(network, &paired, &cpu());
     let of_hidden = |at: &usize| !paired.spots.bits.values[*at];
@@ -110,9 +114,9 @@ pub fn impute(trained: &Trained, shards: &Shards, split: Split) -> anyhow::Resul
     Ok(Imputed { fold: view.fold, cells, hides, values, smooth, spread, mean_spread: sum / n_hidden as f64, seen })
 }
 
-/// Spots and cells of a split: by the pairs beside the run where they are of these shards, else made again.
-fn paired(trained: &Trained, model: &Model, shards: &Shards, split: Split) -> anyhow::Result<Paired> {
-    let config = &trained.run.config;
+/// Spots and cells of a split: by the pairs beside the run where they are of these shards as they are, else made again.
+fn paired(trained: &Trained, model: &Model, seen: &View<'_>, split: Split) -> anyhow::Result<Paired> {
+    let (config, shards) = (&trained.run.config, seen.shards());
     let reads = pairing::reads(config, shards.manifest());
     let read = |dir: &Path| -> Result<Vec<Arc<Vectors>>, TrainError> {
         let hash = shards.manifest().data_hash();
@@ -123,20 +127,20 @@ fn paired(trained: &Trained, model: &Model, shards: &Shards, split: Split) -> an
         Ok(all)
     };
     if reads.is_empty() {
-        return Ok(pairing::paired(shards, split, config, &[])?);
+        return Ok(pairing::paired(seen, split, config, &[])?);
     }
     let beside = RunFolder::at(trained.checkpoint.dir.join("../..")).pairs(None);
-    let known = read(&beside).ok().filter(|pairs| {
+    let known = (!seen.is_changed()).then(|| read(&beside).ok()).flatten().filter(|pairs| {
         pairs.len() == reads.len()
             && pairs.iter().zip(&trained.run.vectors).all(|(ours, theirs)| ours.facts.producer == theirs.producer)
     });
     if let Some(pairs) = known {
-        return Ok(pairing::paired(shards, split, config, &pairs)?);
+        return Ok(pairing::paired(seen, split, config, &pairs)?);
     }
     let made = tempfile::tempdir()?;
     let network =
         trained.run.vectors.first().and_then(|vectors| pairing::network(&vectors.producer).map(str::to_owned));
     let omega = network.as_deref().map(|network| (model, network));
-    assert_eq!(pairing::write(shards, config, omega, made.path(), &|| false)?, Written::Whole);
-    Ok(pairing::paired(shards, split, config, &read(made.path())?)?)
+    assert_eq!(pairing::write(seen, config, omega, made.path(), &|| false)?, Written::Whole);
+    Ok(pairing::paired(seen, split, config, &read(made.path())?)?)
 }

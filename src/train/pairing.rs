@@ -85,23 +85,31 @@ pub fn other_view(facts: &VectorsFacts, view: &ViewConfig) -> Option<String> {
     (theirs != view.to_string()).then(|| format!("was made for {theirs}, the config's data.view is {view}"))
 }
 
+/// The shards as this config sees them.
+///
+/// # Errors
+/// As [`View::open`].
+pub fn view<'a>(shards: &'a Shards, config: &TrainConfig) -> Result<View<'a>, StoreError> {
+    let view = config.view();
+    View::open(shards, view.fold, view.scale)
+}
+
 /// Writes the pairs that a stage of this config reads into the folder `out`, block by block; what is there whole is kept, so that
 /// what was interrupted goes on. `omega`: the network that moves the cells and the digest of its checkpoint, from the second stage
 /// on. `stop`: asked before each block.
 ///
 /// # Errors
-/// [`TrainError::Data`]: no reference, fewer cells than are asked for, pairs of others in `out`; as [`View::open`]; the system's.
+/// [`TrainError::Data`]: no reference, fewer cells than are asked for, pairs of others in `out`; as [`View::visible`]; the system's.
 pub fn write(
-    shards: &Shards,
+    seen: &View<'_>,
     config: &TrainConfig,
     omega: Option<(&Model, &str)>,
     out: &Path,
     stop: &dyn Fn() -> bool,
 ) -> Result<Written, TrainError> {
-    let view = config.view();
+    let (view, shards) = (config.view(), seen.shards());
     let (producer, hash) = (producer(omega.map(|omega| omega.1), &view), shards.manifest().data_hash());
     let wanted = reads(config, shards.manifest());
-    let seen = View::open(shards, view.fold, view.scale)?;
     let cells = seen.reference()?.ok_or_else(|| TrainError::Data(no_reference(config)))?;
     let values = balanced(view.scale, cells.values);
     let moved = match omega {
@@ -190,15 +198,14 @@ const BLOCK: usize = 4096;
 /// A split's spots and the reference's cells with the pairs given, as tasks read them.
 ///
 /// # Errors
-/// [`TrainError::Data`] where pairs are missing or of others; as [`View::open`].
+/// [`TrainError::Data`] where pairs are missing or of others; as [`View::visible`].
 pub fn paired(
-    shards: &Shards,
+    seen: &View<'_>,
     split: Split,
     config: &TrainConfig,
     pairs: &[Arc<Vectors>],
 ) -> Result<Paired, TrainError> {
     let view = config.view();
-    let seen = View::open(shards, view.fold, view.scale)?;
     let spots = seen.visible(split)?;
     let given = |of: VectorsOf| pairs.iter().find(|pairs| pairs.facts.of == of);
     let n_cols = seen.hidden_genes().len();

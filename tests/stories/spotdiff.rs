@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use syncytia::train::checkpoint::{CheckpointContents, newest_valid};
 use syncytia::train::run_folder::RunFolder;
 use syncytia_shards::draw::{DrawKey, Purpose, uniform};
+use syncytia_shards::holdout::hidden_entries;
 use syncytia_shards::manifest::Manifest;
 
 use crate::command::{done, refused, syncytia};
@@ -200,6 +201,62 @@ fn random_entries_are_imputed_judged_and_written_back() {
     let args = ["--set", "model.spotdiff.psi.use_rna=false", "--set", "model.spotdiff.psi.rna_channel=false"];
     let said = String::from_utf8(syncytia(&train(&shards, &alone, &args)).stderr).unwrap();
     assert!(said.contains("is left out") && !Path::new(&alone).join("omega").exists(), "{said}");
+}
+
+/// At the shards' own share the sweep is the main table; above it what the shards hide has no way in; below it some of it has.
+#[test]
+fn a_sweep_meets_the_main_table_and_shows_no_hidden_value_at_the_shards_share_or_above() {
+    let six_decimals = |value: f64| (1e6 * value).round() / 1e6;
+    let tables = Tables::new(|_, _, value| six_decimals(value));
+    let (shards, run) = (tables.shard("shards", &[]), tables.path("run"));
+    done(&train(&shards, &run, &[]));
+    let swept = |shards: &str| -> serde_json::Value {
+        serde_json::from_str(&done(&["evaluate", &run, "--shards", shards, "--sweep", "--json"])).unwrap()
+    };
+    let found = swept(&shards);
+    let methods = |of: &serde_json::Value| -> Vec<(String, serde_json::Value)> {
+        let all = of["baselines"].as_object().unwrap().iter().map(|(name, of)| (name.clone(), of.clone()));
+        let judged = all.filter(|(_, of)| of["pcc_at_0.3"].is_object());
+        judged.chain([("spotdiff".to_owned(), of["model"].clone())]).collect()
+    };
+    let names: Vec<String> = methods(&found).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["gene_mean", "spatial_knn", "spotdiff_smooth", "svd10", "spotdiff"]);
+    for (name, of) in methods(&found) {
+        assert_eq!(of["pcc_at_0.3"], of["pcc"], "{name} at the shards' own share");
+        for share in ["0.1", "0.5", "0.7"] {
+            assert!(of[format!("pcc_at_{share}")]["value"].as_f64().is_some_and(f64::is_finite), "{name} at {share}");
+        }
+    }
+    let page = std::fs::read_to_string(Path::new(&run).join("report/report.html")).unwrap();
+    for words in ["Sparse data", "only who judges can show it", "masks are nested"] {
+        assert!(page.contains(words), "no {words:?} on the page");
+    }
+
+    // Every hidden value four times as great: Pearson's r of the same predictions has the same bits.
+    let hides = |row: usize| hidden_entries(0, row as u64, 0.3, GENES);
+    let changed =
+        Tables::new(|row, gene, value| if hides(row)[gene] { 4.0 * six_decimals(value) } else { six_decimals(value) });
+    assert_ne!(std::fs::read(tables.path("spots.txt")).unwrap(), std::fs::read(changed.path("spots.txt")).unwrap());
+    let other = swept(&changed.shard("shards", &[]));
+    for ((name, before), (_, after)) in methods(&found).into_iter().zip(methods(&other)) {
+        for share in ["0.3", "0.5", "0.7"] {
+            let metric = format!("pcc_at_{share}");
+            assert_eq!(before[&metric], after[&metric], "{name} at {share}");
+        }
+        // a gene's mean is the same in every spot, and with ten genes so is a rank of ten
+        let told = before["pcc_at_0.1"] != after["pcc_at_0.1"];
+        assert!(told || ["gene_mean", "svd10"].contains(&name.as_str()), "{name} was told more at a tenth");
+    }
+
+    // Another share than those of every sweep is scored beside them.
+    let shards = tables.shard("other", &["data.holdout_fraction=0.2"]);
+    let run = tables.path("other-run");
+    done(&train(&shards, &run, &[]));
+    let found: serde_json::Value = serde_json::from_str(&done(&["evaluate", &run, "--sweep", "--json"])).unwrap();
+    assert_eq!(found["model"]["pcc_at_0.2"], found["model"]["pcc"]);
+
+    let (_, _, folds) = whole();
+    refused(&["evaluate", folds, "--sweep"], 2, &["--sweep", "folds of genes", "data.holdout=entries"]);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use syncytia_shards::tables::held;
 use syncytia_shards::tables::vectors::VectorsOf;
 
 use super::embedding::labels;
-use super::{Args, Evaluated, UsageError, shards_of_run};
+use super::{Args, Evaluated, UsageError, shards_of_run, sparse};
 use crate::cmd::imputed::{Imputed, SMOOTH, folds_of, imputation_of, impute};
 use crate::cmd::trained::Trained;
 use crate::config;
@@ -47,6 +47,10 @@ impl ImputationArgs {
     }
 }
 
+/// The model's two readouts.
+pub(super) const MODEL: &str = "spotdiff";
+pub(super) const SMOOTHED: &str = "spotdiff_smooth";
+
 /// Markers where none is asked for.
 const MARKERS: usize = 3;
 
@@ -74,6 +78,7 @@ pub fn evaluate(args: &Args, runs: &[Trained], root: &Path) -> anyhow::Result<Ev
         },
         None => return Err(nothing_hidden()),
     };
+    let fractions = if args.sweep { sparse::fractions(protocol)? } else { Vec::new() };
     let mut found = Vec::new();
     for run in runs {
         run.check_shards(&shards)?;
@@ -100,16 +105,16 @@ pub fn evaluate(args: &Args, runs: &[Trained], root: &Path) -> anyhow::Result<Ev
     };
     let readout = serde_json::to_string(&imputation_of(first)?.0.readout).expect("a plain enum");
     let mut methods = vec![
-        judge(&truth, "spotdiff", &format!("the model, readout {readout}"), &whole.imputed),
-        judge(
-            &truth,
-            "spotdiff_smooth",
-            &format!("the same, averaged over a spot and its {SMOOTH} nearest"),
-            &whole.smooth,
-        ),
+        judge(&truth, MODEL, &format!("the model, readout {readout}"), &whole.imputed),
+        judge(&truth, SMOOTHED, &format!("the same, averaged over a spot and its {SMOOTH} nearest"), &whole.smooth),
     ];
     eprintln!("simple fills");
     methods.extend(fills(&truth, &whole.ids, &found, args.imputation.fast));
+    let mut notes = notes(&shards, &whole, &found, args.imputation.fast);
+    let sweep = match fractions.as_slice() {
+        [] => Vec::new(),
+        fractions => sparse::sweep(first, &shards, split, fractions, &mut notes)?,
+    };
     let report = Report {
         truth,
         data_set: args.imputation.data_set.as_deref().unwrap_or(&shards.manifest().sections[0].library_id),
@@ -118,10 +123,10 @@ pub fn evaluate(args: &Args, runs: &[Trained], root: &Path) -> anyhow::Result<Ev
         own: 2,
         imputed: &whole.imputed,
         raw: raw_clusters(&truth),
-        sweep: &[],
+        sweep: &sweep,
         xy: &whole.xy,
         lead: lead(runs, &shards, split, &found)?,
-        notes: notes(&shards, &whole, &found, args.imputation.fast),
+        notes,
         provenance: provenance(runs, &shards),
     };
     Evaluated::of(&report.findings(), &folder(root, &first.checkpoint.dir, split, &shards))

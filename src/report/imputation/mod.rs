@@ -30,7 +30,7 @@ pub struct Report<'a> {
     pub imputed: &'a syncytia_shards::processed::Matrix<f32>,
     /// Clusters of what was measured.
     pub raw: Option<Domains>,
-    /// More and more hidden; empty where it was not asked for.
+    /// Less and more hidden; empty where it was not asked for.
     pub sweep: &'a [Point],
     /// Where spots are, on the page.
     pub xy: &'a [[f64; 2]],
@@ -178,7 +178,7 @@ impl Report<'_> {
         let svg = chart::lines(&lines, "% of entries hidden", Legend::Right);
         Gallery {
             title: "Sparse data: mean PCC".to_owned(),
-            note: "On the hidden entries of each share.".to_owned(),
+            note: tables::SPARSE.to_owned(),
             legend: Vec::new(),
             width_px: 440,
             pictures: vec![Picture { file: "sparse.svg".to_owned(), caption: String::new(), bytes: svg.into_bytes() }],
