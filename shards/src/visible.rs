@@ -25,6 +25,7 @@ use crate::matrix::Matrix;
 use crate::processed::Split;
 use crate::reader::Shards;
 use crate::row_group::{Columns, RowGroup};
+use crate::tables::reference::Reference;
 
 /// The spots of a split as a model may see them.
 #[derive(Debug, Clone, PartialEq)]
@@ -178,8 +179,35 @@ impl<'a> View<'a> {
     /// # Errors
     /// Damage; the system's errors.
     pub fn reference(&self) -> Result<Option<VisibleCells>, StoreError> {
-        let Some(reference) = self.shards.reference()? else { return Ok(None) };
-        let raw = dense(&reference.counts);
+        Ok(self.shards.reference()?.map(|reference| self.cells(reference)))
+    }
+
+    /// The reference's cells, and each a second time with `raise` added to every count (stDiff's augmentation): their ids follow
+    /// those of all cells. `None` where the shards have no reference.
+    ///
+    /// # Errors
+    /// As [`View::reference`]. The scale of cells that are no counts is not made for it: who asks looks at `scale.transform`.
+    pub fn reference_and_raised(&self, raise: f32) -> Result<Option<VisibleCells>, StoreError> {
+        let Some(mut reference) = self.shards.reference()? else { return Ok(None) };
+        let (n, n_genes) = (reference.ids.len(), reference.counts.n_cols);
+        let mut both = dense(&reference.counts);
+        both.values.extend_from_within(..);
+        both.values[n * n_genes..].iter_mut().for_each(|value| *value += raise);
+        let after = reference.ids.last().map_or(0, |last| last + 1);
+        reference.ids.extend_from_within(..);
+        reference.ids[n..].iter_mut().for_each(|id| *id += after);
+        reference.labels.extend_from_within(..);
+        reference.totals.extend_from_within(..);
+        reference.totals[n..].iter_mut().for_each(|total| *total += f64::from(raise) * n_genes as f64);
+        Ok(Some(self.cells_of(both, reference)))
+    }
+
+    fn cells(&self, reference: Reference) -> VisibleCells {
+        self.cells_of(dense(&reference.counts), reference)
+    }
+
+    /// Cells whose counts are `raw`.
+    fn cells_of(&self, raw: Matrix<f32>, reference: Reference) -> VisibleCells {
         let asked = self.shards.manifest().holdout.as_ref().map_or(Transform::Auto, |h| h.reference_transform);
         let transform = asked.resolve(raw.values.iter().all(|v| v.fract() == 0.0));
         let mut scale = Scale::of_rows(self.kind, transform, reference.totals);
@@ -190,7 +218,7 @@ impl<'a> View<'a> {
         };
         let values = scale.scale_all(&raw, &bits);
         let levels = scale.levels_of_raw(&raw);
-        Ok(Some(VisibleCells { ids: reference.ids, labels: reference.labels, values, levels, scale }))
+        VisibleCells { ids: reference.ids, labels: reference.labels, values, levels, scale }
     }
 
     /// Raw visible values of a split by record id, without rows that show nothing.

@@ -12,9 +12,10 @@ use syncytia_shards::visible::{View, Visible, VisibleCells};
 use super::exit::UsageError;
 use super::trained::Trained;
 use crate::model::spotdiff::SpotdiffConfig;
+use crate::model::spotdiff::psi::Tokens;
 use crate::model::{Model, ModelConfig};
 use crate::task::TaskConfig;
-use crate::task::imputation::{Imputation, ImputationConfig, smoothed};
+use crate::task::imputation::{Imputation, ImputationConfig, ROWS, smoothed};
 use crate::task::paired::Paired;
 use crate::tensor::cpu;
 use crate::train::checkpoint::Which;
@@ -99,7 +100,7 @@ pub fn impute_seen(trained: &Trained, opened: &View<'_>, split: Split) -> anyhow
     let Model::Spotdiff(network) = &model else { unreachable!("its config is SpotDiff's") };
     let imputation = Imputation::of_shards(*task, model_config, opened.shards().manifest(), config.train.seed);
     let imputation = imputation.map_err(TrainError::Data)?;
-    let (mean, spread) = imputation.impute(network, &paired, &cpu());
+    let (mean, spread) = imputation.impute(network, &paired, rows_of_a_forward(trained, model_config), &cpu());
     let of_hidden = |at: &usize| !paired.spots.bits.values[*at];
     let n_hidden = (0..spread.values.len()).filter(of_hidden).count().max(1);
     let sum: f64 = (0..spread.values.len()).filter(of_hidden).map(|at| f64::from(spread.values[at])).sum();
@@ -112,6 +113,14 @@ pub fn impute_seen(trained: &Trained, opened: &View<'_>, split: Split) -> anyhow
     let spread = Matrix { n_cols: values.n_cols, values: spread };
     let cells = opened.reference()?;
     Ok(Imputed { fold: view.fold, cells, hides, values, smooth, spread, mean_spread: sum / n_hidden as f64, seen })
+}
+
+/// Spots that are imputed together: where the network attends over them, as many as it was trained on.
+pub fn rows_of_a_forward(trained: &Trained, model: &SpotdiffConfig) -> usize {
+    match model.psi.tokens {
+        Tokens::Spot => ROWS,
+        Tokens::Batch => trained.run.config.train.micro_batch,
+    }
 }
 
 /// Spots and cells of a split: by the pairs beside the run where they are of these shards as they are, else made again.

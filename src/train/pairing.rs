@@ -17,7 +17,7 @@ use syncytia_shards::processed::Split;
 use syncytia_shards::reader::Shards;
 use syncytia_shards::tables::paired::{self, PairedError, Pairing};
 use syncytia_shards::tables::vectors::{Vectors, VectorsFacts, VectorsOf, VectorsWriter};
-use syncytia_shards::visible::{Scale, ScaleKind, View, Visible};
+use syncytia_shards::visible::{Scale, ScaleKind, View, Visible, VisibleCells};
 
 use super::config::{TrainConfig, ViewConfig};
 use super::error::TrainError;
@@ -110,7 +110,7 @@ pub fn write(
     let (view, shards) = (config.view(), seen.shards());
     let (producer, hash) = (producer(omega.map(|omega| omega.1), &view), shards.manifest().data_hash());
     let wanted = reads(config, shards.manifest());
-    let cells = seen.reference()?.ok_or_else(|| TrainError::Data(no_reference(config)))?;
+    let cells = cells(seen, &view)?.ok_or_else(|| TrainError::Data(no_reference(config)))?;
     let values = balanced(view.scale, cells.values);
     let moved = match omega {
         Some((Model::Spotdiff(model), _)) => alignment::moved(&model.omega, &values, &cpu()),
@@ -183,6 +183,18 @@ pub fn write(
     Ok(Written::Whole)
 }
 
+/// The cells that a stage reads.
+fn cells(seen: &View<'_>, view: &ViewConfig) -> Result<Option<VisibleCells>, TrainError> {
+    let raise = view.raised_cells;
+    let cells = if raise > 0.0 { seen.reference_and_raised(raise)? } else { seen.reference()? };
+    match &cells {
+        Some(cells) if raise > 0.0 && cells.scale.transform == Transform::None => Err(TrainError::Data(format!(
+            "data.view.raised_cells = {raise} is added to counts, and the reference's values are taken as they are: leave it out"
+        ))),
+        _ => Ok(cells),
+    }
+}
+
 /// How far it came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Written {
@@ -231,7 +243,7 @@ pub fn paired(
         values,
         text: None,
     };
-    let cells = match (given(VectorsOf::Moved), seen.reference()?) {
+    let cells = match (given(VectorsOf::Moved), cells(seen, &view)?) {
         (Some(_), Some(cells)) => {
             let bits = vec![true; cells.values.values.len()];
             Some(Side {

@@ -259,6 +259,72 @@ fn a_sweep_meets_the_main_table_and_shows_no_hidden_value_at_the_shards_share_or
     refused(&["evaluate", folds, "--sweep"], 2, &["--sweep", "folds of genes", "data.holdout=entries"]);
 }
 
+/// stDiff on the same folds: trained on cells alone, so that no spot reaches its weights; judged beside SpotDiff by name.
+#[test]
+fn stdiff_is_trained_on_cells_and_stands_beside_the_model_on_the_same_folds() {
+    let (tables, shards, run) = whole();
+    let stdiff = |shards: &str, run: &str, more: &[&str]| {
+        let mut args = vec!["train", "configs/spotdiff/stdiff.toml", "--shards", shards, "--run", run];
+        let sets = [
+            "model.spotdiff.psi.d=32",
+            "model.spotdiff.psi.blocks=2",
+            "model.spotdiff.psi.heads=2",
+            "task.steps=20",
+            "optim.lr=1e-3",
+            "train.max_steps=6",
+            "train.micro_batch=32",
+            "data.view.nearest_cells=5",
+        ];
+        args.extend(sets.iter().flat_map(|set| ["--set", *set]));
+        args.extend(more);
+        done(&args);
+    };
+    let other = tables.path("stdiff");
+    stdiff(shards, &other, &[]);
+    let judged = |beside: &str| -> serde_json::Value {
+        serde_json::from_str(&done(&["evaluate", run, "--fast", "--beside", beside, "--json"])).unwrap()
+    };
+    let found = judged(&other);
+    let alone: serde_json::Value = serde_json::from_str(&done(&["evaluate", &other, "--fast", "--json"])).unwrap();
+    let of_other = &found["baselines"]["stdiff"];
+    assert_eq!(of_other["pcc"]["n_used"], GENES, "every gene of every fold");
+    for metric in ["pcc", "ssim", "cossim", "pcc_flat"] {
+        assert_eq!(of_other[metric], alone["model"][metric], "{metric}: judged as it is alone");
+        assert_ne!(of_other[metric], found["model"][metric], "{metric}");
+    }
+    assert_eq!(judged(&format!("named={other}"))["baselines"]["named"]["pcc"], of_other["pcc"]);
+    let page = std::fs::read_to_string(Path::new(run).join("report/report.html")).unwrap();
+    for words in ["trained here: 6 steps of 32 records", "attends over the spots that are imputed together, 32"] {
+        assert!(page.contains(words), "no {words:?} on the page");
+    }
+
+    // Other spots, the same cells: the same weights.
+    let changed = Tables::new(|row, gene, value| value * 1.5 + ((row + gene) % 3) as f64);
+    let again = changed.path("again");
+    stdiff(&changed.folds("shards"), &again, &["--fold", "0"]);
+    assert!(last(&Path::new(&again).join("fold-0")).model == last(&Path::new(&other).join("fold-0")).model);
+    // Without the second cells it learns something else.
+    let once = changed.path("once");
+    stdiff(shards, &once, &["--fold", "0", "--set", "data.view.raised_cells=0"]);
+    assert!(last(&Path::new(&once).join("fold-0")).model != last(&Path::new(&other).join("fold-0")).model);
+
+    for (beside, words) in [
+        (format!("{other}/fold-0"), ["learned fold 0", "judged 0, 1"]),
+        (format!("svd10={other}"), ["a name of its own", "NAME=RUN"]),
+        (format!("a={other},a={other}"), ["a name of its own", "NAME=RUN"]),
+    ] {
+        refused(&["evaluate", run, "--fast", "--beside", &beside], 2, &words);
+    }
+    let lanes = ["train", "configs/spotdiff/stdiff.toml", "--shards", shards, "--run", &once, "--set", "train.lanes=2"];
+    refused(&lanes, 2, &["demands train.lanes = 1"]);
+    let paired = ["train", TINY, "--shards", shards, "--run", &once, "--set", "data.view.raised_cells=10"];
+    refused(&paired, 2, &["data.view.raised_cells", "use_rna = false"]);
+    let entries = tables.shard("of-entries", &[]);
+    let run = tables.path("no-fold");
+    let args = ["train", "configs/spotdiff/stdiff.toml", "--shards", &entries, "--run", &run];
+    refused(&args, 3, &["task.train_mask = 0", "data.holdout=gene_folds"]);
+}
+
 #[test]
 fn stages_are_trained_one_by_one_on_pairs_made_by_hand() {
     let (tables, shards, run) = whole();

@@ -10,6 +10,7 @@ use syncytia_shards::reader::Shards;
 use syncytia_shards::tables::held;
 use syncytia_shards::tables::vectors::VectorsOf;
 
+use super::beside::{self, Beside};
 use super::embedding::labels;
 use super::{Args, Evaluated, UsageError, shards_of_run, sparse};
 use crate::cmd::imputed::{Imputed, SMOOTH, folds_of, imputation_of, impute};
@@ -36,13 +37,20 @@ pub struct ImputationArgs {
     /// Of spotdiff: leave out the fills that take minutes (perceptron, blends of it, Tangram).
     #[arg(long)]
     fast: bool,
+    /// Of spotdiff: other runs of the same shards and folds, trained here as well, judged beside it; named after their folders.
+    #[arg(long, value_name = "[NAME=]RUN", value_delimiter = ',')]
+    beside: Vec<String>,
 }
 
 impl ImputationArgs {
     /// The first of its arguments that was given.
     pub fn given(&self) -> Option<&'static str> {
-        let own =
-            [(!self.marker.is_empty(), "--marker"), (self.data_set.is_some(), "--data-set"), (self.fast, "--fast")];
+        let own = [
+            (!self.marker.is_empty(), "--marker"),
+            (self.data_set.is_some(), "--data-set"),
+            (self.fast, "--fast"),
+            (!self.beside.is_empty(), "--beside"),
+        ];
         own.into_iter().find(|(given, _)| *given).map(|(_, name)| name)
     }
 }
@@ -79,13 +87,8 @@ pub fn evaluate(args: &Args, runs: &[Trained], root: &Path) -> anyhow::Result<Ev
         None => return Err(nothing_hidden()),
     };
     let fractions = if args.sweep { sparse::fractions(protocol)? } else { Vec::new() };
-    let mut found = Vec::new();
-    for run in runs {
-        run.check_shards(&shards)?;
-        let said = run.run.config.view().fold.map_or(String::new(), |fold| format!(" of fold {fold}"));
-        eprintln!("imputing what is hidden{said} of {}", split.as_str());
-        found.push(impute(run, &shards, split)?);
-    }
+    let others = beside::open(&args.imputation.beside, runs)?;
+    let found = impute_all(runs, &shards, split)?;
     let whole = Whole::of(&shards, split, &found)?;
     let genes: Vec<String> = shards.manifest().panel.genes.iter().map(|gene| gene.symbol.clone()).collect();
     let markers = markers(&args.imputation.marker, &genes, &whole.truth)?;
@@ -108,9 +111,17 @@ pub fn evaluate(args: &Args, runs: &[Trained], root: &Path) -> anyhow::Result<Ev
         judge(&truth, MODEL, &format!("the model, readout {readout}"), &whole.imputed),
         judge(&truth, SMOOTHED, &format!("the same, averaged over a spot and its {SMOOTH} nearest"), &whole.smooth),
     ];
+    let own = methods.len();
+    for other in &others {
+        methods.push(other.judge(&truth, &shards, split, &whole.ids)?);
+    }
     eprintln!("simple fills");
     methods.extend(fills(&truth, &whole.ids, &found, args.imputation.fast));
     let mut notes = notes(&shards, &whole, &found, args.imputation.fast);
+    notes.extend(beside::depends_on_others(MODEL, first)?);
+    for other in &others {
+        notes.extend(other.depends_on_others()?);
+    }
     let sweep = match fractions.as_slice() {
         [] => Vec::new(),
         fractions => sparse::sweep(first, &shards, split, fractions, &mut notes)?,
@@ -120,16 +131,45 @@ pub fn evaluate(args: &Args, runs: &[Trained], root: &Path) -> anyhow::Result<Ev
         data_set: args.imputation.data_set.as_deref().unwrap_or(&shards.manifest().sections[0].library_id),
         split: split.as_str(),
         methods: &methods,
-        own: 2,
+        own,
+        beside: others.len(),
         imputed: &whole.imputed,
         raw: raw_clusters(&truth),
         sweep: &sweep,
         xy: &whole.xy,
         lead: lead(runs, &shards, split, &found)?,
         notes,
-        provenance: provenance(runs, &shards),
+        provenance: provenance(runs, &others, &shards),
     };
     Evaluated::of(&report.findings(), &folder(root, &first.checkpoint.dir, split, &shards))
+}
+
+/// What each run makes of what its fold hides.
+pub(super) fn impute_all(runs: &[Trained], shards: &Shards, split: Split) -> anyhow::Result<Vec<Imputed>> {
+    let of_run = |run: &Trained| {
+        run.check_shards(shards)?;
+        let said = run.run.config.view().fold.map_or(String::new(), |fold| format!(" of fold {fold}"));
+        eprintln!("imputing what is hidden{said} of {}", split.as_str());
+        impute(run, shards, split)
+    };
+    runs.iter().map(of_run).collect()
+}
+
+/// What each fold says of what it hides, for the spots `ids`; where there are none, all that is said.
+pub(super) fn together(ids: &[u64], found: &[Imputed], said: fn(&Imputed) -> &Matrix<f32>) -> Matrix<f32> {
+    let n_cols = found[0].hides.len();
+    let mut all = Matrix { n_cols, values: vec![f32::NAN; ids.len() * n_cols] };
+    for of in found {
+        for (out, id) in all.values.chunks_mut(n_cols).zip(ids) {
+            let there = of.seen.ids.binary_search(id).expect("spots that are judged are in every fold");
+            for (gene, &value) in said(of).row(there).iter().enumerate() {
+                if of.fold.is_none() || of.hides[gene] {
+                    out[gene] = value;
+                }
+            }
+        }
+    }
+    all
 }
 
 fn nothing_hidden() -> anyhow::Error {
@@ -167,8 +207,7 @@ impl Whole {
         // Spots that every fold shows something of.
         let mut ids = first.seen.ids.clone();
         ids.retain(|id| found.iter().all(|f| f.seen.ids.binary_search(id).is_ok()));
-        let empty = || Matrix { n_cols, values: vec![f32::NAN; ids.len() * n_cols] };
-        let (mut truth, mut imputed, mut smooth) = (empty(), empty(), empty());
+        let mut truth = Matrix { n_cols, values: vec![f32::NAN; ids.len() * n_cols] };
         let mut hidden = Matrix { n_cols, values: vec![false; ids.len() * n_cols] };
         for of in found {
             let held = held::read(shards, split, of.fold)?.of(&of.seen.ids).expect("they are of the split");
@@ -184,10 +223,6 @@ impl Whole {
                         hidden.values[at] = true;
                         truth.values[at] = of.seen.scale.level(there, held.values.values[from]) as f32;
                     }
-                    if held.hidden.values[from] || of.fold.is_none() {
-                        imputed.values[at] = of.values.values[from];
-                        smooth.values[at] = of.smooth.values[from];
-                    }
                 }
             }
         }
@@ -195,6 +230,7 @@ impl Whole {
             let place = first.seen.xyz[first.seen.ids.binary_search(id).expect("kept above")];
             [f64::from(place[0]), f64::from(place[1])]
         };
+        let (imputed, smooth) = (together(&ids, found, |of| &of.values), together(&ids, found, |of| &of.smooth));
         Ok(Whole { xy: ids.iter().map(at).collect(), ids, truth, hidden, imputed, smooth })
     }
 }
@@ -326,20 +362,25 @@ fn notes(shards: &Shards, whole: &Whole, found: &[Imputed], fast: bool) -> Vec<S
             "The fills that take minutes were left out (--fast): the perceptron, its blends, Tangram.".to_owned(),
         );
     }
-    notes.push("`spotdiff_smooth` lets a spot's values depend on other spots'; `spotdiff` does not.".to_owned());
+    notes.push("`spotdiff_smooth` lets a spot's values depend on those of the nearest spots.".to_owned());
     notes
 }
 
-fn provenance(runs: &[Trained], shards: &Shards) -> BTreeMap<String, String> {
+fn provenance(runs: &[Trained], others: &[Beside], shards: &Shards) -> BTreeMap<String, String> {
     let of = |name: &str, value: String| (name.to_owned(), value);
-    let digests: Vec<String> = runs.iter().map(|run| run.checkpoint.manifest.digest()).collect();
+    let digests = |runs: &[Trained]| {
+        let all: Vec<String> = runs.iter().map(|run| run.checkpoint.manifest.digest()).collect();
+        all.join(", ")
+    };
     let run = &runs[0].run;
-    BTreeMap::from([
+    let others = others.iter().map(|other| of(&format!("checkpoint_blake3 of {}", other.name), digests(&other.runs)));
+    let own = [
         of("model", run.config.model.name().to_owned()),
-        of("checkpoint_blake3", digests.join(", ")),
+        of("checkpoint_blake3", digests(runs)),
         of("global_step", run.global_step.to_string()),
         of("data_hash", shards.manifest().data_hash()),
         of("version", run.version.clone()),
         of("config", config::to_toml(&run.config)),
-    ])
+    ];
+    own.into_iter().chain(others).collect()
 }

@@ -1,5 +1,6 @@
 //! `syncytia evaluate`: a trained model judged beside what is simple, and the report. One file per kind of task.
 
+mod beside;
 mod cell_pictures;
 mod completion;
 mod embedding;

@@ -49,6 +49,7 @@ fn a_page_holds_every_table_and_says_what_was_published() {
         split: "all",
         methods: &methods,
         own: 1,
+        beside: 0,
         imputed: &noisy,
         raw: raw_clusters(&truth),
         sweep: &points,
@@ -58,6 +59,9 @@ fn a_page_holds_every_table_and_says_what_was_published() {
         provenance: BTreeMap::new(),
     };
     let found = report.findings();
+    let beside = Report { beside: 1, lead: String::new(), notes: Vec::new(), provenance: BTreeMap::new(), ..report };
+    let said = beside.findings().verdict;
+    assert!(said.contains("above all 1 simple fills. Trained here beside it: perfect (1.0000)."), "{said}");
     assert!(found.verdict.contains("above 1 of 2 simple fills, not above perfect (1.0000)"), "{}", found.verdict);
     assert!(found.notes.iter().any(|note| note.contains("Not to be held against the published column FISH")));
     assert_eq!(found.value("perfect", "pcc"), Some(1.0));
