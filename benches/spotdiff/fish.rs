@@ -8,14 +8,14 @@ use std::path::Path;
 use std::time::Instant;
 
 use syncytia::model::layers::Training;
-use syncytia::model::spotdiff::psi::{PsiConfig, Tokens};
+use syncytia::model::spotdiff::psi::{Gelu, PsiConfig, Tokens, Visible};
 use syncytia::model::spotdiff::sampler::Readout;
 use syncytia::model::spotdiff::{Spotdiff, SpotdiffConfig};
 use syncytia::model::{Model, params};
 use syncytia::optim::{OptimConfig, adamw, clip, ema, schedule};
 use syncytia::task::alignment::{Alignment, AlignmentConfig, moved};
 use syncytia::task::completion::GeneMeans;
-use syncytia::task::imputation::{Imputation, ImputationConfig, smoothed};
+use syncytia::task::imputation::{Imputation, ImputationConfig, ROWS, smoothed};
 use syncytia::task::paired::Paired;
 use syncytia::task::{DrawsAt, Records, Task};
 use syncytia::tensor::cpu;
@@ -62,6 +62,8 @@ fn main() {
         patch: None,
         tokens: if option("patches", 0.0) > 0.0 { Tokens::Spot } else { Tokens::Whole },
         neighbours: false,
+        visible: Visible::Token,
+        gelu: Gelu::Tanh,
         rna_channel: option("channel", 1.0) > 0.0,
         use_rna: option("rna", 1.0) > 0.0,
         use_text: option("text", 0.0) > 0.0,
@@ -100,7 +102,7 @@ fn main() {
     let optim =
         OptimConfig { weight_decay: option("decay", 0.0), ..optim(option("lr", 1e-3), steps, option("ema", 0.0)) };
     run.train(model, &optim, &["omega"], |step, model| {
-        let mean = imputation.impute(model, &paired, &cpu()).mean;
+        let mean = imputation.impute(model, &paired, ROWS, &cpu()).mean;
         let (plain, smooth) = both(&mean);
         let digest = mean.values.iter().fold(0u64, |h, v| h.rotate_left(5) ^ u64::from(v.to_bits()));
         println!("  {step:>5}: PCC {plain:.4}, smoothed {smooth:.4} [{digest:016x}]");

@@ -71,6 +71,8 @@ pub enum Purpose {
     Discrepancy = 41,
     /// What a simple fill learns from a reference by: initial values, batches, what is hidden, dropout. No step draws by it.
     ReferenceFill = 42,
+    /// Entries that an evaluation hides beside those that the shards hide, or shows of them: no step draws by it.
+    SparseEntries = 43,
 }
 
 /// Key of a Philox stream: the first 64 bits of BLAKE3(version ‖ seed ‖ purpose), all little-endian.

@@ -207,6 +207,20 @@ pub fn hidden_entries(seed: u64, record_id: u64, fraction: f64, n_genes: usize) 
     hidden
 }
 
+/// Which entries of a record are hidden where `fraction` of all are, given which are at the shards' `share`: one uniform of each
+/// entry decides at every fraction, so that what is hidden at one is hidden at all greater ones, and at `share` it is `hidden`.
+///
+/// That uniform is `share`·v of a hidden entry, `share` + (1 − `share`)·v of another, with v of word `g` of the record's stream: what
+/// the shards drew for genes that they left out need not be known.
+pub fn hidden_at(seed: u64, record_id: u64, hidden: &[bool], share: f64, fraction: f64) -> Vec<bool> {
+    let among_hidden = (fraction / share).min(1.0);
+    let among_others = ((fraction - share) / (1.0 - share)).max(0.0);
+    let p: Vec<f64> = hidden.iter().map(|&hidden| if hidden { among_hidden } else { among_others }).collect();
+    let mut out = vec![false; hidden.len()];
+    assay_bernoulli(DrawKey::new(seed, Purpose::SparseEntries), 0, record_id, &p, &mut out);
+    out
+}
+
 /// The fold of each gene: a keyed shuffle of the genes, cut into `folds` parts that are equal to within one.
 pub fn folds_of_genes(seed: u64, n_genes: usize, folds: u32) -> Vec<u32> {
     let order = ShuffleStream::new(seed, Purpose::GeneFolds, &[]).permutation(n_genes);
@@ -230,6 +244,27 @@ mod tests {
         assert_eq!(fold, folds_of_genes(0, 84, 5));
         assert_ne!(fold, folds_of_genes(1, 84, 5));
         assert!(fold.windows(2).any(|w| w[0] > w[1]), "shuffled, not cut in order");
+    }
+
+    #[test]
+    fn what_is_hidden_at_a_share_is_hidden_at_all_greater_ones() {
+        let (mut n, mut of_all) = ([0; 5], 0);
+        for id in 0..500 {
+            let shards = hidden_entries(3, id, 0.3, 84);
+            let masks = [0.1, 0.3, 0.5, 0.7, 0.9].map(|fraction| hidden_at(3, id, &shards, 0.3, fraction));
+            assert_eq!(masks[1], shards);
+            for pair in masks.windows(2) {
+                assert!(pair[0].iter().zip(&pair[1]).all(|(less, more)| !less || *more));
+            }
+            n.iter_mut().zip(&masks).for_each(|(n, mask)| *n += mask.iter().filter(|h| **h).count());
+            of_all += shards.len();
+        }
+        for (n, fraction) in n.into_iter().zip([0.1, 0.3, 0.5, 0.7, 0.9]) {
+            let found = n as f64 / of_all as f64;
+            assert!((found - fraction).abs() < 0.01, "4 standard deviations: {found} for {fraction}");
+        }
+        let shards = hidden_entries(3, 7, 0.3, 84);
+        assert_ne!(hidden_at(3, 7, &shards, 0.3, 0.5), hidden_at(4, 7, &shards, 0.3, 0.5));
     }
 
     #[test]

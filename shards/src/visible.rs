@@ -12,7 +12,7 @@
 mod near;
 mod scale;
 
-use std::path::Path;
+use std::fmt;
 
 use rayon::prelude::*;
 
@@ -25,6 +25,7 @@ use crate::matrix::Matrix;
 use crate::processed::Split;
 use crate::reader::Shards;
 use crate::row_group::{Columns, RowGroup};
+use crate::tables::reference::Reference;
 
 /// The spots of a split as a model may see them.
 #[derive(Debug, Clone, PartialEq)]
@@ -64,8 +65,11 @@ pub struct VisibleCells {
     pub scale: Scale,
 }
 
+/// What becomes of a record before anything is made of it: its id, its values as ingested (0 where hidden) and whether they are
+/// visible, `[G]` each.
+pub type Change<'c> = &'c (dyn Fn(u64, &mut [f32], &mut [bool]) + Sync);
+
 /// A shard folder seen without what is hidden.
-#[derive(Debug)]
 pub struct View<'a> {
     shards: &'a Shards,
     /// `[G]`: genes that no spot shows.
@@ -73,6 +77,13 @@ pub struct View<'a> {
     kind: ScaleKind,
     transform: Transform,
     fitted: Factors,
+    change: Option<Change<'a>>,
+}
+
+impl fmt::Debug for View<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("View").field("kind", &self.kind).field("transform", &self.transform).finish_non_exhaustive()
+    }
 }
 
 impl<'a> View<'a> {
@@ -83,13 +94,39 @@ impl<'a> View<'a> {
     pub fn open(shards: &'a Shards, fold: Option<u32>, kind: ScaleKind) -> Result<View<'a>, StoreError> {
         let hides = shards.manifest().hidden_genes(fold)?;
         let unfitted = Factors::Rows(Vec::new());
-        let mut view = View { shards, hides, kind, transform: Transform::None, fitted: unfitted };
+        let mut view = View { shards, hides, kind, transform: Transform::None, fitted: unfitted, change: None };
         let train = view.rows(Split::Train)?;
         let asked = shards.manifest().holdout.as_ref().map_or(Transform::Auto, |h| h.transform);
         view.transform = asked.resolve(train.are_whole());
-        let scale = Scale::of_rows(kind, view.transform, train.totals());
-        view.fitted = scale::fit(&scale, &train.raw, &train.bits, &view.hides);
+        view.fitted = view.fit(&train);
         Ok(view)
+    }
+
+    /// The same where other entries are visible: totals, scale and neighbours are made anew of what `change` leaves; what becomes of
+    /// a value (counts or not) stays as decided, for so it was learned. Who judges hides more this way, or shows what only they know.
+    ///
+    /// # Errors
+    /// Damage; the system's errors.
+    pub fn changed<'c>(&'c self, change: Change<'c>) -> Result<View<'c>, StoreError> {
+        let (hides, fitted) = (self.hides.clone(), Factors::Rows(Vec::new()));
+        let mut view = View { hides, fitted, change: Some(change), ..*self };
+        view.fitted = view.fit(&view.rows(Split::Train)?);
+        Ok(view)
+    }
+
+    /// Whether something else is visible than the shards show.
+    pub fn is_changed(&self) -> bool {
+        self.change.is_some()
+    }
+
+    /// What is seen.
+    pub fn shards(&self) -> &'a Shards {
+        self.shards
+    }
+
+    fn fit(&self, train: &Rows) -> Factors {
+        let scale = Scale::of_rows(self.kind, self.transform, train.totals());
+        scale::fit(&scale, &train.raw, &train.bits, &self.hides)
     }
 
     /// Genes that no spot shows `[G]`: the fold's under `gene_folds`, else none.
@@ -142,8 +179,35 @@ impl<'a> View<'a> {
     /// # Errors
     /// Damage; the system's errors.
     pub fn reference(&self) -> Result<Option<VisibleCells>, StoreError> {
-        let Some(reference) = self.shards.reference()? else { return Ok(None) };
-        let raw = dense(&reference.counts);
+        Ok(self.shards.reference()?.map(|reference| self.cells(reference)))
+    }
+
+    /// The reference's cells, and each a second time with `raise` added to every count (stDiff's augmentation): their ids follow
+    /// those of all cells. `None` where the shards have no reference.
+    ///
+    /// # Errors
+    /// As [`View::reference`]. The scale of cells that are no counts is not made for it: who asks looks at `scale.transform`.
+    pub fn reference_and_raised(&self, raise: f32) -> Result<Option<VisibleCells>, StoreError> {
+        let Some(mut reference) = self.shards.reference()? else { return Ok(None) };
+        let (n, n_genes) = (reference.ids.len(), reference.counts.n_cols);
+        let mut both = dense(&reference.counts);
+        both.values.extend_from_within(..);
+        both.values[n * n_genes..].iter_mut().for_each(|value| *value += raise);
+        let after = reference.ids.last().map_or(0, |last| last + 1);
+        reference.ids.extend_from_within(..);
+        reference.ids[n..].iter_mut().for_each(|id| *id += after);
+        reference.labels.extend_from_within(..);
+        reference.totals.extend_from_within(..);
+        reference.totals[n..].iter_mut().for_each(|total| *total += f64::from(raise) * n_genes as f64);
+        Ok(Some(self.cells_of(both, reference)))
+    }
+
+    fn cells(&self, reference: Reference) -> VisibleCells {
+        self.cells_of(dense(&reference.counts), reference)
+    }
+
+    /// Cells whose counts are `raw`.
+    fn cells_of(&self, raw: Matrix<f32>, reference: Reference) -> VisibleCells {
         let asked = self.shards.manifest().holdout.as_ref().map_or(Transform::Auto, |h| h.reference_transform);
         let transform = asked.resolve(raw.values.iter().all(|v| v.fract() == 0.0));
         let mut scale = Scale::of_rows(self.kind, transform, reference.totals);
@@ -154,7 +218,7 @@ impl<'a> View<'a> {
         };
         let values = scale.scale_all(&raw, &bits);
         let levels = scale.levels_of_raw(&raw);
-        Ok(Some(VisibleCells { ids: reference.ids, labels: reference.labels, values, levels, scale }))
+        VisibleCells { ids: reference.ids, labels: reference.labels, values, levels, scale }
     }
 
     /// Raw visible values of a split by record id, without rows that show nothing.
@@ -174,13 +238,20 @@ impl<'a> View<'a> {
         order.sort_unstable();
         let n_genes = self.hides.len();
         let mut rows = Rows { raw: Matrix { n_cols: n_genes, values: Vec::new() }, ..Rows::default() };
-        let mut of_row = vec![0f32; n_genes];
+        let (mut of_row, mut bits) = (vec![0f32; n_genes], vec![false; n_genes]);
         for (id, k, row) in order {
             let group = &groups[k];
+            match entries {
+                true => bits.iter_mut().zip(group.hidden.row(row)).for_each(|(bit, hidden)| *bit = !hidden),
+                false => bits.iter_mut().zip(&self.hides).for_each(|(bit, hidden)| *bit = !hidden),
+            }
             of_row.fill(0.0);
             let (genes, values) = group.counts.as_ref().expect("asked for").row(row);
             for (&gene, &value) in genes.iter().zip(values).filter(|(gene, _)| !self.hides[**gene as usize]) {
                 of_row[gene as usize] = value;
+            }
+            if let Some(change) = self.change {
+                change(id, &mut of_row, &mut bits);
             }
             if of_row.iter().all(|v| *v == 0.0) {
                 rows.left_out.push(id);
@@ -192,29 +263,10 @@ impl<'a> View<'a> {
             rows.raw.values.extend_from_slice(&of_row);
             rows.sections.push(group.section);
             rows.xyz.push([group.xy[row][0] * um, group.xy[row][1] * um, z * um]);
-            match entries {
-                true => rows.bits.extend(group.hidden.row(row).iter().map(|hidden| !hidden)),
-                false => rows.bits.extend(self.hides.iter().map(|hidden| !hidden)),
-            }
+            rows.bits.extend_from_slice(&bits);
         }
         Ok(rows)
     }
-}
-
-/// Opens a folder and gives a split of it: what a task needs of spots.
-///
-/// # Errors
-/// As [`View::open`] and [`View::visible`].
-pub fn load(dir: &Path, split: Split, fold: Option<u32>, kind: ScaleKind) -> Result<Visible, StoreError> {
-    View::open(&Shards::open(dir)?, fold, kind)?.visible(split)
-}
-
-/// Opens a folder and gives its reference: what a task needs of cells.
-///
-/// # Errors
-/// As [`View::open`] and [`View::reference`].
-pub fn load_reference(dir: &Path, fold: Option<u32>, kind: ScaleKind) -> Result<Option<VisibleCells>, StoreError> {
-    View::open(&Shards::open(dir)?, fold, kind)?.reference()
 }
 
 /// Raw visible values of a split.

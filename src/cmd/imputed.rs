@@ -12,9 +12,10 @@ use syncytia_shards::visible::{View, Visible, VisibleCells};
 use super::exit::UsageError;
 use super::trained::Trained;
 use crate::model::spotdiff::SpotdiffConfig;
+use crate::model::spotdiff::psi::Tokens;
 use crate::model::{Model, ModelConfig};
 use crate::task::TaskConfig;
-use crate::task::imputation::{Imputation, ImputationConfig, Readings, smoothed};
+use crate::task::imputation::{Imputation, ImputationConfig, ROWS, Readings, smoothed};
 use crate::task::paired::Paired;
 use crate::tensor::cpu;
 use crate::train::checkpoint::Which;
@@ -123,19 +124,24 @@ pub fn imputation_of(trained: &Trained) -> anyhow::Result<(&ImputationConfig, &S
     }
 }
 
-/// What the network makes of what is hidden, at the level of the data.
+/// What the network makes of what the shards hide, at the level of the data.
 pub fn impute(trained: &Trained, shards: &Shards, split: Split) -> anyhow::Result<Imputed> {
+    impute_seen(trained, &pairing::view(shards, &trained.run.config)?, split)
+}
+
+/// What it makes of what a view hides: totals, scales, neighbours, pairs and prompts are all made of what that view shows.
+pub fn impute_seen(trained: &Trained, opened: &View<'_>, split: Split) -> anyhow::Result<Imputed> {
     let config = &trained.run.config;
     let (task, model_config) = imputation_of(trained)?;
     let view = config.view();
-    let opened = View::open(shards, view.fold, view.scale)?;
     let (seen, hides) = (opened.visible(split)?, opened.hidden_genes().to_vec());
     let model = trained.model()?;
-    let paired = paired(trained, &model, shards, split)?;
+    let paired = paired(trained, &model, opened, split)?;
     let Model::Spotdiff(network) = &model else { unreachable!("its config is SpotDiff's") };
-    let imputation = Imputation::of_shards(*task, model_config, shards.manifest(), config.train.seed);
+    let imputation = Imputation::of_shards(*task, model_config, opened.shards().manifest(), config.train.seed);
     let imputation = imputation.map_err(TrainError::Data)?;
-    let Readings { mean, sampled, spread } = imputation.impute(network, &paired, &cpu());
+    let rows = rows_of_a_forward(trained, model_config);
+    let Readings { mean, sampled, spread } = imputation.impute(network, &paired, rows, &cpu());
     let of_hidden = |at: &usize| !paired.spots.bits.values[*at];
     let n_hidden = (0..spread.values.len()).filter(of_hidden).count().max(1);
     let sum: f64 = (0..spread.values.len()).filter(of_hidden).map(|at| f64::from(spread.values[at])).sum();
@@ -160,9 +166,17 @@ pub fn impute(trained: &Trained, shards: &Shards, split: Split) -> anyhow::Resul
     })
 }
 
-/// Spots and cells of a split: by the pairs beside the run where they are of these shards, else made again.
-fn paired(trained: &Trained, model: &Model, shards: &Shards, split: Split) -> anyhow::Result<Paired> {
-    let config = &trained.run.config;
+/// Spots that are imputed together: where the network attends over them, as many as it was trained on.
+pub fn rows_of_a_forward(trained: &Trained, model: &SpotdiffConfig) -> usize {
+    match model.psi.tokens {
+        Tokens::Whole | Tokens::Spot => ROWS,
+        Tokens::Batch => trained.run.config.train.micro_batch,
+    }
+}
+
+/// Spots and cells of a split: by the pairs beside the run where they are of these shards as they are, else made again.
+fn paired(trained: &Trained, model: &Model, seen: &View<'_>, split: Split) -> anyhow::Result<Paired> {
+    let (config, shards) = (&trained.run.config, seen.shards());
     let reads = pairing::reads(config, shards.manifest());
     let read = |dir: &Path| -> Result<Vec<Arc<Vectors>>, TrainError> {
         let hash = shards.manifest().data_hash();
@@ -173,20 +187,20 @@ fn paired(trained: &Trained, model: &Model, shards: &Shards, split: Split) -> an
         Ok(all)
     };
     if reads.is_empty() {
-        return Ok(pairing::paired(shards, split, config, &[])?);
+        return Ok(pairing::paired(seen, split, config, &[])?);
     }
     let beside = RunFolder::at(trained.checkpoint.dir.join("../..")).pairs(None);
-    let known = read(&beside).ok().filter(|pairs| {
+    let known = (!seen.is_changed()).then(|| read(&beside).ok()).flatten().filter(|pairs| {
         pairs.len() == reads.len()
             && pairs.iter().zip(&trained.run.vectors).all(|(ours, theirs)| ours.facts.producer == theirs.producer)
     });
     if let Some(pairs) = known {
-        return Ok(pairing::paired(shards, split, config, &pairs)?);
+        return Ok(pairing::paired(seen, split, config, &pairs)?);
     }
     let made = tempfile::tempdir()?;
     let network =
         trained.run.vectors.first().and_then(|vectors| pairing::network(&vectors.producer).map(str::to_owned));
     let omega = network.as_deref().map(|network| (model, network));
-    assert_eq!(pairing::write(shards, config, omega, made.path(), &|| false)?, Written::Whole);
-    Ok(pairing::paired(shards, split, config, &read(made.path())?)?)
+    assert_eq!(pairing::write(seen, config, omega, made.path(), &|| false)?, Written::Whole);
+    Ok(pairing::paired(seen, split, config, &read(made.path())?)?)
 }

@@ -71,7 +71,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let omega = omega.transpose()?;
     let stop = StopVote::on_signals().context("cannot listen to signals")?;
     let omega = omega.as_ref().map(|(model, digest)| (model, digest.as_str()));
-    if pairing::write(&shards, &stage, omega, &args.out, &|| stop.is_cast())? == Written::Stopped {
+    if pairing::write(&pairing::view(&shards, &stage)?, &stage, omega, &args.out, &|| stop.is_cast())?
+        == Written::Stopped
+    {
         out::line("stopped; run the same command again to go on")?;
         return Ok(ExitCode::Stopped);
     }

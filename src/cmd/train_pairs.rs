@@ -172,7 +172,9 @@ fn stages(stop: &StopVote, part: &Part, shards: &Shards, dir: &Path, start: &Sta
             if !is_finished(&run, &stage, &part.dir)? {
                 eprintln!("{}: stage {}", part.dir.display(), stage.task.kind());
                 let pairs = folder.pairs(Some(FIRST));
-                if pairing::write(shards, &stage, None, &pairs, &|| stop.is_cast())? == Written::Stopped {
+                if pairing::write(&pairing::view(shards, &stage)?, &stage, None, &pairs, &|| stop.is_cast())?
+                    == Written::Stopped
+                {
                     return Ok(Trained::before_a_step());
                 }
                 let start = StartFrom { vectors: pairing::folders(&pairs), ..here.clone() };
@@ -192,7 +194,8 @@ fn stages(stop: &StopVote, part: &Part, shards: &Shards, dir: &Path, start: &Sta
         let omega = omega.map(|omega| Ok::<_, anyhow::Error>((omega.model()?, omega.checkpoint.manifest.digest())));
         let omega = omega.transpose()?;
         let omega = omega.as_ref().map(|(model, digest)| (model, digest.as_str()));
-        if pairing::write(shards, &last, omega, &pairs, &|| stop.is_cast())? == Written::Stopped {
+        if pairing::write(&pairing::view(shards, &last)?, &last, omega, &pairs, &|| stop.is_cast())? == Written::Stopped
+        {
             return Ok(Trained::before_a_step());
         }
     }

@@ -5,6 +5,7 @@ use rayon::prelude::*;
 use syncytia_shards::processed::Matrix;
 
 use super::domains::{self, Domains};
+use super::entry_fills::{EntryFill, Given};
 use super::gene_metrics::{Entries, Flat, GeneScore, Metric, OverGenes, Undefined, flat, over_genes, per_gene};
 use super::markers::{Marker, marker};
 use super::mean_discrepancy::{Discrepancy, mean_discrepancy};
@@ -155,8 +156,27 @@ fn joint(truth: &Truth, completed: &Matrix<f32>) -> Joint {
     Joint { places: [half(0, 2), half(n, 2)], discrepancy: mean_discrepancy(&half(0, all), &half(n, all), 0) }
 }
 
-/// Shares of the entries that are hidden in turn.
+/// Shares of the entries that are hidden in turn, beside the shards' own.
 pub const FRACTIONS: [f64; 4] = [0.1, 0.3, 0.5, 0.7];
+
+/// What there is where some share of all entries is hidden.
+#[derive(Debug)]
+pub struct Sparse {
+    /// The share.
+    pub hidden: f64,
+    /// `[n, G]`: what is visible, 0 elsewhere.
+    pub values: Matrix<f32>,
+    /// `[n, G]`: whether it is.
+    pub visible: Matrix<bool>,
+    /// Where the spots are.
+    pub xyz: Vec<[f32; 3]>,
+    /// `[n, G]`: as measured, in the unit of `values`; only what is scored is read.
+    pub truth: Matrix<f32>,
+    /// `[n, G]`: what is scored: hidden here, and from whoever learned.
+    pub scored: Matrix<bool>,
+    /// What models made of it by name, `[n, G]` each.
+    pub models: Vec<(&'static str, Matrix<f32>)>,
+}
 
 /// One method where that share was hidden.
 #[derive(Debug, Clone, PartialEq)]
@@ -165,33 +185,22 @@ pub struct Point {
     pub hidden: f64,
     /// Method.
     pub method: String,
-    /// Pearson's r over genes, on hidden entries.
+    /// Pearson's r over genes, on scored entries.
     pub pcc: OverGenes,
 }
 
-/// A way from what is visible to all entries: (values `[n, G]` with 0 where hidden, visible bits) → `[n, G]`.
-pub type Imputer<'m> = &'m (dyn Fn(&Matrix<f32>, &Matrix<bool>) -> Matrix<f32> + Sync);
-
-/// Random entries at every share of [`FRACTIONS`]; `hidden_at` draws them. What a method gets holds no hidden value.
-pub fn sweep(
-    truth: &Matrix<f32>,
-    hidden_at: impl Fn(f64) -> Matrix<bool> + Sync,
-    methods: &[(&str, Imputer<'_>)],
-) -> Vec<Point> {
-    let at_fraction = |&fraction: &f64| {
-        let hidden = hidden_at(fraction);
-        let open = |at: usize| !hidden.values[at] && truth.values[at].is_finite();
-        let bits: Vec<bool> = (0..truth.values.len()).map(open).collect();
-        let values = bits.iter().zip(&truth.values).map(|(&open, &v)| if open { v } else { 0.0 }).collect();
-        let visible = Matrix { n_cols: truth.n_cols, values: bits };
-        let values = Matrix { n_cols: truth.n_cols, values };
-        let of_method = |(name, imputer): &(&str, Imputer<'_>)| {
-            let scores = per_gene(truth, &imputer(&values, &visible), Entries::Hidden(&hidden), Undefined::Ours);
-            Point { hidden: fraction, method: (*name).to_owned(), pcc: over_genes(&scores, Metric::Pcc) }
-        };
-        methods.iter().map(of_method).collect::<Vec<_>>()
+/// The models, then every simple fill, of the same visible entries and on the same scored ones.
+pub fn points(sparse: &Sparse) -> Vec<Point> {
+    let shows = |at: usize| sparse.visible.values[at] && sparse.scored.values[at];
+    assert!(!(0..sparse.visible.values.len()).any(shows), "what is scored is hidden");
+    let given = Given { values: &sparse.values, visible: &sparse.visible, xyz: &sparse.xyz };
+    let point = |method: &str, imputed: &Matrix<f32>| {
+        let scores = per_gene(&sparse.truth, imputed, Entries::Hidden(&sparse.scored), Undefined::Ours);
+        Point { hidden: sparse.hidden, method: method.to_owned(), pcc: over_genes(&scores, Metric::Pcc) }
     };
-    FRACTIONS.par_iter().flat_map_iter(at_fraction).collect()
+    let models = sparse.models.iter().map(|(name, imputed)| point(name, imputed));
+    let fills: Vec<Point> = EntryFill::ALL.par_iter().map(|fill| point(fill.name(), &fill.fill(&given))).collect();
+    models.chain(fills).collect()
 }
 
 #[cfg(test)]
@@ -199,7 +208,6 @@ mod tests {
     use syncytia_shards::draw::{DrawKey, Purpose, bernoulli};
 
     use super::*;
-    use crate::evaluate::entry_fills::{EntryFill, Given};
 
     /// 120 spots of three kinds on a line, 12 genes.
     fn spots() -> (Matrix<f32>, Vec<[f32; 3]>, Vec<u32>) {
@@ -250,22 +258,38 @@ mod tests {
     }
 
     #[test]
-    fn a_sweep_hides_more_and_more_and_shows_no_method_what_is_hidden() {
-        let (values, xyz, _) = spots();
-        let look = |values: &Matrix<f32>, visible: &Matrix<bool>| {
-            assert!(values.values.iter().zip(&visible.values).all(|(v, open)| *open || *v == 0.0));
-            EntryFill::SpatialKnn.fill(&Given { values, visible, xyz: &xyz })
+    fn the_more_is_hidden_the_less_the_places_tell_and_every_method_is_scored_on_the_same_entries() {
+        let (truth, xyz, _) = spots();
+        let at = |hidden: f64| {
+            let scored = hidden_at(hidden);
+            let visible = Matrix { n_cols: 12, values: scored.values.iter().map(|h| !h).collect::<Vec<bool>>() };
+            let shown = |(value, open): (&f32, &bool)| if *open { *value } else { 0.0 };
+            let values = truth.values.iter().zip(&visible.values).map(shown).collect();
+            // Half of the entries are not scored: what a model says of them does not matter.
+            let mut told = truth.clone();
+            told.values.iter_mut().step_by(2).for_each(|v| *v = f32::NAN);
+            let scored = scored.values.iter().enumerate().map(|(at, h)| *h && at % 2 == 1).collect();
+            Sparse {
+                hidden,
+                values: Matrix { n_cols: 12, values },
+                visible,
+                xyz: xyz.clone(),
+                truth: truth.clone(),
+                scored: Matrix { n_cols: 12, values: scored },
+                models: vec![("all-knowing", told)],
+            }
         };
-        let mean = |values: &Matrix<f32>, visible: &Matrix<bool>| {
-            EntryFill::GeneMean.fill(&Given { values, visible, xyz: &xyz })
-        };
-        let points = sweep(&values, hidden_at, &[("near", &look), ("mean", &mean)]);
+        let found: Vec<Point> = FRACTIONS.iter().flat_map(|&share| points(&at(share))).collect();
         let of = |method: &str| -> Vec<(f64, f64)> {
-            points.iter().filter(|p| p.method == method).map(|p| (p.hidden, p.pcc.mean)).collect()
+            found.iter().filter(|p| p.method == method).map(|p| (p.hidden, p.pcc.mean)).collect()
         };
-        let near = of("near");
+        let near = of("spatial_knn");
         assert_eq!(near.iter().map(|p| p.0).collect::<Vec<_>>(), FRACTIONS);
         assert!(near[0].1 > near[3].1 && near[3].1 > 0.5, "{near:?}");
-        assert!(of("mean").iter().all(|p| p.1 == 0.0));
+        assert!(of("gene_mean").iter().all(|p| p.1 == 0.0));
+        assert!(of("all-knowing").iter().all(|p| (p.1 - 1.0).abs() < 1e-6), "{:?}", of("all-knowing"));
+        let mut shown = at(0.3);
+        shown.visible.values[1..].fill(true);
+        assert!(std::panic::catch_unwind(|| points(&shown)).is_err(), "a scored entry was visible");
     }
 }

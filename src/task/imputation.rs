@@ -2,8 +2,8 @@
 //!
 //! Where genes are hidden (a fold), a cell joins every spot: the only place where a hidden gene has a truth. Its visible
 //! entries are the fold's visible genes less a train mask, its loss is on all others. Spots hide a train mask of what is
-//! visible and have no loss on the fold's genes. Where entries are hidden, spots are alone. What a test hides is nowhere in
-//! here.
+//! visible and have no loss on the fold's genes, or, without any weight, no part in a step. Where entries are hidden, spots
+//! are alone. What a test hides is nowhere in here.
 //!
 //! Draws (`docs/step.md` §3), keyed by (slot, global_step) with site 0 for spots and 1 for cells in training, by (record id,
 //! assay) in validation, where every time is the last: masks, times, noise, and which cell joins.
@@ -14,6 +14,7 @@ use syncytia_shards::draw::{self, DrawKey, Purpose};
 use syncytia_shards::holdout::Protocol;
 use syncytia_shards::manifest::Manifest;
 use syncytia_shards::matrix::Matrix;
+use syncytia_shards::processed::Split;
 
 use super::paired::{Paired, Side};
 use super::{DrawsAt, Terms};
@@ -35,9 +36,9 @@ pub struct ImputationConfig {
     pub parametrisation: Parametrisation,
     /// Deviation of the values that preconditioning reckons with. Default 1/3, what standardised values have.
     pub signal: f64,
-    /// Share of the visible genes that a step hides. Default .3.
+    /// Share of the visible genes that a step hides. Default .3. With 0 cells are asked for the fold's genes alone.
     pub train_mask: f64,
-    /// Weight of spots beside cells, where cells join. Default .5.
+    /// Weight of spots beside cells, where cells join. Default .5. With 0 the cells are trained on alone.
     pub spot_share: f64,
     /// Share of the times that are the last, T − 1, which is all that `one_step` reads; the others are uniform on
     /// 1 … T − 1. Default .5.
@@ -69,8 +70,8 @@ const NO_CELLS: &str = "a fold hides genes of every spot, and there are no cells
 /// Names of the terms.
 const TERMS: [&str; 2] = ["spots", "cells"];
 
-/// Spots of a forward outside of training.
-const ROWS: usize = 64;
+/// Spots of a forward outside of training, where each is for itself.
+pub const ROWS: usize = 64;
 
 /// The task with what it knows of model and data.
 #[derive(Debug, Clone)]
@@ -128,8 +129,10 @@ pub struct Text {
 pub struct Prepared {
     /// Record ids in slot order.
     pub ids: Vec<u64>,
-    /// Spots in slot order, then the cells that join them.
+    /// Spots in slot order, then the cells that join them; cells alone where spots have no weight.
     pub rows: Rows,
+    /// Rows that are spots.
+    n_spots: usize,
     /// W_k: entries that are asked for.
     pub weights: Vec<f64>,
 }
@@ -165,6 +168,12 @@ impl ImputationConfig {
         if !(self.signal > 0.0 && self.signal.is_finite()) {
             problems.push(format!("task.signal = {}: must be above 0", self.signal));
         }
+        if self.train_mask == 0.0 && self.spot_share > 0.0 {
+            problems.push(format!(
+                "task.train_mask = 0 asks spots for nothing, and task.spot_share = {} gives them a weight: set it to 0",
+                self.spot_share
+            ));
+        }
         let named = [self.readout.problem(), self.solver.problem(self.steps)];
         problems.extend(named.into_iter().flatten().map(|p| format!("task.{p}")));
         problems
@@ -186,7 +195,7 @@ impl Imputation {
     /// For this model on these shards: cells join where genes are hidden.
     ///
     /// # Errors
-    /// In words: genes are hidden and there are no cells to learn them from; prompts that no encoder has read.
+    /// In words: genes are hidden and there are no cells to learn them from; nothing would be asked for.
     pub fn of_shards(
         config: ImputationConfig,
         model: &SpotdiffConfig,
@@ -197,6 +206,20 @@ impl Imputation {
         let has_cells = manifest.holdout.as_ref().is_some_and(|holdout| holdout.reference.is_some());
         if folds && !has_cells {
             return Err(NO_CELLS.to_owned());
+        }
+        if config.train_mask == 0.0 && !folds {
+            return Err(
+                "task.train_mask = 0 learns from the genes that a fold hides, and these shards hide none: shard with \
+                        --set data.holdout=gene_folds, or set a share"
+                    .to_owned(),
+            );
+        }
+        if config.train_mask == 0.0 && manifest.n_records(Split::Val) > 0 {
+            return Err(
+                "task.train_mask = 0 asks spots for nothing, so the shards' val split can select no checkpoint: shard \
+                        without one, or set a share"
+                    .to_owned(),
+            );
         }
         if !has_cells && model.psi.use_rna {
             return Err(
@@ -255,15 +278,17 @@ impl Imputation {
         let ids: Vec<u64> = rows.iter().map(|&row| spots.ids[row]).collect();
         let mut out = Rows { genes: paired.genes(), ..Rows::default() };
         let masked = |stream| self.masked(paired.genes(), stream, at);
-        for (i, (&row, &id)) in rows.iter().zip(&ids).enumerate() {
+        let cells = paired.cells.as_ref().filter(|_| self.joins && matches!(at, DrawsAt::Step { .. }));
+        let take_part = cells.is_none() || self.config.spot_share > 0.0;
+        for (i, (&row, &id)) in rows.iter().zip(&ids).enumerate().filter(|_| take_part) {
             let stream = at.stream(i, id);
             let masked = masked(stream);
             let visible: Vec<bool> = spots.bits.row(row).iter().zip(&masked).map(|(&bit, &m)| bit && !m).collect();
             let asked: Vec<bool> = spots.bits.row(row).iter().zip(&masked).map(|(&bit, &m)| bit && m).collect();
             self.push(&mut out, paired, (spots, row), (&visible, &asked), self.time(stream, at), stream);
         }
-        let of_spots = asked_for(&out);
-        if let (true, DrawsAt::Step { .. }, Some(cells)) = (self.joins, at, &paired.cells) {
+        let (n_spots, of_spots) = (out.n, asked_for(&out));
+        if let Some(cells) = cells {
             for (i, &id) in ids.iter().enumerate() {
                 let [slot, step, _] = at.stream(i, id);
                 let stream = [slot, step, 1];
@@ -279,7 +304,7 @@ impl Imputation {
             out.text.of_genes = text.values.clone().into();
         }
         let weights = vec![of_spots, asked_for(&out) - of_spots];
-        Prepared { ids, rows: out, weights }
+        Prepared { ids, rows: out, n_spots, weights }
     }
 
     /// Which genes the train mask takes, visible or not.
@@ -397,10 +422,13 @@ impl Imputation {
     pub fn loss(&self, model: &Spotdiff, batch: &Prepared, training: &Training, device: &Device) -> Terms {
         let b = batch.ids.len();
         let errors = self.errors(model, &batch.rows, Some(&training.with_rows_per_slot(2)), device);
+        let part = |from: usize, to: usize| match to - from {
+            0 => Tensor::zeros([b], device),
+            n => errors.clone().narrow(0, from, n),
+        };
         let mut terms = Terms::default();
-        terms.push(errors.clone().narrow(0, 0, b), &batch.ids);
-        let cells = if batch.rows.n > b { errors.narrow(0, b, b) } else { Tensor::zeros([b], device) };
-        terms.push(cells, &batch.ids);
+        terms.push(part(0, batch.n_spots), &batch.ids);
+        terms.push(part(batch.n_spots, batch.rows.n), &batch.ids);
         terms
     }
 
@@ -411,8 +439,8 @@ impl Imputation {
     }
 
     /// Every hidden entry of all spots, given all that is visible, in the scale of the spots' values; visible entries stand as they
-    /// are, with spread 0.
-    pub fn impute(&self, model: &Spotdiff, paired: &Paired, device: &Device) -> Readings {
+    /// are, with spread 0. `rows`: spots of a forward, on which nothing depends unless the network attends over them.
+    pub fn impute(&self, model: &Spotdiff, paired: &Paired, rows: usize, device: &Device) -> Readings {
         let (spots, genes) = (&paired.spots, paired.genes());
         let all: Vec<usize> = (0..spots.n()).collect();
         let forward = |rows: &[usize]| -> Imputed {
@@ -429,7 +457,7 @@ impl Imputation {
             self.process.impute(&model.psi, &known, &ids, self.config.readout, self.config.solver)
         };
         // Forwards side by side: the kernels of a small network do not fill the cores.
-        let parts: Vec<Imputed> = all.par_chunks(ROWS).map(forward).collect();
+        let parts: Vec<Imputed> = all.par_chunks(rows).map(forward).collect();
         let matrix = |of: fn(&Imputed) -> &Vec<f32>| Matrix {
             n_cols: genes,
             values: parts.iter().flat_map(of).copied().collect(),

@@ -68,11 +68,19 @@ pub struct ViewConfig {
     pub nearest_cells: usize,
     /// Their weights: `positive` (similarities above 0) or `spage`. Default `positive`.
     pub weighting: Weighting,
+    /// Every cell stands a second time with this added to each of its counts (stDiff's augmentation); 0, the default: once.
+    pub raised_cells: f32,
 }
 
 impl Default for ViewConfig {
     fn default() -> Self {
-        Self { fold: None, scale: ScaleKind::Standardised, nearest_cells: 50, weighting: Weighting::Positive }
+        Self {
+            fold: None,
+            scale: ScaleKind::Standardised,
+            nearest_cells: 50,
+            weighting: Weighting::Positive,
+            raised_cells: 0.0,
+        }
     }
 }
 
@@ -87,6 +95,9 @@ impl std::fmt::Display for ViewConfig {
             Weighting::Spage => "spage",
         };
         write!(f, "{scale}, {} nearest, {weighting}", self.nearest_cells)?;
+        if self.raised_cells > 0.0 {
+            write!(f, ", cells again with {} more of each gene", self.raised_cells)?;
+        }
         self.fold.map_or(Ok(()), |fold| write!(f, ", fold {fold}"))
     }
 }
@@ -408,6 +419,16 @@ impl TrainConfig {
         }
         if self.data.view.is_some_and(|view| view.nearest_cells == 0) {
             problems.push("data.view.nearest_cells = 0: must be at least 1".to_owned());
+        }
+        let raise = self.view().raised_cells;
+        if !(raise >= 0.0 && raise.fract() == 0.0) {
+            problems.push(format!("data.view.raised_cells = {raise}: must be a whole number, 0 for none"));
+        }
+        if raise > 0.0 && self.model.reads_reference() {
+            problems.push(
+                "data.view.raised_cells: spots are paired with cells as they are; set model.spotdiff.psi.use_rna = false"
+                    .to_owned(),
+            );
         }
         problems.extend(self.task.problems());
         problems.extend(self.model.problems((train.lanes, train.micro_batch)));

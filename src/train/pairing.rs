@@ -17,7 +17,7 @@ use syncytia_shards::processed::Split;
 use syncytia_shards::reader::Shards;
 use syncytia_shards::tables::paired::{self, PairedError, Pairing};
 use syncytia_shards::tables::vectors::{Vectors, VectorsFacts, VectorsOf, VectorsWriter};
-use syncytia_shards::visible::{Scale, ScaleKind, View, Visible};
+use syncytia_shards::visible::{Scale, ScaleKind, View, Visible, VisibleCells};
 
 use super::config::{TrainConfig, ViewConfig};
 use super::error::TrainError;
@@ -86,24 +86,32 @@ pub fn other_view(facts: &VectorsFacts, view: &ViewConfig) -> Option<String> {
     (theirs != view.to_string()).then(|| format!("was made for {theirs}, the config's data.view is {view}"))
 }
 
+/// The shards as this config sees them.
+///
+/// # Errors
+/// As [`View::open`].
+pub fn view<'a>(shards: &'a Shards, config: &TrainConfig) -> Result<View<'a>, StoreError> {
+    let view = config.view();
+    View::open(shards, view.fold, view.scale)
+}
+
 /// Writes the pairs that a stage of this config reads into the folder `out`, block by block; what is there whole is kept, so that
 /// what was interrupted goes on. `omega`: the network that moves the cells and the digest of its checkpoint, from the second stage
 /// on. `stop`: asked before each block.
 ///
 /// # Errors
-/// [`TrainError::Data`]: no reference, fewer cells than are asked for, pairs of others in `out`; as [`View::open`]; the system's.
+/// [`TrainError::Data`]: no reference, fewer cells than are asked for, pairs of others in `out`; as [`View::visible`]; the system's.
 pub fn write(
-    shards: &Shards,
+    seen: &View<'_>,
     config: &TrainConfig,
     omega: Option<(&Model, &str)>,
     out: &Path,
     stop: &dyn Fn() -> bool,
 ) -> Result<Written, TrainError> {
-    let view = config.view();
+    let (view, shards) = (config.view(), seen.shards());
     let (producer, hash) = (producer(omega.map(|omega| omega.1), &view), shards.manifest().data_hash());
     let wanted = reads(config, shards.manifest());
-    let seen = View::open(shards, view.fold, view.scale)?;
-    let cells = seen.reference()?.ok_or_else(|| TrainError::Data(no_reference(config)))?;
+    let cells = cells(seen, &view)?.ok_or_else(|| TrainError::Data(no_reference(config)))?;
     let values = balanced(view.scale, cells.values);
     let moved = match omega {
         Some((Model::Spotdiff(model), _)) => alignment::moved(&model.omega, &values, &cpu()),
@@ -176,6 +184,18 @@ pub fn write(
     Ok(Written::Whole)
 }
 
+/// The cells that a stage reads.
+fn cells(seen: &View<'_>, view: &ViewConfig) -> Result<Option<VisibleCells>, TrainError> {
+    let raise = view.raised_cells;
+    let cells = if raise > 0.0 { seen.reference_and_raised(raise)? } else { seen.reference()? };
+    match &cells {
+        Some(cells) if raise > 0.0 && cells.scale.transform == Transform::None => Err(TrainError::Data(format!(
+            "data.view.raised_cells = {raise} is added to counts, and the reference's values are taken as they are: leave it out"
+        ))),
+        _ => Ok(cells),
+    }
+}
+
 /// How far it came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Written {
@@ -191,15 +211,14 @@ const BLOCK: usize = 4096;
 /// A split's spots and the reference's cells with the pairs given, as tasks read them.
 ///
 /// # Errors
-/// [`TrainError::Data`] where pairs are missing or of others; as [`View::open`].
+/// [`TrainError::Data`] where pairs are missing or of others; as [`View::visible`].
 pub fn paired(
-    shards: &Shards,
+    seen: &View<'_>,
     split: Split,
     config: &TrainConfig,
     pairs: &[Arc<Vectors>],
 ) -> Result<Paired, TrainError> {
     let view = config.view();
-    let seen = View::open(shards, view.fold, view.scale)?;
     let spots = seen.visible(split)?;
     let given = |of: VectorsOf| pairs.iter().find(|pairs| pairs.facts.of == of);
     let n_cols = seen.hidden_genes().len();
@@ -229,7 +248,7 @@ pub fn paired(
         values,
         text: None,
     };
-    let cells = match (given(VectorsOf::Moved), seen.reference()?) {
+    let cells = match (given(VectorsOf::Moved), cells(seen, &view)?) {
         (Some(_), Some(cells)) => {
             let bits = vec![true; cells.values.values.len()];
             Some(Side {

@@ -182,7 +182,12 @@ impl Source {
         task: &Task,
     ) -> Result<Source, TrainError> {
         if config.task.is_paired() {
-            return Ok(Source::Paired(Box::new(pairing::paired(shards, split, config, vectors)?)));
+            return Ok(Source::Paired(Box::new(pairing::paired(
+                &pairing::view(shards, config)?,
+                split,
+                config,
+                vectors,
+            )?)));
         }
         let (vectors, regions) = match vectors {
             [vectors @ .., regions] if regions.facts.of == VectorsOf::Region => (vectors, Some(Arc::clone(regions))),

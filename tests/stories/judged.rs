@@ -174,7 +174,7 @@ fn labels_that_cannot_judge_are_refused_and_without_labels_cells_are_judged_by_r
     refused(&["evaluate", &run, "--label", "celltype"], 2, &["--label celltype", "cell_type", "niche_type"]);
     refused(&["evaluate", &run, "--label", "donor_id"], 3, &["donor_id", "the same one"]);
     refused(&["evaluate", &run, "--label", "truth_radius"], 3, &["truth_radius", "too few"]);
-    refused(&["evaluate", &run, "--sweep"], 2, &["--sweep is for spackle"]);
+    refused(&["evaluate", &run, "--sweep"], 2, &["--sweep is for spackle and spotdiff"]);
     refused(&["evaluate", &run, "--vectors", &chain.path("of-cells")], 2, &["--vectors is for runs of niches"]);
     // The cohort again without a label.
     let dir = tempfile::tempdir().unwrap();

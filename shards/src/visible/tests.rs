@@ -235,7 +235,8 @@ fn near_spots_are_of_the_same_section_and_rows_count_without_those_left_out() {
     let processed = hide(sections, cells, steps, &rule(Protocol::Entries), OnBadCell::Stop).unwrap();
     let dir = tempfile::tempdir().unwrap();
     writer::write(&processed, "", &dir.path().join("out"), &WriteOptions::default()).unwrap();
-    let seen = load(&dir.path().join("out"), Split::Train, None, ScaleKind::Maximum).unwrap();
+    let shards = Shards::open(&dir.path().join("out")).unwrap();
+    let seen = View::open(&shards, None, ScaleKind::Maximum).unwrap().visible(Split::Train).unwrap();
     assert_eq!(seen.sections.iter().collect::<std::collections::BTreeSet<_>>().len(), 2);
     let as_read = Pair::new().sections();
     let place = |row: usize| {
@@ -258,7 +259,54 @@ fn near_spots_are_of_the_same_section_and_rows_count_without_those_left_out() {
     let at = seen.ids[5] as usize;
     let [x, y] = section.xy[at];
     assert_eq!(seen.xyz[5], [2.0 * x as f32, (2.0 * y) as f32, 2.0 * section.z.as_ref().unwrap()[at] as f32]);
-    assert!(load_reference(&dir.path().join("out"), None, ScaleKind::Maximum).unwrap().is_some());
+}
+
+#[test]
+fn a_changed_view_makes_all_of_what_is_then_visible() {
+    let (_dir, shards) = shards(&Pair::new(), &rule(Protocol::Entries));
+    for kind in [ScaleKind::Maximum, ScaleKind::Standardised] {
+        let view = View::open(&shards, None, kind).unwrap();
+        let before = view.visible(Split::Train).unwrap();
+        let nothing = |_: u64, _: &mut [f32], _: &mut [bool]| {};
+        assert_eq!(view.changed(&nothing).unwrap().visible(Split::Train).unwrap(), before);
+        // a gene more is hidden in every spot
+        let hide = |_: u64, values: &mut [f32], bits: &mut [bool]| (values[3], bits[3]) = (0.0, false);
+        let changed = view.changed(&hide).unwrap();
+        let after = changed.visible(Split::Train).unwrap();
+        assert!(changed.is_changed() && !view.is_changed() && changed.transform() == view.transform());
+        let n = SHARED.len();
+        for (row, id) in after.ids.iter().enumerate() {
+            let was = before.ids.binary_search(id).unwrap();
+            assert!(!after.bits[row * n + 3] && after.values.row(row)[3] == 0.0 && after.levels.row(row)[3] == 0.0);
+            let shown = before.bits[was * n + 3];
+            let raw = if shown { Pair::new().sections[0][*id as usize][3] } else { 0.0 };
+            assert_eq!(after.scale.totals[row], before.scale.totals[was] - f64::from(raw), "of what is visible");
+        }
+        assert_ne!(after.scale.by, before.scale.by);
+    }
+}
+
+#[test]
+fn raised_cells_follow_the_cells_with_more_of_every_count() {
+    let (_dir, shards) = shards(&Pair::new(), &rule(Protocol::GeneFolds));
+    let view = View::open(&shards, Some(1), ScaleKind::Maximum).unwrap();
+    let (once, twice) = (view.reference().unwrap().unwrap(), view.reference_and_raised(10.0).unwrap().unwrap());
+    let (n, g) = (once.ids.len(), SHARED.len());
+    assert_eq!(twice.ids.len(), 2 * n);
+    assert!(twice.ids.is_sorted_by(|a, b| a < b) && twice.ids[..n] == once.ids);
+    assert_eq!(
+        (&twice.values.values[..n * g], &twice.levels.values[..n * g]),
+        (&once.values.values[..], &once.levels.values[..])
+    );
+    for cell in 0..n {
+        let total = once.scale.totals[cell] + 10.0 * g as f64;
+        assert_eq!(twice.scale.totals[n + cell], total);
+        for gene in 0..g {
+            let raised = once.scale.raw(cell, f64::from(once.levels.row(cell)[gene])) + 10.0;
+            let expected = (1.0 + 1e4 * raised / total).ln();
+            assert!((f64::from(twice.levels.row(n + cell)[gene]) - expected).abs() < 1e-5, "levels are f32");
+        }
+    }
 }
 
 #[test]

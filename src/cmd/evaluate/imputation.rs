@@ -10,8 +10,9 @@ use syncytia_shards::reader::Shards;
 use syncytia_shards::tables::held;
 use syncytia_shards::tables::vectors::VectorsOf;
 
+use super::beside::{self, Beside};
 use super::embedding::labels;
-use super::{Args, Evaluated, UsageError, shards_of_run};
+use super::{Args, Evaluated, UsageError, shards_of_run, sparse};
 use crate::cmd::imputed::{Imputed, SMOOTH, folds_of, imputation_of, impute};
 use crate::cmd::trained::Trained;
 use crate::config;
@@ -40,6 +41,9 @@ pub struct ImputationArgs {
     /// Of spotdiff with prompts read by a T5: where its folder lies now, if not where the run was trained with it.
     #[arg(long, value_name = "DIR")]
     text_encoder: Option<PathBuf>,
+    /// Of spotdiff: other runs of the same shards and folds, trained here as well, judged beside it; named after their folders.
+    #[arg(long, value_name = "[NAME=]RUN", value_delimiter = ',')]
+    beside: Vec<String>,
 }
 
 impl ImputationArgs {
@@ -55,10 +59,16 @@ impl ImputationArgs {
             (self.data_set.is_some(), "--data-set"),
             (self.fast, "--fast"),
             (self.text_encoder.is_some(), "--text-encoder"),
+            (!self.beside.is_empty(), "--beside"),
         ];
         own.into_iter().find(|(given, _)| *given).map(|(_, name)| name)
     }
 }
+
+/// The model's readouts.
+pub(super) const MODEL: &str = "spotdiff";
+pub(super) const SMOOTHED: &str = "spotdiff_smooth";
+pub(super) const SAMPLED: &str = "spotdiff_samples";
 
 /// Markers where none is asked for.
 const MARKERS: usize = 3;
@@ -87,13 +97,9 @@ pub fn evaluate(args: &Args, runs: &[Trained], root: &Path) -> anyhow::Result<Ev
         },
         None => return Err(nothing_hidden()),
     };
-    let mut found = Vec::new();
-    for run in runs {
-        run.check_shards(&shards)?;
-        let said = run.run.config.view().fold.map_or(String::new(), |fold| format!(" of fold {fold}"));
-        eprintln!("imputing what is hidden{said} of {}", split.as_str());
-        found.push(impute(run, &shards, split)?);
-    }
+    let fractions = if args.sweep { sparse::fractions(protocol)? } else { Vec::new() };
+    let others = beside::open(&args.imputation.beside, runs)?;
+    let found = impute_all(runs, &shards, split)?;
     let whole = Whole::of(&shards, split, &found)?;
     let genes: Vec<String> = shards.manifest().panel.genes.iter().map(|gene| gene.symbol.clone()).collect();
     let markers = markers(&args.imputation.marker, &genes, &whole.truth)?;
@@ -111,37 +117,45 @@ pub fn evaluate(args: &Args, runs: &[Trained], root: &Path) -> anyhow::Result<Ev
         markers: &markers,
         classes: classes.as_deref(),
     };
-    let readout = serde_json::to_string(&imputation_of(first)?.0.readout).expect("a plain enum");
+    let (task, _) = imputation_of(first)?;
+    let readout = serde_json::to_string(&task.readout).expect("a plain enum");
     let mut methods = vec![
-        judge(&truth, "spotdiff", &format!("the model, readout {readout}"), &whole.imputed),
-        judge(
-            &truth,
-            "spotdiff_smooth",
-            &format!("the same, averaged over a spot and its {SMOOTH} nearest"),
-            &whole.smooth,
-        ),
+        judge(&truth, MODEL, &format!("the model, readout {readout}"), &whole.imputed),
+        judge(&truth, SMOOTHED, &format!("the same, averaged over a spot and its {SMOOTH} nearest"), &whole.smooth),
     ];
-    let (task, model) = imputation_of(first)?;
     if let Readout::OneStep(n) = task.readout {
         let what = format!("the mean of {n} samples by {}", solver_in_words(task.solver));
-        methods.push(judge(&truth, "spotdiff_samples", &what, &whole.sampled));
+        methods.push(judge(&truth, SAMPLED, &what, &whole.sampled));
     }
-    let (own, neighbours) = (methods.len(), model.psi.neighbours);
+    let own = methods.len();
+    for other in &others {
+        methods.push(other.judge(&truth, &shards, split, &whole.ids)?);
+    }
     eprintln!("simple fills");
     methods.extend(fills(&truth, &whole.ids, &found, args.imputation.fast));
+    let mut notes = notes(&shards, &whole, &found, args.imputation.fast);
+    notes.extend(beside::depends_on_others(MODEL, first)?);
+    for other in &others {
+        notes.extend(other.depends_on_others()?);
+    }
+    let sweep = match fractions.as_slice() {
+        [] => Vec::new(),
+        fractions => sparse::sweep(first, &shards, split, fractions, &mut notes)?,
+    };
     let report = Report {
         truth,
         data_set: args.imputation.data_set.as_deref().unwrap_or(&shards.manifest().sections[0].library_id),
         split: split.as_str(),
         methods: &methods,
         own,
+        beside: others.len(),
         imputed: &whole.imputed,
         raw: raw_clusters(&truth),
-        sweep: &[],
+        sweep: &sweep,
         xy: &whole.xy,
         lead: lead(runs, &shards, split, &found)?,
-        notes: notes(&shards, &whole, &found, args.imputation.fast, neighbours),
-        provenance: provenance(runs, &shards),
+        notes,
+        provenance: provenance(runs, &others, &shards),
     };
     Evaluated::of(&report.findings(), &folder(root, &first.checkpoint.dir, split, &shards))
 }
@@ -151,6 +165,34 @@ fn solver_in_words(solver: Solver) -> String {
         Solver::Ddim(steps) => format!("DDIM in {steps} steps"),
         Solver::Ancestral => "ancestral sampling in all steps".to_owned(),
     }
+}
+
+/// What each run makes of what its fold hides.
+pub(super) fn impute_all(runs: &[Trained], shards: &Shards, split: Split) -> anyhow::Result<Vec<Imputed>> {
+    let of_run = |run: &Trained| {
+        run.check_shards(shards)?;
+        let said = run.run.config.view().fold.map_or(String::new(), |fold| format!(" of fold {fold}"));
+        eprintln!("imputing what is hidden{said} of {}", split.as_str());
+        impute(run, shards, split)
+    };
+    runs.iter().map(of_run).collect()
+}
+
+/// What each fold says of what it hides, for the spots `ids`; where there are none, all that is said.
+pub(super) fn together(ids: &[u64], found: &[Imputed], said: fn(&Imputed) -> &Matrix<f32>) -> Matrix<f32> {
+    let n_cols = found[0].hides.len();
+    let mut all = Matrix { n_cols, values: vec![f32::NAN; ids.len() * n_cols] };
+    for of in found {
+        for (out, id) in all.values.chunks_mut(n_cols).zip(ids) {
+            let there = of.seen.ids.binary_search(id).expect("spots that are judged are in every fold");
+            for (gene, &value) in said(of).row(there).iter().enumerate() {
+                if of.fold.is_none() || of.hides[gene] {
+                    out[gene] = value;
+                }
+            }
+        }
+    }
+    all
 }
 
 fn nothing_hidden() -> anyhow::Error {
@@ -189,8 +231,7 @@ impl Whole {
         // Spots that every fold shows something of.
         let mut ids = first.seen.ids.clone();
         ids.retain(|id| found.iter().all(|f| f.seen.ids.binary_search(id).is_ok()));
-        let empty = || Matrix { n_cols, values: vec![f32::NAN; ids.len() * n_cols] };
-        let (mut truth, mut imputed, mut smooth, mut sampled) = (empty(), empty(), empty(), empty());
+        let mut truth = Matrix { n_cols, values: vec![f32::NAN; ids.len() * n_cols] };
         let mut hidden = Matrix { n_cols, values: vec![false; ids.len() * n_cols] };
         for of in found {
             let held = held::read(shards, split, of.fold)?.of(&of.seen.ids).expect("they are of the split");
@@ -206,11 +247,6 @@ impl Whole {
                         hidden.values[at] = true;
                         truth.values[at] = of.seen.scale.level(there, held.values.values[from]) as f32;
                     }
-                    if held.hidden.values[from] || of.fold.is_none() {
-                        imputed.values[at] = of.values.values[from];
-                        smooth.values[at] = of.smooth.values[from];
-                        sampled.values[at] = of.sampled.values[from];
-                    }
                 }
             }
         }
@@ -218,6 +254,11 @@ impl Whole {
             let place = first.seen.xyz[first.seen.ids.binary_search(id).expect("kept above")];
             [f64::from(place[0]), f64::from(place[1])]
         };
+        let [imputed, smooth, sampled] = [
+            together(&ids, found, |of| &of.values),
+            together(&ids, found, |of| &of.smooth),
+            together(&ids, found, |of| &of.sampled),
+        ];
         Ok(Whole { xy: ids.iter().map(at).collect(), ids, truth, hidden, imputed, smooth, sampled })
     }
 }
@@ -328,7 +369,7 @@ fn lead(runs: &[Trained], shards: &Shards, split: Split, found: &[Imputed]) -> a
     ))
 }
 
-fn notes(shards: &Shards, whole: &Whole, found: &[Imputed], fast: bool, neighbours: bool) -> Vec<String> {
+fn notes(shards: &Shards, whole: &Whole, found: &[Imputed], fast: bool) -> Vec<String> {
     let mut notes = Vec::new();
     let left = found[0].seen.ids.len() + found[0].seen.left_out.len() - whole.ids.len();
     if left > 0 {
@@ -349,27 +390,26 @@ fn notes(shards: &Shards, whole: &Whole, found: &[Imputed], fast: bool, neighbou
             "The fills that take minutes were left out (--fast): the perceptron, its blends, Tangram.".to_owned(),
         );
     }
-    notes.push(match neighbours {
-        true => {
-            "`spotdiff` reads what the nearest spots show (`psi.neighbours`): a spot's values depend on other spots'."
-                .to_owned()
-        }
-        false => "`spotdiff_smooth` lets a spot's values depend on other spots'; `spotdiff` does not.".to_owned(),
-    });
+    notes.push("`spotdiff_smooth` lets a spot's values depend on those of the nearest spots.".to_owned());
     notes
 }
 
-fn provenance(runs: &[Trained], shards: &Shards) -> BTreeMap<String, String> {
+fn provenance(runs: &[Trained], others: &[Beside], shards: &Shards) -> BTreeMap<String, String> {
     let of = |name: &str, value: String| (name.to_owned(), value);
-    let digests: Vec<String> = runs.iter().map(|run| run.checkpoint.manifest.digest()).collect();
+    let digests = |runs: &[Trained]| {
+        let all: Vec<String> = runs.iter().map(|run| run.checkpoint.manifest.digest()).collect();
+        all.join(", ")
+    };
     let run = &runs[0].run;
-    BTreeMap::from([
+    let others = others.iter().map(|other| of(&format!("checkpoint_blake3 of {}", other.name), digests(&other.runs)));
+    let own = [
         of("model", run.config.model.name().to_owned()),
-        of("checkpoint_blake3", digests.join(", ")),
+        of("checkpoint_blake3", digests(runs)),
         of("global_step", run.global_step.to_string()),
         of("data_hash", shards.manifest().data_hash()),
         of("version", run.version.clone()),
         of("sums", run.config.train.reduction.precision().to_owned()),
         of("config", config::to_toml(&run.config)),
-    ])
+    ];
+    own.into_iter().chain(others).collect()
 }

@@ -1,10 +1,12 @@
 //! `syncytia evaluate`: a trained model judged beside what is simple, and the report. One file per kind of task.
 
+mod beside;
 mod cell_pictures;
 mod completion;
 mod embedding;
 mod generation;
 mod imputation;
+mod sparse;
 
 use std::path::{Path, PathBuf};
 
@@ -37,7 +39,8 @@ pub struct Args {
     /// `best`, `last` or `step-N`; best where there is one, else the newest.
     #[arg(long)]
     checkpoint: Option<Which>,
-    /// Of spackle: score too where 10 to 80 % of the measured values are hidden (rule `uniform`, three assays each).
+    /// Score too where less and more is hidden. Of spackle: 10 to 80 % of the measured values (rule `uniform`, three assays each); of
+    /// spotdiff, on shards with `data.holdout = "entries"`: 10, 30, 50, 70 % of all entries.
     #[arg(long)]
     sweep: bool,
     /// Of spatia: the label column that judges clusters; `cell_type`, `niche_type`, `tissue_type` and the like if not given.
@@ -77,8 +80,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             let shards = args.shards.clone().map_or_else(|| shards_of_run(&args.path), Ok)?;
             completion::evaluate(&args.path, &trained, &shards, split, args.sweep)?
         }
-        _ if args.sweep => {
-            return Err(UsageError(format!("--sweep is for spackle: a run of \"{kind}\" hides nothing")).into());
+        task if args.sweep && !task.is_paired() => {
+            let what = format!("--sweep is for spackle and spotdiff: a run of \"{kind}\" hides nothing");
+            return Err(UsageError(what).into());
         }
         TaskConfig::Cells(_) | TaskConfig::Niches(_) | TaskConfig::Tissues(_) | TaskConfig::Fusion(_) => {
             embedding::evaluate(args, &trained)?

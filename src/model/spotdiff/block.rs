@@ -1,12 +1,12 @@
 //! A block of ψ: attention and feed-forward, each between an adaptive norm and a gate (adaLN-zero, `spotdiff.md` §4).
 
-use super::psi::{PsiConfig, Tokens};
+use super::psi::{Gelu, PsiConfig, Tokens};
 use crate::model::dit::attention::SelfAttention;
 use crate::model::dit::block::FeedForward;
 use crate::model::dit::norm::adaptive_norm;
 use crate::model::init::Scope;
 use crate::model::layers::{Dropout, Linear, Training};
-use crate::tensor::{Module, Tensor, add_gated, enter};
+use crate::tensor::{Module, Tensor, add_gated, enter, gelu};
 
 /// One block; starts as the identity.
 #[derive(Module, Debug)]
@@ -21,6 +21,8 @@ pub struct PsiBlock {
     dropouts: [Dropout; 2],
     #[module(skip)]
     tokens: Tokens,
+    #[module(skip)]
+    gelu: Gelu,
 }
 
 impl PsiBlock {
@@ -33,6 +35,7 @@ impl PsiBlock {
             mlp: FeedForward::new(&scope.child("mlp"), d),
             dropouts: std::array::from_fn(|_| Dropout { p: config.dropout, site: scope.next_site() }),
             tokens: config.tokens,
+            gelu: config.gelu,
         }
     }
 
@@ -51,6 +54,10 @@ impl PsiBlock {
         let x = add_gated(x, self.dropouts[0].forward(attended, training), part(2));
 
         let h = adaptive_norm(x.clone(), part(3), part(4));
-        add_gated(x, self.dropouts[1].forward(self.mlp.forward(h, training), training), part(5))
+        let fed = match self.gelu {
+            Gelu::Tanh => self.mlp.forward(h, training),
+            Gelu::Exact => self.mlp.fc2.forward(gelu(self.mlp.fc1.forward(h, training)), training),
+        };
+        add_gated(x, self.dropouts[1].forward(fed, training), part(5))
     }
 }

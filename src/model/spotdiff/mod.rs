@@ -57,8 +57,7 @@ impl Spotdiff {
         match path {
             "omega.down.0.linear.weight" => at(1, 1),
             "omega.last.weight" | "omega.last.bias" | "prompt.tables.genes" => at(0, 1),
-            "psi.rna_embedder.weight" => at(1, 1),
-            "psi.straight" => at(1, 1),
+            "psi.rna_embedder.weight" | "psi.visible_embedder.weight" | "psi.straight" => at(1, 1),
             _ => Vec::new(),
         }
     }

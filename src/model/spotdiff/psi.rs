@@ -25,6 +25,28 @@ pub enum Tokens {
     Batch,
 }
 
+/// Where the visible genes enter, beside the noisy vector, which holds them too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Visible {
+    /// Their tokens, gene by gene, with what is visible at all.
+    #[default]
+    Token,
+    /// The condition, as one vector: in stDiff's release.
+    Condition,
+}
+
+/// Which GELU the feed-forward has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Gelu {
+    /// By tanh.
+    #[default]
+    Tanh,
+    /// By the error function: in stDiff's release.
+    Exact,
+}
+
 /// `[model.spotdiff.psi]`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -41,6 +63,12 @@ pub struct PsiConfig {
     /// What a token is.
     #[serde(default)]
     pub tokens: Tokens,
+    /// Where the visible genes enter.
+    #[serde(default)]
+    pub visible: Visible,
+    /// Of the feed-forward.
+    #[serde(default)]
+    pub gelu: Gelu,
     /// Whether the paired cells' genes also stand beside those of the spot, gene by gene.
     #[serde(default = "yes")]
     pub rna_channel: bool,
@@ -91,6 +119,8 @@ pub struct Psi {
     pub t_embedder: TimeEmbedding,
     /// The paired cells' genes → d.
     pub rna_embedder: Option<Linear>,
+    /// The visible genes → d, where they condition.
+    pub visible_embedder: Option<Linear>,
     /// Blocks, first to last.
     pub blocks: Vec<PsiBlock>,
     /// Time and conditions → shift, scale of the last norm; zero at the start.
@@ -147,7 +177,11 @@ impl PsiConfig {
 
     /// Values of a gene in a token.
     fn channels(&self) -> usize {
-        3 + usize::from(self.use_rna && self.rna_channel) + if self.neighbours { AROUND } else { 0 }
+        let visible = match self.visible {
+            Visible::Token => 2,
+            Visible::Condition => 0,
+        };
+        1 + visible + usize::from(self.use_rna && self.rna_channel) + if self.neighbours { AROUND } else { 0 }
     }
 
     /// Channels that speak of a gene in its own unit, beside what the spot shows of it.
@@ -163,11 +197,11 @@ impl PsiConfig {
             [self.d, genes, patch, genes.div_ceil(patch), self.channels()].map(|n| n as f64);
         let block = linear(d, 6.0 * d) + linear(d, 3.0 * d) + linear(d, d) + linear(d, 4.0 * d) + linear(4.0 * d, d);
         let time = linear(TIME_FEATURES as f64, d) + linear(d, d);
-        let rna = if self.use_rna { linear(g, d) } else { 0.0 };
+        let embedded = usize::from(self.use_rna) + usize::from(self.visible == Visible::Condition);
         linear(channels * p, d)
             + patches * d
             + time
-            + rna
+            + embedded as f64 * linear(g, d)
             + self.blocks as f64 * block
             + linear(d, 2.0 * d)
             + linear(d, p)
@@ -192,6 +226,7 @@ impl Psi {
             positions: scope.param("positions", [genes.div_ceil(patch), d], Init::Normal(0.02)),
             t_embedder: TimeEmbedding::new(&scope.child("t_embedder"), d),
             rna_embedder: config.use_rna.then(|| linear("rna_embedder", genes)),
+            visible_embedder: (config.visible == Visible::Condition).then(|| linear("visible_embedder", genes)),
             blocks: (0..config.blocks).map(|i| PsiBlock::new(&blocks.child(&i.to_string()), config)).collect(),
             last_ada_ln: Linear::zeros(&scope.child("last_ada_ln"), d, 2 * d),
             last: Linear::zeros(&scope.child("last"), d, patch),
@@ -212,6 +247,10 @@ impl Psi {
         let c = self.t_embedder.forward(times, &noisy.device(), training);
         let c = match &self.rna_embedder {
             Some(rna) => c + rna.forward2(known.pair.clone(), training),
+            None => c,
+        };
+        let c = match &self.visible_embedder {
+            Some(visible) => c + visible.forward2(known.visible.clone(), training),
             None => c,
         };
         let c = match &known.text {
@@ -254,7 +293,10 @@ impl Psi {
 
     /// `[b, patches, channels · patch]`: the genes of a patch, channel after channel.
     fn patches(&self, noisy: Tensor<2>, known: &Known) -> Tensor<3> {
-        let mut channels = vec![noisy, known.visible.clone(), known.bits.clone()];
+        let mut channels = vec![noisy];
+        if self.config.visible == Visible::Token {
+            channels.extend([known.visible.clone(), known.bits.clone()]);
+        }
         if self.config.use_rna && self.config.rna_channel {
             channels.push(known.pair.clone());
         }

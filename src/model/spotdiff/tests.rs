@@ -1,6 +1,6 @@
 use super::omega::OmegaConfig;
 use super::prompt::PromptConfig;
-use super::psi::{AROUND, Known, Psi, PsiConfig, Tokens};
+use super::psi::{AROUND, Gelu, Known, Psi, PsiConfig, Tokens, Visible};
 use super::*;
 use crate::model::layers::reference::{tensor, values};
 use crate::model::params;
@@ -15,10 +15,24 @@ fn sized(d: usize, blocks: usize, heads: usize) -> PsiConfig {
         patch: None,
         tokens: Tokens::Whole,
         neighbours: false,
+        visible: Visible::Token,
+        gelu: Gelu::Tanh,
         rna_channel: true,
         use_rna: true,
         use_text: true,
         dropout: 0.0,
+    }
+}
+
+/// As stDiff's release has it (`spotdiff.md` §4).
+fn stdiff(d: usize, blocks: usize, heads: usize) -> PsiConfig {
+    PsiConfig {
+        tokens: Tokens::Batch,
+        visible: Visible::Condition,
+        gelu: Gelu::Exact,
+        use_rna: false,
+        use_text: false,
+        ..sized(d, blocks, heads)
     }
 }
 
@@ -48,6 +62,10 @@ fn the_sizes_have_as_many_parameters_as_they_say() {
             assert_eq!(psi.n_parameters(genes), f64::from(n), "{tokens:?}, d = {d}, {genes} genes");
         }
     }
+    // stDiff's release has 29.3 M at 33 genes and 29.7 M at 268, with a table of cell types that it does not use
+    for (genes, n) in [(33, 29_329_441), (268, 29_690_636)] {
+        assert_eq!(stdiff(512, 6, 16).n_parameters(genes), f64::from(n), "{genes} genes");
+    }
     let device = cpu();
     for psi in [
         sized(32, 2, 2),
@@ -56,6 +74,7 @@ fn the_sizes_have_as_many_parameters_as_they_say() {
         PsiConfig { neighbours: true, ..sized(32, 2, 2) },
         PsiConfig { tokens: Tokens::Spot, neighbours: true, rna_channel: false, ..sized(32, 2, 2) },
         PsiConfig { tokens: Tokens::Spot, patch: Some(3), ..sized(32, 2, 2) },
+        stdiff(32, 2, 2),
     ] {
         let config = SpotdiffConfig { psi, ..tiny() };
         let built = Spotdiff::new(&config, 10, 1, &device);
@@ -136,6 +155,19 @@ fn every_condition_is_heard_unless_it_is_switched_off() {
     assert_eq!(heard(&PsiConfig { use_rna: false, ..all }), [true, true, false, true, true]);
     assert_eq!(heard(&PsiConfig { use_text: false, ..all }), [true, true, true, false, true]);
     assert_eq!(heard(&sized(32, 2, 2)), [true, true, true, true, false]);
+    assert_eq!(heard(&stdiff(32, 2, 2)), [true, false, false, false, false]);
+}
+
+/// The two forms differ by less than 5e-4, so what is said by less than a hundredth.
+#[test]
+fn the_exact_gelu_is_another_one() {
+    let said = |gelu| {
+        let psi = psi(&PsiConfig { gelu, ..sized(32, 2, 2) }, 10);
+        say(&psi, wave(3, 10, 0.2), &known(3, 10, 32))
+    };
+    let (tanh, exact) = (said(Gelu::Tanh), said(Gelu::Exact));
+    assert_ne!(tanh, exact);
+    assert!(tanh.iter().zip(&exact).all(|(a, b)| (a - b).abs() < 0.01), "{tanh:?} {exact:?}");
 }
 
 #[test]

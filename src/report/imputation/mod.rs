@@ -22,15 +22,17 @@ pub struct Report<'a> {
     pub data_set: &'a str,
     /// Evaluated split.
     pub split: &'a str,
-    /// The model first, then the fills.
+    /// The model first, then other models, then the fills.
     pub methods: &'a [Judged],
     /// How many of them are the model's own, by several readouts.
     pub own: usize,
+    /// How many after them are other trained models.
+    pub beside: usize,
     /// What the model imputed, `[n, G]`: shown on maps of markers.
     pub imputed: &'a syncytia_shards::processed::Matrix<f32>,
     /// Clusters of what was measured.
     pub raw: Option<Domains>,
-    /// More and more hidden; empty where it was not asked for.
+    /// Less and more hidden; empty where it was not asked for.
     pub sweep: &'a [Point],
     /// Where spots are, on the page.
     pub xy: &'a [[f64; 2]],
@@ -74,7 +76,8 @@ impl Report<'_> {
 
     /// Does the model beat what is simple? By the mean PCC over genes, the metric of the paper's tables.
     fn verdict(&self) -> String {
-        let (model, fills) = (&self.methods[0], &self.methods[self.own..]);
+        let (others, fills) = self.methods[self.own..].split_at(self.beside);
+        let model = &self.methods[0];
         let pcc = |of: &Judged| of.over_genes(Metric::Pcc).mean;
         let (beaten, not): (Vec<&Judged>, Vec<&Judged>) = fills.iter().partition(|fill| pcc(model) > pcc(fill));
         let named =
@@ -87,6 +90,9 @@ impl Report<'_> {
                 format!("above {} of {} simple fills, not above {}.", beaten.len(), fills.len(), named(&not))
             }
         };
+        if !others.is_empty() {
+            said += &format!(" Trained here beside it: {}.", named(&others.iter().collect::<Vec<_>>()));
+        }
         said
     }
 
@@ -178,7 +184,7 @@ impl Report<'_> {
         let svg = chart::lines(&lines, "% of entries hidden", Legend::Right);
         Gallery {
             title: "Sparse data: mean PCC".to_owned(),
-            note: "On the hidden entries of each share.".to_owned(),
+            note: tables::SPARSE.to_owned(),
             legend: Vec::new(),
             width_px: 440,
             pictures: vec![Picture { file: "sparse.svg".to_owned(), caption: String::new(), bytes: svg.into_bytes() }],

@@ -13,7 +13,7 @@ use crate::evaluate::metrics::Figure;
 /// In the order of the page.
 pub(super) fn all(report: &Report) -> Vec<Table> {
     let mut tables = vec![genes(report)];
-    tables.extend((!report.sweep.is_empty()).then(|| sparse(report.sweep)));
+    tables.extend((!report.sweep.is_empty()).then(|| sparse(report)));
     tables.extend(clusters(report));
     tables.extend(markers(report));
     tables.extend(published(report.data_set));
@@ -76,7 +76,12 @@ pub(super) fn methods_of(sweep: &[Point]) -> Vec<&str> {
     names
 }
 
-fn sparse(sweep: &[Point]) -> Table {
+/// Under the table and the picture of a sweep.
+pub(super) const SPARSE: &str = "One model, trained where the shards' share was hidden. Scored are entries that the shards hide, for the \
+                                 others were seen in training; masks are nested, and every method sees the same entries.";
+
+fn sparse(report: &Report) -> Table {
+    let sweep = report.sweep;
     let mut fractions: Vec<f64> = sweep.iter().map(|p| p.hidden).collect();
     fractions.sort_by(f64::total_cmp);
     fractions.dedup();
@@ -87,10 +92,10 @@ fn sparse(sweep: &[Point]) -> Table {
         };
         Row { method: name.to_owned(), what: String::new(), scores: fractions.iter().map(at).collect() }
     };
-    let title = |hidden: f64| format!("{:.0} %", 100.0 * hidden);
+    let title = |hidden: f64| format!("{} %", (1000.0 * hidden).round() / 10.0);
     Table {
         title: "Sparse data: mean PCC where more and more is hidden".to_owned(),
-        note: "Random entries at every share, also where the table above is of gene folds.".to_owned(),
+        note: SPARSE.to_owned(),
         columns: fractions.iter().map(|&h| column(format!("pcc_at_{h}"), title(h), Better::Higher, 4)).collect(),
         rows: methods_of(sweep).into_iter().map(row).collect(),
     }

@@ -1,7 +1,7 @@
 use syncytia_shards::processed::Matrix;
 
 use super::*;
-use crate::evaluate::imputation::{judge, raw_clusters, sweep};
+use crate::evaluate::imputation::{Sparse, judge, points, raw_clusters};
 use crate::report::findings;
 
 /// 90 spots of three kinds, 6 genes.
@@ -32,14 +32,24 @@ fn a_page_holds_every_table_and_says_what_was_published() {
         judge(&truth, "perfect", "", &values),
         judge(&truth, "mean", "", &flat),
     ];
-    let same = |seen: &Matrix<f32>, _: &Matrix<bool>| seen.clone();
-    let points = sweep(&values, |_| hidden.clone(), &[("model", &same)]);
+    let visible = Matrix { n_cols: 6, values: hidden.values.iter().map(|h| !h).collect() };
+    let sparse = Sparse {
+        hidden: 0.3,
+        values: values.clone(),
+        visible,
+        xyz: (0..90).map(|i| [i as f32, 0.0, 0.0]).collect(),
+        truth: values.clone(),
+        scored: hidden.clone(),
+        models: vec![("model", noisy.clone())],
+    };
+    let points = points(&sparse);
     let report = Report {
         truth,
         data_set: "FISH",
         split: "all",
         methods: &methods,
         own: 1,
+        beside: 0,
         imputed: &noisy,
         raw: raw_clusters(&truth),
         sweep: &points,
@@ -49,6 +59,9 @@ fn a_page_holds_every_table_and_says_what_was_published() {
         provenance: BTreeMap::new(),
     };
     let found = report.findings();
+    let beside = Report { beside: 1, lead: String::new(), notes: Vec::new(), provenance: BTreeMap::new(), ..report };
+    let said = beside.findings().verdict;
+    assert!(said.contains("above all 1 simple fills. Trained here beside it: perfect (1.0000)."), "{said}");
     assert!(found.verdict.contains("above 1 of 2 simple fills, not above perfect (1.0000)"), "{}", found.verdict);
     assert!(found.notes.iter().any(|note| note.contains("Not to be held against the published column FISH")));
     assert_eq!(found.value("perfect", "pcc"), Some(1.0));

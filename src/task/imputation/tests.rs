@@ -63,6 +63,32 @@ fn entries_have_no_cells_and_spots_their_whole_weight() {
     assert!(error.contains("--reference"), "{error}");
 }
 
+/// As stDiff: cells alone, asked for the fold's genes and for no others.
+#[test]
+fn without_a_mask_and_a_weight_of_spots_cells_are_asked_for_the_fold_alone() {
+    let device = cpu().autodiff();
+    let paired = wave(6, 40, 8, &FOLDED);
+    let config = ImputationConfig { steps: 50, train_mask: 0.0, spot_share: 0.0, ..Default::default() };
+    let alone = Imputation::of_paired(config, &tiny(), &paired, 1).unwrap();
+    assert_eq!(alone.lambdas(), [0.0, 1.0]);
+    let batch = alone.prepare(&paired, &[0, 3, 4], AT);
+    assert_eq!((batch.rows.n, batch.n_spots, batch.ids.len()), (3, 0, 3));
+    for asked in batch.rows.asked.chunks(8) {
+        let expected: Vec<f32> = (0..8).map(|gene| f32::from(u8::from(FOLDED.contains(&gene)))).collect();
+        assert_eq!(asked, expected);
+    }
+    assert_eq!(batch.weights, [0.0, 6.0]);
+    // The same cells with the same noise as beside spots.
+    let beside = Imputation::of_paired(ImputationConfig { steps: 50, ..Default::default() }, &tiny(), &paired, 1);
+    let both = beside.unwrap().prepare(&paired, &[0, 3, 4], AT).rows;
+    assert_eq!(batch.rows.times, both.times[3..]);
+    assert_eq!(batch.rows.noisy[2], both.noisy[3 * 8 + 2]);
+    let terms = alone.loss(&trained(8), &batch, &Training::new(1, 3, 8), &device);
+    assert!(terms.values[0] == 0.0 && terms.values[1] > 0.0, "{:?}", terms.values);
+    let problems = |train_mask, spot_share| ImputationConfig { train_mask, spot_share, ..config }.problems().join(" ");
+    assert!(problems(0.0, 0.5).contains("asks spots for nothing") && problems(0.0, 0.0).is_empty());
+}
+
 /// What is noisy at the last time is noise: neither a target nor a value that is asked for can be read from it.
 #[test]
 fn the_last_time_comes_as_often_as_it_is_asked_for() {
@@ -103,12 +129,12 @@ fn both_terms_reach_psi_and_the_prompt_and_none_reaches_omega() {
 fn a_spot_s_values_depend_on_what_is_visible_of_it_alone() {
     let paired = wave(70, 5, 8, &FOLDED); // two forwards
     let (task, model) = (task(&paired), trained(8));
-    let Readings { mean, spread, .. } = task.impute(&model, &paired, &cpu());
+    let Readings { mean, spread, .. } = task.impute(&model, &paired, ROWS, &cpu());
     assert!(spread.row(0)[2] > 0.0 && spread.row(0)[0] == 0.0);
     assert_eq!(mean.row(0)[0], paired.spots.values.row(0)[0]);
     let mut other = paired.clone();
     other.spots.values.values[8 * 66] += 0.1;
-    let changed = task.impute(&model, &other, &cpu()).mean;
+    let changed = task.impute(&model, &other, ROWS, &cpu()).mean;
     for row in 0..70 {
         assert_eq!(mean.row(row) == changed.row(row), row != 66, "row {row}");
     }
