@@ -63,7 +63,8 @@ mod tests {
     #[test]
     fn only_the_same_operation_everywhere_is_alike() {
         let mine = words(7, "sum of gradients", Kind::SumI64, 12);
-        assert_eq!(length_of(&mine), 12);
+        let kinds = [Kind::SumI64, Kind::SumF32, Kind::Barrier, Kind::SumBf16];
+        assert_eq!(kinds.map(|kind| length_of(&words(7, "sum", kind, 12))), [12; 4]);
         let others = [
             mine,
             words(8, "sum of gradients", Kind::SumI64, 12),
