@@ -86,7 +86,7 @@ fn pairs_of(config: &TrainConfig, shards: &Shards, folder: &Path) -> Vec<PathBuf
     if !config.task.is_paired() || pairing::reads(config, shards.manifest()).is_empty() {
         return Vec::new();
     }
-    pairing::write(shards, config, None, folder, &|| false).unwrap();
+    pairing::write(&pairing::view(shards, config).unwrap(), config, None, folder, &|| false).unwrap();
     pairing::folders(folder)
 }
 
