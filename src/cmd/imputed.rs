@@ -126,11 +126,12 @@ pub fn imputation_of(trained: &Trained) -> anyhow::Result<(&ImputationConfig, &S
 
 /// What the network makes of what the shards hide, at the level of the data.
 pub fn impute(trained: &Trained, shards: &Shards, split: Split) -> anyhow::Result<Imputed> {
-    impute_seen(trained, &pairing::view(shards, &trained.run.config)?, split)
+    impute_seen(trained, &pairing::view(shards, &trained.run.config)?, split, true)
 }
 
 /// What it makes of what a view hides: totals, scales, neighbours, pairs and prompts are all made of what that view shows.
-pub fn impute_seen(trained: &Trained, opened: &View<'_>, split: Split) -> anyhow::Result<Imputed> {
+/// `spread`: whether samples are drawn where the readout needs none.
+pub fn impute_seen(trained: &Trained, opened: &View<'_>, split: Split, spread: bool) -> anyhow::Result<Imputed> {
     let config = &trained.run.config;
     let (task, model_config) = imputation_of(trained)?;
     let view = config.view();
@@ -140,6 +141,7 @@ pub fn impute_seen(trained: &Trained, opened: &View<'_>, split: Split) -> anyhow
     let Model::Spotdiff(network) = &model else { unreachable!("its config is SpotDiff's") };
     let imputation = Imputation::of_shards(*task, model_config, opened.shards().manifest(), config.train.seed);
     let imputation = imputation.map_err(TrainError::Data)?;
+    let imputation = if spread { imputation } else { imputation.without_spread() };
     let rows = rows_of_a_forward(trained, model_config);
     let Readings { mean, sampled, spread } = imputation.impute(network, &paired, rows, &cpu());
     let of_hidden = |at: &usize| !paired.spots.bits.values[*at];

@@ -81,6 +81,8 @@ pub struct Imputation {
     /// How prompts are made, where they condition.
     prompt: Option<PromptConfig>,
     joins: bool,
+    /// Whether samples are drawn for the spread alone.
+    spread: bool,
     seed: u64,
 }
 
@@ -189,7 +191,13 @@ impl Imputation {
     /// For this model; `joins`: whether cells join, as where a fold hides genes and there is a reference.
     pub fn new(config: ImputationConfig, model: &SpotdiffConfig, joins: bool, seed: u64) -> Self {
         let prompt = model.psi.use_text.then_some(model.prompt);
-        Self { config, process: config.process(seed), prompt, joins, seed }
+        Self { config, process: config.process(seed), prompt, joins, spread: true, seed }
+    }
+
+    /// Without the samples that only the spread is made of: what it reads out has spread 0 then.
+    #[must_use]
+    pub fn without_spread(self) -> Self {
+        Self { spread: false, ..self }
     }
 
     /// For this model on these shards: cells join where genes are hidden.
@@ -454,7 +462,7 @@ impl Imputation {
             }
             let ids: Vec<u64> = rows.iter().map(|&row| spots.ids[row]).collect();
             let known = self.known(model, &out, None, device);
-            self.process.impute(&model.psi, &known, &ids, self.config.readout, self.config.solver)
+            self.process.impute(&model.psi, &known, &ids, (self.config.readout, self.config.solver), self.spread)
         };
         // Forwards side by side: the kernels of a small network do not fill the cores.
         let parts: Vec<Imputed> = all.par_chunks(rows).map(forward).collect();

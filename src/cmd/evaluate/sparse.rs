@@ -64,7 +64,7 @@ pub fn sweep(
                 }
             }
         };
-        let imputed = impute_seen(run, &as_trained.changed(&change)?, split)?;
+        let imputed = impute_seen(run, &as_trained.changed(&change)?, split, false)?;
         let seen = &imputed.seen;
         let n_cols = imputed.hides.len();
         let mut truth = Matrix { n_cols, values: vec![f32::NAN; seen.bits.len()] };

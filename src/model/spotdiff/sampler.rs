@@ -85,11 +85,17 @@ impl Process {
         psi.forward(read, known, &self.times(&vec![t; b]), None)
     }
 
-    /// Hidden genes of the records `ids`, with every hidden gene asked for.
-    pub fn impute(&self, psi: &Psi, known: &Known, ids: &[u64], readout: Readout, solver: Solver) -> Imputed {
+    /// Hidden genes of the records `ids`, with every hidden gene asked for. Without `spread` a readout that needs no samples draws
+    /// none: then its own values stand for their mean, and the spread is 0.
+    pub fn impute(
+        &self,
+        psi: &Psi,
+        known: &Known,
+        ids: &[u64],
+        (readout, solver): (Readout, Solver),
+        spread: bool,
+    ) -> Imputed {
         let ask = |x: Tensor<2>, t: usize| self.ask(psi, x, known, t);
-        let (Readout::OneStep(n) | Readout::MeanOfSamples(n)) = readout;
-        let samples: Vec<Vec<f32>> = (0..n as u32).map(|k| values(self.sample(&ask, known, ids, k, solver))).collect();
         let (bits, visible) = (values(known.bits.clone()), values(known.visible.clone()));
         let over = |draws: &[Vec<f32>]| -> (Vec<f32>, Vec<f32>) {
             let n = draws.len() as f64;
@@ -103,15 +109,22 @@ impl Process {
             };
             bits.iter().enumerate().map(of).unzip()
         };
-        let (sampled, spread) = over(&samples);
-        let mean = match readout {
-            Readout::OneStep(n) => {
-                let starts: Vec<Vec<f32>> = (0..n as u32).map(|k| values(self.one_step(&ask, known, ids, k))).collect();
-                over(&starts).0
-            }
-            Readout::MeanOfSamples(_) => sampled.clone(),
+        let sampled = |n: usize| {
+            let draw = |k: u32| values(self.sample(&ask, known, ids, k, solver));
+            over(&(0..n as u32).map(draw).collect::<Vec<_>>())
         };
-        Imputed { mean, sampled, spread }
+        match readout {
+            Readout::OneStep(n) => {
+                let start = |k: u32| values(self.one_step(&ask, known, ids, k));
+                let mean = over(&(0..n as u32).map(start).collect::<Vec<_>>()).0;
+                let (sampled, spread) = if spread { sampled(n) } else { (mean.clone(), vec![0.0; mean.len()]) };
+                Imputed { mean, sampled, spread }
+            }
+            Readout::MeanOfSamples(n) => {
+                let (mean, spread) = sampled(n);
+                Imputed { sampled: mean.clone(), mean, spread }
+            }
+        }
     }
 
     /// x̂_0 at t = T − 1, not held in [−1, 1].
