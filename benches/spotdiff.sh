@@ -42,5 +42,5 @@ train stdiff folds stdiff --set model.spotdiff.psi.d=256 --set model.spotdiff.ps
     --set train.threads=4 --set train.max_steps=500 --set optim.lr=1e-3 --set 'optim.schedule="cosine"' --set optim.warmup_steps=50 \
     --set optim.schedule_steps=500 --set 'task.solver={ddim=50}'
 judge folds both-42 --beside "$out/stdiff"
-train small entries random-entries "$@"
+train entries entries random-entries "$@"
 judge entries random-entries --sweep

@@ -16,7 +16,7 @@ use syncytia_shards::row_group::Columns;
 use syncytia_shards::section::Section;
 
 use super::impute::{aligned, annotated};
-use super::imputed::{Imputed, impute};
+use super::imputed::{Imputed, imputation_of, impute};
 use super::out;
 use super::shard::ShardConfig;
 use super::trained::Trained;
@@ -45,13 +45,16 @@ pub fn run(runs: &[Trained], shards: &Path, input: &Path, output: &Path, json: b
     let empty = || Matrix { n_cols, values: vec![f32::NAN; section.n_obs() * n_cols] };
     let (mut x, mut layers) = (empty(), [empty(), empty()]);
     let mut placed = vec![false; section.n_obs()];
+    if imputation_of(&runs[0])?.0.readout.draws() == 1 {
+        eprintln!("warning: task.readout draws one sample: layers[\"{}\"] is 0", LAYERS[1]);
+    }
     for run in runs {
         run.check_shards(&shards)?;
         for split in [Split::Train, Split::Val, Split::Test] {
             if shards.row_groups(split).is_empty() {
                 continue;
             }
-            let of = impute(run, &shards, split)?;
+            let of = impute(run, &shards, split, true)?;
             for (from, id) in of.seen.ids.iter().enumerate() {
                 if let Some(&to) = names.get(id).and_then(|name| row_of.get(name.as_str())) {
                     if let Some(gene) = another(&of, from, measured.row(to)) {

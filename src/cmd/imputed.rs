@@ -125,8 +125,9 @@ pub fn imputation_of(trained: &Trained) -> anyhow::Result<(&ImputationConfig, &S
 }
 
 /// What the network makes of what the shards hide, at the level of the data.
-pub fn impute(trained: &Trained, shards: &Shards, split: Split) -> anyhow::Result<Imputed> {
-    impute_seen(trained, &pairing::view(shards, &trained.run.config)?, split, true)
+/// `spread`: whether samples are drawn where the readout needs none.
+pub fn impute(trained: &Trained, shards: &Shards, split: Split, spread: bool) -> anyhow::Result<Imputed> {
+    impute_seen(trained, &pairing::view(shards, &trained.run.config)?, split, spread)
 }
 
 /// What it makes of what a view hides: totals, scales, neighbours, pairs and prompts are all made of what that view shows.

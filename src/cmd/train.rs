@@ -306,6 +306,7 @@ fn alike(ready: &Ready<'_>, shards: &Shards, machine: &Machine, start: &StartFro
         ("config (digest)".to_owned(), digest(&config::to_toml(ready.config))),
         ("shards (data hash)".to_owned(), shards.manifest().data_hash()),
         ("vectors (digest)".to_owned(), VectorsIdentity::in_words(ready.vectors())),
+        ("text encoder (digest)".to_owned(), ready.text_encoder().unwrap_or("none").to_owned()),
         ("--from".to_owned(), start.parent.as_ref().map_or("none".to_owned(), |parent| parent.display().to_string())),
         ("--min-genes".to_owned(), start.min_genes.to_string()),
     ])

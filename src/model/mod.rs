@@ -211,6 +211,16 @@ impl ModelConfig {
         matches!(self, ModelConfig::Spotdiff(config) if config.psi.use_rna)
     }
 
+    /// Why its weights are of one panel of genes, in words; none where they are carried over to another.
+    pub fn one_panel(&self) -> Option<String> {
+        let of_patches = |config: &SpotdiffConfig| config.psi.tokens == spotdiff::psi::Tokens::Spot;
+        matches!(self, ModelConfig::Spotdiff(config) if of_patches(config)).then(|| {
+            "model.spotdiff.psi.tokens = \"spot\": its tokens hold some genes each in the order of its panel, and these shards have another; \
+             tokens = \"whole\" is carried over"
+                .to_owned()
+        })
+    }
+
     /// Whether it reads what the spots around one show.
     pub fn reads_neighbours(&self) -> bool {
         matches!(self, ModelConfig::Spotdiff(config) if config.psi.neighbours)

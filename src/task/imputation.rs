@@ -34,7 +34,8 @@ pub struct ImputationConfig {
     pub steps: usize,
     /// What the network says. Default `preconditioned`.
     pub parametrisation: Parametrisation,
-    /// Deviation of the values that preconditioning reckons with. Default 1/3, what standardised values have.
+    /// Size of the values (root mean square) that preconditioning reckons with. Default 1/3, that of standardised values; with the scale
+    /// `maximum` it is near 1, where most values are 0.
     pub signal: f64,
     /// Share of the visible genes that a step hides. Default .3. With 0 cells are asked for the fold's genes alone.
     pub train_mask: f64,
@@ -251,6 +252,12 @@ impl Imputation {
     ) -> Result<Self, String> {
         if paired.is_fold() && paired.cells.is_none() {
             return Err(NO_CELLS.to_owned());
+        }
+        if model.psi.neighbours && paired.spots.around.is_none() {
+            return Err(
+                "model.spotdiff.psi.neighbours = true reads what neighbours show, and the spots come without it"
+                    .to_owned(),
+            );
         }
         let read = |side: &Side| side.text.as_ref().map(|text| text.n_cols);
         let cells = paired.cells.as_ref().filter(|_| paired.is_fold());

@@ -266,6 +266,28 @@ pub(super) mod tests {
         Paired::new(side(n, 0.0, true), places, (m > 0).then(|| side(m, 0.4, false)), hidden, None).unwrap()
     }
 
+    /// Five rows in a line, each with its neighbours on both sides; row 2 hides its second gene.
+    #[test]
+    fn what_neighbours_show_is_the_mean_of_what_is_visible_of_them_and_never_one_s_own() {
+        let near = vec![vec![1, 2], vec![0, 2], vec![1, 3], vec![2, 4], vec![3, 2]];
+        let mut bits = vec![true; 10];
+        bits[5] = false;
+        let values = vec![1.0, 10.0, 2.0, 20.0, 3.0, 0.0, 4.0, 40.0, 5.0, 50.0];
+        let of = |values: &[f32]| {
+            let matrix = Matrix { n_cols: 2, values: values.to_vec() };
+            around(&matrix, &Matrix { n_cols: 2, values: bits.clone() }, &near)
+        };
+        let before = of(&values);
+        // mean and share of rows 1 and 2, then of 1, 2 and theirs without row 0: 1, 2, 3
+        assert_eq!(before.row(0), [2.5, 20.0, 1.0, 0.5, 3.0, 30.0, 1.0, 2.0 / 3.0]);
+        assert_eq!(before.row(2)[..4], [3.0, 30.0, 1.0, 1.0]);
+        let mut changed = values;
+        changed[0] = -7.0;
+        let after = of(&changed);
+        assert_eq!(before.row(0), after.row(0));
+        assert_ne!(before.row(1), after.row(1));
+    }
+
     #[test]
     fn what_does_not_fit_or_leaks_is_refused_by_name() {
         let good = wave(4, 3, 5, &[1]);

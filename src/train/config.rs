@@ -424,9 +424,9 @@ impl TrainConfig {
         if !(raise >= 0.0 && raise.fract() == 0.0) {
             problems.push(format!("data.view.raised_cells = {raise}: must be a whole number, 0 for none"));
         }
-        if raise > 0.0 && self.model.reads_reference() {
+        if raise > 0.0 && (self.model.reads_reference() || self.first.is_some() || self.task.kind() == "alignment") {
             problems.push(
-                "data.view.raised_cells: spots are paired with cells as they are; set model.spotdiff.psi.use_rna = false"
+                "data.view.raised_cells: spots are paired with cells as they are; set model.spotdiff.psi.use_rna = false, and leave the first stage out"
                     .to_owned(),
             );
         }

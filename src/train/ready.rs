@@ -149,6 +149,11 @@ impl<'a> Ready<'a> {
         &self.fresh.vectors
     }
 
+    /// Digest of the text encoder that reads its prompts, where one does.
+    pub fn text_encoder(&self) -> Option<&str> {
+        self.fresh.text_encoder.as_deref()
+    }
+
     /// The run begins with the weights of another's checkpoint. Gives what became of its genes.
     ///
     /// # Errors
@@ -176,6 +181,7 @@ impl<'a> Ready<'a> {
             .task
             .unlearned(&theirs.config.task)
             .or(other_text)
+            .or_else(|| (theirs.genes != self.fresh.genes).then(|| config.model.one_panel()).flatten())
             .or_else(|| self.other_niches(&theirs))
             .or_else(|| self.other_encoder(&parent.digest, &theirs));
         if let Some(what) = misfit.or_else(|| config.model.renamed(&theirs.config.model)) {

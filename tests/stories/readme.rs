@@ -62,7 +62,7 @@ fn every_key_of_the_shipped_configs_is_in_the_reference() {
             keys("", &toml::Value::try_from(config).unwrap(), &mut all);
         }
     }
-    for size in ["tiny", "small", "base", "large"] {
+    for size in ["tiny", "small", "base", "large", "entries", "stdiff"] {
         keys("", &toml::from_str(&file(&format!("configs/spotdiff/{size}.toml"))).unwrap(), &mut all);
     }
     all.retain(|key| !key.starts_with("first.task.") && !key.starts_with("first.optim.")); // as task.* and optim.*

@@ -186,10 +186,14 @@ fn what_a_fold_hides_reaches_no_weight_of_it() {
 /// Where neighbours are read, too: what they show is what is visible of them.
 #[test]
 fn hidden_entries_reach_no_weight_that_reads_neighbours_on_any_ranks() {
-    let reads = ["--set", "model.spotdiff.psi.neighbours=true", "--ranks"];
+    let config = "configs/spotdiff/entries.toml";
+    let small =
+        ["model.spotdiff.psi.d=16", "model.spotdiff.psi.blocks=2", "train.max_steps=3", "data.view.nearest_cells=5"];
+    let sets: Vec<&str> = small.iter().flat_map(|set| ["--set", *set]).collect();
     let model = |tables: &Tables, run: &str, ranks: &str| {
         let (shards, run) = (tables.path("shards"), tables.path(run));
-        done(&train(&shards, &run, &[&reads[..], &[ranks]].concat()));
+        let args = ["train", config, "--shards", &shards, "--run", &run, "--ranks", ranks];
+        done(&[&args[..], &sets].concat());
         last(Path::new(&run)).model
     };
     let hidden = |row: usize, gene: usize| hidden_entries(0, row as u64, 0.3, GENES)[gene];

@@ -24,7 +24,7 @@ pub struct Beside {
 }
 
 /// Opens what `--beside` names, and holds it against the run that is judged.
-pub fn open(given: &[String], judged: &[Trained]) -> anyhow::Result<Vec<Beside>> {
+pub fn open(given: &[String], judged: &[Trained], shards: &Shards) -> anyhow::Result<Vec<Beside>> {
     let mut all: Vec<Beside> = Vec::new();
     for given in given {
         let (name, path) = match given.split_once('=') {
@@ -40,6 +40,7 @@ pub fn open(given: &[String], judged: &[Trained]) -> anyhow::Result<Vec<Beside>>
         }
         let runs = imputed::open(path, Which::Usual, None)?;
         runs.iter().try_for_each(|run| imputation_of(run).map(|_| ()))?;
+        runs.iter().try_for_each(|run| run.check_shards(shards))?;
         let folds = |runs: &[Trained]| runs.iter().map(|run| run.run.config.view().fold).collect::<Vec<_>>();
         let (theirs, ours) = (folds(&runs), folds(judged));
         if theirs != ours {
@@ -74,7 +75,7 @@ impl Beside {
         let readout = serde_json::to_string(&task.readout).expect("a plain enum");
         let (steps, rows) = (run.run.global_step, run.run.config.train.micro_batch * run.run.config.train.lanes);
         let what = format!("trained here: {steps} steps of {rows} records each; readout {readout}");
-        let found = impute_all(&self.runs, shards, split)?;
+        let found = impute_all(&self.runs, shards, split, false)?;
         Ok(judge(truth, &self.name, &what, &together(ids, &found, |of| &of.values)))
     }
 
@@ -88,15 +89,16 @@ impl Beside {
 pub fn depends_on_others(name: &str, run: &Trained) -> anyhow::Result<Option<String>> {
     let (_, model) = imputation_of(run)?;
     let rows = rows_of_a_forward(run, model);
-    if model.psi.neighbours {
-        return Ok(Some(format!(
+    let of_neighbours = model.psi.neighbours.then(|| {
+        format!(
             "`{name}` reads what the nearest spots show (`psi.neighbours`): a spot's values depend on other spots'."
-        )));
-    }
-    Ok((model.psi.tokens == Tokens::Batch).then(|| {
+        )
+    });
+    let of_batch = (model.psi.tokens == Tokens::Batch).then(|| {
         format!(
             "`{name}` attends over the spots that are imputed together, {rows} in the order of their records (the last ones fewer): its \
              values, and so its scores, depend on which those are."
         )
-    }))
+    });
+    Ok(of_neighbours.into_iter().chain(of_batch).reduce(|a, b| format!("{a} {b}")))
 }

@@ -98,8 +98,8 @@ pub fn evaluate(args: &Args, runs: &[Trained], root: &Path) -> anyhow::Result<Ev
         None => return Err(nothing_hidden()),
     };
     let fractions = if args.sweep { sparse::fractions(protocol)? } else { Vec::new() };
-    let others = beside::open(&args.imputation.beside, runs)?;
-    let found = impute_all(runs, &shards, split)?;
+    let others = beside::open(&args.imputation.beside, runs, &shards)?;
+    let found = impute_all(runs, &shards, split, true)?;
     let whole = Whole::of(&shards, split, &found)?;
     let genes: Vec<String> = shards.manifest().panel.genes.iter().map(|gene| gene.symbol.clone()).collect();
     let markers = markers(&args.imputation.marker, &genes, &whole.truth)?;
@@ -167,13 +167,18 @@ fn solver_in_words(solver: Solver) -> String {
     }
 }
 
-/// What each run makes of what its fold hides.
-pub(super) fn impute_all(runs: &[Trained], shards: &Shards, split: Split) -> anyhow::Result<Vec<Imputed>> {
+/// What each run makes of what its fold hides; `spread`: whether samples are drawn where the readout needs none.
+pub(super) fn impute_all(
+    runs: &[Trained],
+    shards: &Shards,
+    split: Split,
+    spread: bool,
+) -> anyhow::Result<Vec<Imputed>> {
     let of_run = |run: &Trained| {
         run.check_shards(shards)?;
         let said = run.run.config.view().fold.map_or(String::new(), |fold| format!(" of fold {fold}"));
         eprintln!("imputing what is hidden{said} of {}", split.as_str());
-        impute(run, shards, split)
+        impute(run, shards, split, spread)
     };
     runs.iter().map(of_run).collect()
 }
@@ -355,10 +360,16 @@ fn lead(runs: &[Trained], shards: &Shards, split: Split, found: &[Imputed]) -> a
     };
     let cells = if model.psi.use_rna { "with cells of a reference" } else { "without cells of a reference" };
     let spread: f64 = found.iter().map(|f| f.mean_spread).sum::<f64>() / found.len() as f64;
+    let spread = match task.readout.draws() {
+        1 => "Of one sample there is no spread.".to_owned(),
+        n => format!(
+            "Its {n} samples differ by {spread:.4} on average (standard deviation, in the scale that it reads)."
+        ),
+    };
     Ok(format!(
         "SpotDiff, re-implemented from the paper (no code of it was published), {text}, {cells}; {} steps each{}. Hidden: {how}. Split \
-         {}, {} spots × {} genes; errors are measured on values as the transform `{scale}` leaves them, the model reads {}. The draws of \
-         its readout differ by {spread:.4} on average (standard deviation, in the scale that it reads). Parametrisation {}.",
+         {}, {} spots × {} genes; errors are measured on values as the transform `{scale}` leaves them, the model reads {}. {spread} \
+         Parametrisation {}.",
         run.global_step,
         if runs.len() > 1 { format!(", {} folds", runs.len()) } else { String::new() },
         split.as_str(),

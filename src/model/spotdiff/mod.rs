@@ -19,7 +19,7 @@ use std::cell::Cell;
 pub use self::config::SpotdiffConfig;
 use self::omega::Omega;
 use self::prompt::Prompt;
-use self::psi::Psi;
+use self::psi::{Psi, Tokens};
 use super::init::Scope;
 use super::params::GeneAxis;
 use crate::tensor::{Device, Module};
@@ -50,11 +50,14 @@ impl Spotdiff {
         }
     }
 
-    /// Where the tensor of this path holds genes. ψ's patches hold several genes each in their order, which no other order
-    /// of genes has: they are not carried over to another panel.
+    /// Where the tensor of this path holds genes. Tokens of some genes each hold them in their order, which no other panel has: a model
+    /// of those is refused before ([`super::ModelConfig::one_panel`]).
     pub fn gene_axes(&self, path: &str) -> Vec<GeneAxis> {
         let at = |axis, blocks| vec![GeneAxis { axis, blocks }];
+        let config = self.psi.config();
         match path {
+            "psi.x_embedder.weight" if config.tokens != Tokens::Spot => at(1, config.channels()),
+            "psi.last.weight" | "psi.last.bias" if config.tokens != Tokens::Spot => at(0, 1),
             "omega.down.0.linear.weight" => at(1, 1),
             "omega.last.weight" | "omega.last.bias" | "prompt.tables.genes" => at(0, 1),
             "psi.rna_embedder.weight" | "psi.visible_embedder.weight" | "psi.straight" => at(1, 1),

@@ -1,7 +1,7 @@
 //! ψ: what is noise in a spot's genes, given the visible ones, its paired cells and its prompt (`spotdiff.md` §4).
 //!
-//! Tokens are patches of genes of one spot; a record's output depends on that record alone. With `tokens = "batch"` a spot
-//! is one token and the micro-batch is the sequence, as in stDiff's release.
+//! A spot is one token, or some of its genes are; a record's output depends on what is given of that record alone (of which
+//! `neighbours` is a part). With `tokens = "batch"` a spot is one token and the micro-batch is the sequence, as in stDiff's release.
 
 use serde::{Deserialize, Serialize};
 
@@ -55,7 +55,7 @@ pub struct PsiConfig {
     pub d: usize,
     /// Blocks.
     pub blocks: usize,
-    /// Attention heads.
+    /// Attention heads; of no effect where a spot is one token, whose attention is a linear map.
     pub heads: usize,
     /// Genes of a token; absent: 4 up to 128 genes, 8 up to 512, 16 up to 1,024, else 32.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -128,7 +128,7 @@ pub struct Psi {
     /// d → patch; zero at the start.
     pub last: Linear,
     /// How much of each channel that speaks of a gene goes straight to it, `[channels, G]`: the pair, then both means of neighbours.
-    /// Zero at the start; none where there is no such channel.
+    /// Zero at the start; none where there is no such channel. The same at all times: in the gene's own unit at the last one, when preconditioned.
     pub straight: Option<Param<Tensor<2>>>,
     #[module(skip)]
     config: PsiConfig,
@@ -176,7 +176,7 @@ impl PsiConfig {
     }
 
     /// Values of a gene in a token.
-    fn channels(&self) -> usize {
+    pub(super) fn channels(&self) -> usize {
         let visible = match self.visible {
             Visible::Token => 2,
             Visible::Condition => 0,

@@ -1,7 +1,7 @@
 //! From noise to values: one step, DDIM (η = 0) and ancestral sampling (`spotdiff.md` §4).
 //!
 //! x̂_0 is held in [−1, 1] where it feeds the next step, and visible entries are put back after every step. Noise is drawn
-//! by record, sample and step, so that a record's values depend on that record alone.
+//! by record, sample and step, so that a record's draws are its own.
 
 use serde::{Deserialize, Serialize};
 use syncytia_shards::draw::{self, DrawKey, Purpose};
@@ -24,7 +24,8 @@ pub enum Solver {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Readout {
-    /// x̂_0 at t = T − 1, the mean given the conditions; averaged over so many starts, beside as many samples for the spread.
+    /// x̂_0 at t = T − 1, the mean given the conditions, beside so many samples for the spread. Averaged over as many starts, unless
+    /// preconditioned: then the start plays no part.
     OneStep(usize),
     /// The mean of so many samples.
     MeanOfSamples(usize),
@@ -53,9 +54,15 @@ pub struct Process {
 }
 
 impl Readout {
+    /// Samples that the spread is made of.
+    pub fn draws(self) -> usize {
+        let (Readout::OneStep(n) | Readout::MeanOfSamples(n)) = self;
+        n
+    }
+
     /// What is wrong with it, in words.
     pub fn problem(self) -> Option<String> {
-        let (Readout::OneStep(n) | Readout::MeanOfSamples(n)) = self;
+        let n = self.draws();
         (!(1..=1 << 15).contains(&n)).then(|| format!("readout: {n} draws are not between 1 and 32768"))
     }
 }
@@ -116,7 +123,8 @@ impl Process {
         match readout {
             Readout::OneStep(n) => {
                 let start = |k: u32| values(self.one_step(&ask, known, ids, k));
-                let mean = over(&(0..n as u32).map(start).collect::<Vec<_>>()).0;
+                let starts = if self.parametrisation == Parametrisation::Preconditioned { 1 } else { n };
+                let mean = over(&(0..starts as u32).map(start).collect::<Vec<_>>()).0;
                 let (sampled, spread) = if spread { sampled(n) } else { (mean.clone(), vec![0.0; mean.len()]) };
                 Imputed { mean, sampled, spread }
             }

@@ -15,8 +15,8 @@ pub enum Parametrisation {
     Eps,
     /// v = √ᾱ·ε − √(1 − ᾱ)·x_0: at the last step nearly −x_0, so that x_0 is well conditioned there.
     V,
-    /// What is left of x_0 once the best linear guess by x_t is taken away, in its own deviation; and x_t is read as that guess
-    /// (Karras et al. 2022, §5, for values of deviation `signal`). So the network says values of deviation 1 at all times, hands no
+    /// What is left of x_0 once the best linear guess by x_t is taken away, in its own deviation (Karras et al. 2022, §5, for values of
+    /// size `signal`); and x_t is read as that guess (ours; theirs is read at deviation 1). So the network says values of deviation 1 at all times, hands no
     /// noise through, and at the last step reads none.
     #[default]
     Preconditioned,
