@@ -54,6 +54,7 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     out::check_file(&args.output, std::slice::from_ref(&args.input))?;
     let mut runs = imputed::open(&args.path, args.checkpoint.unwrap_or_default(), args.text_encoder.as_deref())?;
+    imputed::check_text_encoder(args.text_encoder.as_deref(), runs.iter())?;
     if runs[0].run.config.model.name() == "spotdiff" {
         let shards = args.shards.clone().map_or_else(|| shards_of_run(&runs[0].checkpoint.dir.join("../..")), Ok)?;
         return impute_spots::run(&runs, &shards, &args.input, &args.output, args.json);

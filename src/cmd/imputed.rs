@@ -41,23 +41,25 @@ pub fn folds_of(run: &Path) -> Vec<PathBuf> {
 /// if not where they were trained with it.
 pub fn open(run: &Path, which: Which, text_encoder: Option<&Path>) -> anyhow::Result<Vec<Trained>> {
     let mut all = checkpoints(run, which)?;
-    for trained in &mut all {
-        reads_by(trained, text_encoder)?;
-    }
+    all.iter_mut().try_for_each(|trained| reads_by(trained, text_encoder))?;
     Ok(all)
+}
+
+/// Refuses a folder of a T5 that no prompt of these runs is read by.
+pub fn check_text_encoder<'a>(
+    given: Option<&Path>,
+    mut runs: impl Iterator<Item = &'a Trained>,
+) -> Result<(), UsageError> {
+    if given.is_none() || runs.any(|trained| trained.run.text_encoder.is_some()) {
+        return Ok(());
+    }
+    Err(UsageError("--text-encoder: no prompt of this run is read by a text encoder".to_owned()))
 }
 
 /// Sets the folder of the T5 and sees that its files are those that the run had.
 fn reads_by(trained: &mut Trained, given: Option<&Path>) -> anyhow::Result<()> {
     let run = &mut trained.run;
-    let Some(digest) = &run.text_encoder else {
-        return match given {
-            Some(_) => {
-                Err(UsageError("--text-encoder: no prompt of this run is read by a text encoder".to_owned()).into())
-            }
-            None => Ok(()),
-        };
-    };
+    let Some(digest) = &run.text_encoder else { return Ok(()) };
     let folder = given.map(Path::to_owned).or_else(|| run.config.data.text_encoder.clone());
     let folder = folder.expect("who has a digest had a folder");
     let found = text_encoder::digest(&folder).map_err(|error| match given {

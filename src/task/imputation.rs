@@ -8,20 +8,23 @@
 //! Draws (`docs/step.md` §3), keyed by (slot, global_step) with site 0 for spots and 1 for cells in training, by (record id,
 //! assay) in validation, where every time is the last: masks, times, noise, and which cell joins.
 
-use rayon::prelude::*;
+mod readings;
+mod rows;
+
 use serde::{Deserialize, Serialize};
 use syncytia_shards::draw::{self, DrawKey, Purpose};
 use syncytia_shards::holdout::Protocol;
 use syncytia_shards::manifest::Manifest;
-use syncytia_shards::matrix::Matrix;
 use syncytia_shards::processed::Split;
 
+pub use self::readings::{ROWS, Readings, smoothed};
+pub use self::rows::{Rows, Text};
 use super::paired::{Paired, Side};
 use super::{DrawsAt, Terms};
 use crate::model::layers::Training;
 use crate::model::spotdiff::prompt::{Encoder, PromptConfig, Said, bucket, named};
 use crate::model::spotdiff::psi::Known;
-use crate::model::spotdiff::sampler::{Imputed, Process, Readout, Solver};
+use crate::model::spotdiff::sampler::{Process, Readout, Solver};
 use crate::model::spotdiff::schedule::{Parametrisation, Schedule};
 use crate::model::spotdiff::{Spotdiff, SpotdiffConfig};
 use crate::tensor::{Device, Tensor, Values};
@@ -71,9 +74,6 @@ const NO_CELLS: &str = "a fold hides genes of every spot, and there are no cells
 /// Names of the terms.
 const TERMS: [&str; 2] = ["spots", "cells"];
 
-/// Spots of a forward outside of training, where each is for itself.
-pub const ROWS: usize = 64;
-
 /// The task with what it knows of model and data.
 #[derive(Debug, Clone)]
 pub struct Imputation {
@@ -87,46 +87,6 @@ pub struct Imputation {
     seed: u64,
 }
 
-/// Rows of a forward on the host, `[n, G]` row-major.
-#[derive(Debug, Clone, Default)]
-pub struct Rows {
-    /// Visible values, hidden ones 0.
-    pub visible: Values<f32>,
-    /// 1 where visible.
-    pub bits: Values<f32>,
-    /// 1 where asked for.
-    pub asked: Values<f32>,
-    /// x_t where asked for, else the visible value.
-    pub noisy: Values<f32>,
-    /// What the network is to say where it is asked, else 0.
-    pub target: Values<f32>,
-    /// Paired cells' genes.
-    pub pair: Values<f32>,
-    /// What neighbours show, `[n, AROUND · G]`; none where they are not read.
-    pub around: Values<f32>,
-    /// `[n]`: t.
-    pub times: Vec<usize>,
-    /// What their prompts are made of.
-    pub text: Text,
-    /// Rows.
-    pub n: usize,
-    /// G.
-    pub genes: usize,
-}
-
-/// What prompts are made of: of `hash` numbers, `[n, most + least]` each, of `t5` vectors.
-#[derive(Debug, Clone, Default)]
-pub struct Text {
-    /// Genes that are named; 0 where absent.
-    pub genes: Vec<u32>,
-    /// Buckets of their values.
-    pub buckets: Vec<u8>,
-    /// Where a row has no further gene to name.
-    pub absent: Vec<bool>,
-    encoded: Values<f32>,
-    of_genes: Values<f32>,
-}
-
 /// A micro-batch on the host.
 #[derive(Debug, Clone)]
 pub struct Prepared {
@@ -138,17 +98,6 @@ pub struct Prepared {
     n_spots: usize,
     /// W_k: entries that are asked for.
     pub weights: Vec<f64>,
-}
-
-/// What is read out of all spots, `[n, G]` each.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Readings {
-    /// The readout that the config names.
-    pub mean: Matrix<f32>,
-    /// The mean of samples.
-    pub sampled: Matrix<f32>,
-    /// Their standard deviation.
-    pub spread: Matrix<f32>,
 }
 
 impl ImputationConfig {
@@ -302,7 +251,7 @@ impl Imputation {
             let asked: Vec<bool> = spots.bits.row(row).iter().zip(&masked).map(|(&bit, &m)| bit && m).collect();
             self.push(&mut out, paired, (spots, row), (&visible, &asked), self.time(stream, at), stream);
         }
-        let (n_spots, of_spots) = (out.n, asked_for(&out));
+        let (n_spots, of_spots) = (out.n, out.n_asked());
         if let Some(cells) = cells {
             for (i, &id) in ids.iter().enumerate() {
                 let [slot, step, _] = at.stream(i, id);
@@ -318,7 +267,7 @@ impl Imputation {
         if let Some(text) = paired.gene_text.as_ref().filter(|_| self.reads_text()) {
             out.text.of_genes = text.values.clone().into();
         }
-        let weights = vec![of_spots, asked_for(&out) - of_spots];
+        let weights = vec![of_spots, out.n_asked() - of_spots];
         Prepared { ids, rows: out, n_spots, weights }
     }
 
@@ -452,63 +401,6 @@ impl Imputation {
         let errors: Vec<f32> = self.errors(model, &batch.rows, None, device).into_data().try_to_vec().expect("f32");
         (errors.iter().map(|&e| f64::from(e)).sum(), batch.weights[0])
     }
-
-    /// Every hidden entry of all spots, given all that is visible, in the scale of the spots' values; visible entries stand as they
-    /// are, with spread 0. `rows`: spots of a forward, on which nothing depends unless the network attends over them.
-    pub fn impute(&self, model: &Spotdiff, paired: &Paired, rows: usize, device: &Device) -> Readings {
-        let (spots, genes) = (&paired.spots, paired.genes());
-        let all: Vec<usize> = (0..spots.n()).collect();
-        let forward = |rows: &[usize]| -> Imputed {
-            let mut out = Rows { genes, ..Rows::default() };
-            for &row in rows {
-                let bits = spots.bits.row(row);
-                self.push(&mut out, paired, (spots, row), (bits, &vec![false; genes]), self.config.steps - 1, [0; 3]);
-            }
-            if let Some(text) = paired.gene_text.as_ref().filter(|_| self.reads_text()) {
-                out.text.of_genes = text.values.clone().into();
-            }
-            let ids: Vec<u64> = rows.iter().map(|&row| spots.ids[row]).collect();
-            let known = self.known(model, &out, None, device);
-            self.process.impute(&model.psi, &known, &ids, (self.config.readout, self.config.solver), self.spread)
-        };
-        // Forwards side by side: the kernels of a small network do not fill the cores.
-        let parts: Vec<Imputed> = all.par_chunks(rows).map(forward).collect();
-        let matrix = |of: fn(&Imputed) -> &Vec<f32>| Matrix {
-            n_cols: genes,
-            values: parts.iter().flat_map(of).copied().collect(),
-        };
-        Readings {
-            mean: matrix(|part| &part.mean),
-            sampled: matrix(|part| &part.sampled),
-            spread: matrix(|part| &part.spread),
-        }
-    }
-}
-
-impl Rows {
-    /// Sends what a step reads to `device`, ahead of it; gives how many values.
-    pub fn send(&mut self, device: &Device) -> usize {
-        let seen = [&mut self.visible, &mut self.bits, &mut self.pair, &mut self.around];
-        let text = [&mut self.text.encoded, &mut self.text.of_genes];
-        let asked = [&mut self.asked, &mut self.noisy, &mut self.target];
-        seen.into_iter().chain(text).chain(asked).map(|values| values.send(device)).sum()
-    }
-}
-
-/// Entries that are asked for.
-fn asked_for(rows: &Rows) -> f64 {
-    rows.asked.iter().filter(|a| **a > 0.0).count() as f64
-}
-
-/// `values` averaged over each spot and the `k` nearest of it. With it a spot's values depend on other spots': it is a
-/// readout of its own, to be named beside every figure.
-pub fn smoothed(values: &Matrix<f32>, near: &[Vec<u32>], k: usize) -> Matrix<f32> {
-    let row = |(i, near): (usize, &Vec<u32>)| -> Vec<f32> {
-        let rows: Vec<usize> = std::iter::once(i).chain(near.iter().take(k).map(|&j| j as usize)).collect();
-        let mean = |g: usize| rows.iter().map(|&r| f64::from(values.row(r)[g])).sum::<f64>() / rows.len() as f64;
-        (0..values.n_cols).map(|g| mean(g) as f32).collect()
-    };
-    Matrix { n_cols: values.n_cols, values: near.iter().enumerate().flat_map(row).collect() }
 }
 
 #[cfg(test)]

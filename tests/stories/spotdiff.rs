@@ -426,6 +426,13 @@ fn a_run_knows_the_text_encoder_that_read_its_prompts_wherever_it_lies() {
     refused(&["evaluate", &run], 3, &[&moved, "--text-encoder"]);
     refused(&["evaluate", &run, "--text-encoder", &another], 3, &["another text encoder"]);
     done(&["evaluate", &run, "--text-encoder", &t5]);
+    // A run that reads no text has no use for a folder, unless one beside it has.
+    let plain = tables.path("plain");
+    done(&train(&shards, &plain, &["--set", "train.max_steps=2"]));
+    let beside = format!("t5={run}");
+    refused(&["evaluate", &plain, "--text-encoder", &t5], 2, &["--text-encoder", "no prompt"]);
+    refused(&["evaluate", &plain, "--beside", &beside], 3, &[&moved, "--text-encoder"]);
+    done(&["evaluate", &plain, "--beside", &beside, "--text-encoder", &t5]);
     let out = tables.path("imputed.h5ad");
     done(&["impute", &run, "--input", &tables.path("spots.txt"), "--output", &out, "--text-encoder", &t5]);
 }

@@ -24,7 +24,12 @@ pub struct Beside {
 }
 
 /// Opens what `--beside` names, and holds it against the run that is judged.
-pub fn open(given: &[String], judged: &[Trained], shards: &Shards) -> anyhow::Result<Vec<Beside>> {
+pub fn open(
+    given: &[String],
+    judged: &[Trained],
+    shards: &Shards,
+    text_encoder: Option<&Path>,
+) -> anyhow::Result<Vec<Beside>> {
     let mut all: Vec<Beside> = Vec::new();
     for given in given {
         let (name, path) = match given.split_once('=') {
@@ -38,7 +43,7 @@ pub fn open(given: &[String], judged: &[Trained], shards: &Shards) -> anyhow::Re
             let what = format!("--beside {given}: the page needs a name of its own for it: write --beside NAME=RUN");
             return Err(UsageError(what).into());
         }
-        let runs = imputed::open(path, Which::Usual, None)?;
+        let runs = imputed::open(path, Which::Usual, text_encoder)?;
         runs.iter().try_for_each(|run| imputation_of(run).map(|_| ()))?;
         runs.iter().try_for_each(|run| run.check_shards(shards))?;
         let folds = |runs: &[Trained]| runs.iter().map(|run| run.run.config.view().fold).collect::<Vec<_>>();

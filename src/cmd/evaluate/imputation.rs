@@ -13,7 +13,7 @@ use syncytia_shards::tables::vectors::VectorsOf;
 use super::beside::{self, Beside};
 use super::embedding::labels;
 use super::{Args, Evaluated, UsageError, shards_of_run, sparse};
-use crate::cmd::imputed::{Imputed, SMOOTH, folds_of, imputation_of, impute};
+use crate::cmd::imputed::{Imputed, SMOOTH, check_text_encoder, folds_of, imputation_of, impute};
 use crate::cmd::trained::Trained;
 use crate::config;
 use crate::evaluate::embedding::Classes;
@@ -98,7 +98,9 @@ pub fn evaluate(args: &Args, runs: &[Trained], root: &Path) -> anyhow::Result<Ev
         None => return Err(nothing_hidden()),
     };
     let fractions = if args.sweep { sparse::fractions(protocol)? } else { Vec::new() };
-    let others = beside::open(&args.imputation.beside, runs, &shards)?;
+    let others = beside::open(&args.imputation.beside, runs, &shards, args.imputation.text_encoder())?;
+    let all = runs.iter().chain(others.iter().flat_map(|other| &other.runs));
+    check_text_encoder(args.imputation.text_encoder(), all)?;
     let found = impute_all(runs, &shards, split, true)?;
     let whole = Whole::of(&shards, split, &found)?;
     let genes: Vec<String> = shards.manifest().panel.genes.iter().map(|gene| gene.symbol.clone()).collect();

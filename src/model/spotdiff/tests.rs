@@ -82,6 +82,25 @@ fn the_sizes_have_as_many_parameters_as_they_say() {
     }
 }
 
+/// Every tensor whose shape goes with the panel says where its genes are, so that another panel takes its rows along.
+#[test]
+fn tensors_of_another_panel_know_where_their_genes_are() {
+    let device = cpu();
+    let whole = PsiConfig { neighbours: true, ..sized(32, 2, 2) };
+    for psi in [whole, PsiConfig { tokens: Tokens::Batch, ..whole }, stdiff(32, 2, 2)] {
+        let config = SpotdiffConfig { psi, ..tiny() };
+        let [few, many] = [10, 12].map(|genes| Spotdiff::new(&config, genes, 1, &device));
+        for (a, b) in params::specs(&few).iter().zip(&params::specs(&many)) {
+            let found: Vec<(usize, usize)> = few.gene_axes(&a.path).iter().map(|at| (at.axis, at.blocks * 2)).collect();
+            let grown = (0..a.shape.len()).map(|axis| (axis, b.shape[axis] - a.shape[axis])).filter(|(_, by)| *by > 0);
+            assert_eq!(found, grown.collect::<Vec<_>>(), "{} with {psi:?}", a.path);
+        }
+        assert_eq!(crate::model::ModelConfig::Spotdiff(config).one_panel(), None);
+    }
+    let patches = SpotdiffConfig { psi: PsiConfig { tokens: Tokens::Spot, ..whole }, ..tiny() };
+    assert!(crate::model::ModelConfig::Spotdiff(patches).one_panel().is_some());
+}
+
 fn psi(config: &PsiConfig, genes: usize) -> Psi {
     let (device, sites) = (cpu(), Cell::new(0));
     let psi = Psi::new(&Scope::root(1, &device, &sites), config, genes);

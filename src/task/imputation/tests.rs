@@ -1,3 +1,5 @@
+use syncytia_shards::matrix::Matrix;
+
 use super::super::paired::tests::wave;
 use super::*;
 use crate::model::params;
