@@ -54,8 +54,20 @@ pub struct Args {
 enum On {
     /// The GPU.
     Cuda,
+    /// What wgpu finds: what a GPU runs, also in software.
+    Wgpu,
     /// The cores against themselves: that the comparison works.
     Cpu,
+}
+
+impl On {
+    fn name(self) -> &'static str {
+        match self {
+            On::Cuda => "cuda",
+            On::Wgpu => "wgpu",
+            On::Cpu => "cpu",
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -79,8 +91,7 @@ struct Step {
 
 /// Runs the command.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let sets =
-        [&args.set[..], &[format!("train.device={}", if args.on == On::Cuda { "cuda" } else { "cpu" })]].concat();
+    let sets = [&args.set[..], &[format!("train.device={}", args.on.name())]].concat();
     let config = args.config.as_ref().map(|path| config::load::<TrainConfig>(path, &sets)).transpose()?;
     let Place { device, ordinal, words } = place(args.on, config.as_ref())?;
     let operations = compared::against_cores(&device).into_iter().map(|held| {
@@ -128,6 +139,7 @@ fn place(on: On, config: Option<&TrainConfig>) -> anyhow::Result<Place> {
     let vars = |name: &str| std::env::var_os(name);
     Ok(match (on, config) {
         (On::Cpu, _) => Place::cores(),
+        (On::Wgpu, _) => device::wgpu()?,
         (On::Cuda, Some(config)) => device::find(config, &World::local(), vars)?,
         (On::Cuda, None) => device::gpu(&World::local(), vars)?,
     })

@@ -16,7 +16,7 @@ use super::folder::{self, Room};
 use super::limits::Demand;
 use super::{Finding, Look, Verdict, bytes};
 use crate::train::checkpoint::CheckpointError;
-use crate::train::config::{ComputeOn, TrainConfig};
+use crate::train::config::TrainConfig;
 use crate::train::device;
 use crate::train::error::TrainError;
 use crate::train::lock::{self, LockError, Timing};
@@ -89,7 +89,7 @@ pub fn config(config: &TrainConfig, usable: Usable) -> Vec<Finding> {
     } else {
         Finding::ok("ranks", found)
     });
-    if train.device == ComputeOn::Cuda {
+    if train.device.is_elsewhere() {
         findings.push(device(config));
     }
     findings

@@ -38,6 +38,25 @@ const PANICKED: u8 = 101;
 /// How sums of a segment become f32: (place of the first value, sums, out).
 pub type Convert<'a> = &'a dyn Fn(usize, &[i64], &mut [f32]);
 
+/// What is summed in a device's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sum {
+    /// 64-bit integers, wrapping.
+    I64,
+    /// f32.
+    F32,
+}
+
+impl Sum {
+    /// Bytes of a value.
+    pub fn bytes(self) -> usize {
+        match self {
+            Sum::I64 => 8,
+            Sum::F32 => 4,
+        }
+    }
+}
+
 /// One rank's handle on the group.
 pub trait Engine: Send {
     /// This rank.
@@ -63,6 +82,25 @@ pub trait Engine: Send {
     /// Replaces `data`, bf16 by their bits, by the sum over ranks as [`bf16`] defines it: the same on every rank and from every
     /// engine for one number of ranks (`reduction = "fast_bf16"`).
     fn all_reduce_bf16(&mut self, operation: &'static str, data: &mut Vec<u16>) -> Result<(), EngineError>;
+    /// Whether [`Engine::all_reduce_there`] is this engine's.
+    fn sums_there(&self) -> bool {
+        false
+    }
+    /// Replaces `length` values in the memory of this rank's device by their sum over ranks, where they lie.
+    ///
+    /// # Safety
+    /// Engines that say [`Engine::sums_there`] alone. The memory must be this rank's device's, `length` values of that kind that
+    /// nobody else reads or writes until this returns, and all that was asked of the device before must be done.
+    unsafe fn all_reduce_there(
+        &mut self,
+        operation: &'static str,
+        address: u64,
+        length: usize,
+        of: Sum,
+    ) -> Result<(), EngineError> {
+        let _ = (operation, address, length, of);
+        unreachable!("asked of engines that sum in a device's memory")
+    }
     /// Returns when every rank has arrived.
     fn barrier(&mut self, operation: &'static str) -> Result<(), EngineError>;
     /// Tells the others that this rank cannot go on, so that none waits for it; `code` is the exit code it ends with.

@@ -36,7 +36,7 @@ use super::farewell::{self, Farewell};
 use super::meeting::{self, Kind};
 use super::peers::{NoNews, Peers};
 use super::waiting::Waiting;
-use super::{Convert, Engine, EngineError, bf16};
+use super::{Convert, Engine, EngineError, Sum, bf16};
 use crate::gpu::driver::{Address, Driver, Handle};
 use crate::gpu::nccl::{Communicator, DataType, Nccl, Operation, UniqueId};
 use crate::gpu::{LibraryError, Version};
@@ -379,6 +379,36 @@ impl Engine for NcclEngine {
         self.meet(operation, Kind::SumBf16, data.len())?;
         let (bytes, whole) = (2 * data.len(), HALVES / self.world_size * self.world_size);
         data.chunks_mut(whole).try_for_each(|chunk| self.sum_bf16(operation, bytes, chunk))
+    }
+
+    fn sums_there(&self) -> bool {
+        true
+    }
+
+    unsafe fn all_reduce_there(
+        &mut self,
+        operation: &'static str,
+        address: u64,
+        length: usize,
+        of: Sum,
+    ) -> Result<(), EngineError> {
+        let (kind, data_type) = match of {
+            Sum::I64 => (Kind::SumI64, DataType::I64),
+            Sum::F32 => (Kind::SumF32, DataType::F32),
+        };
+        self.meet(operation, kind, length)?;
+        let Some(communicator) = self.communicator else {
+            return Err(self.refused(operation, "the group was left or given up"));
+        };
+        let (driver, nccl) = (Arc::clone(&self.driver), Arc::clone(&self.nccl));
+        let Place { context, stream, .. } = self.place;
+        // SAFETY: the caller's word on the memory; what was begun is waited for, or the group is given up.
+        let begun = unsafe {
+            driver
+                .enter(context)
+                .and_then(|()| nccl.all_reduce(communicator, address, length, (data_type, Operation::Sum), stream))
+        };
+        self.settle(operation, of.bytes() * length, communicator, begun, || Ok(()))
     }
 
     fn barrier(&mut self, operation: &'static str) -> Result<(), EngineError> {

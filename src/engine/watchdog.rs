@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::flight::{Flight, FlightRecord};
 use super::peers::Peers;
-use super::{Convert, Engine, EngineError, PANICKED};
+use super::{Convert, Engine, EngineError, PANICKED, Sum};
 
 /// How long after a peer gave up an operation may still run: the engine's own error is the better one.
 const GRACE: Duration = Duration::from_secs(3);
@@ -100,6 +100,21 @@ impl Engine for Watched {
 
     fn all_reduce_bf16(&mut self, operation: &'static str, data: &mut Vec<u16>) -> Result<(), EngineError> {
         self.during(operation, 2 * data.len(), |e| e.all_reduce_bf16(operation, data))
+    }
+
+    fn sums_there(&self) -> bool {
+        self.engine.sums_there()
+    }
+
+    unsafe fn all_reduce_there(
+        &mut self,
+        operation: &'static str,
+        address: u64,
+        length: usize,
+        of: Sum,
+    ) -> Result<(), EngineError> {
+        // SAFETY: the caller's word.
+        self.during(operation, of.bytes() * length, |e| unsafe { e.all_reduce_there(operation, address, length, of) })
     }
 
     fn barrier(&mut self, operation: &'static str) -> Result<(), EngineError> {

@@ -277,6 +277,11 @@ impl Model {
         map!(self, m => params::with_trained(m, flat, device))
     }
 
+    /// The same from a flat tensor of that device.
+    pub fn with_trained_there(self, flat: &Tensor<1>, device: &Device) -> Model {
+        map!(self, m => params::with_trained_there(m, flat, device))
+    }
+
     /// The model with its parameters trained or not, in declaration order.
     pub fn freeze(self, trains: &[bool]) -> Model {
         map!(self, m => params::freeze(m, trains))

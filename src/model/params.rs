@@ -3,7 +3,9 @@
 //! Burn's parameter ids are random per process, so everything is keyed by position and path (`docs/step.md` §5).
 //! A thread-rank makes its own leaf tensors from values: shared leaves would merge two ranks' autodiff graphs.
 
-use crate::tensor::{Device, Gradients, Module, ModuleMapper, ModuleVisitor, Param, ParamId, Tensor, TensorData};
+use crate::tensor::{
+    Device, Gradients, Module, ModuleMapper, ModuleVisitor, Param, ParamId, Tensor, TensorData, with_gradients,
+};
 
 /// Place of one parameter tensor in the flat buffer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +73,14 @@ pub fn with_trained<M: Module>(module: M, flat: &[f32], device: &Device) -> M {
     let mut mapper = PlaceTrained(Place { flat, at: 0, device });
     let module = module.map(&mut mapper);
     assert_eq!(mapper.0.at, flat.len(), "a flat buffer must fill what trains exactly");
+    module
+}
+
+/// The same from a flat tensor, which lies where `device` is; where tensors are cut from it without a copy they see its changes.
+pub fn with_trained_there<M: Module>(module: M, flat: &Tensor<1>, device: &Device) -> M {
+    let mut mapper = PlaceThere { flat, at: 0, device };
+    let module = module.map(&mut mapper);
+    assert_eq!(mapper.at, flat.dims()[0], "a flat tensor must fill what trains exactly");
     module
 }
 
@@ -159,6 +169,25 @@ struct PlaceTrained<'a>(Place<'a>);
 impl ModuleMapper for PlaceTrained<'_> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         if param.is_require_grad() { self.0.map_float(param) } else { param }
+    }
+}
+
+struct PlaceThere<'a> {
+    flat: &'a Tensor<1>,
+    at: usize,
+    device: &'a Device,
+}
+
+impl ModuleMapper for PlaceThere<'_> {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if !param.is_require_grad() {
+            return param;
+        }
+        let shape = param.val().dims();
+        let n: usize = shape.iter().product();
+        let values = self.flat.clone().slice(self.at..self.at + n).reshape(shape);
+        self.at += n;
+        Param::from_tensor(with_gradients(values, self.device))
     }
 }
 

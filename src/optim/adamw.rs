@@ -9,30 +9,46 @@ use super::OptimConfig;
 /// Elementwise in f32, bias corrections in f64 and rounded once (`docs/step.md` §5):
 /// p ← p·(1 − lr·wd); m ← β₁m + (1 − β₁)g; v ← β₂v + ((1 − β₂)g)g; p ← p − (lr/c₁)·(m / (√v/√c₂ + ε)).
 pub fn update(config: &OptimConfig, lr: f64, t: u64, gradient: &[f32], p: &mut [f32], m: &mut [f32], v: &mut [f32]) {
-    let [b1, b2] = config.betas;
-    let correction = |b: f64| 1.0 - libm::pow(b, t as f64);
-    let c = Constants {
-        keep: (1.0 - lr * config.weight_decay) as f32,
-        b1: b1 as f32,
-        one_less_b1: (1.0 - b1) as f32,
-        b2: b2 as f32,
-        one_less_b2: (1.0 - b2) as f32,
-        step: (lr / correction(b1)) as f32,
-        root_c2: libm::sqrt(correction(b2)) as f32,
-        eps: config.eps as f32,
-    };
-    elementwise(&c, gradient, p, m, v);
+    elementwise(&Constants::new(config, lr, t), gradient, p, m, v);
 }
 
-struct Constants {
-    keep: f32,
-    b1: f32,
-    one_less_b1: f32,
-    b2: f32,
-    one_less_b2: f32,
-    step: f32,
-    root_c2: f32,
-    eps: f32,
+/// What is the same for all parameters, made in f64 and rounded once.
+#[derive(Debug, Clone, Copy)]
+pub struct Constants {
+    /// 1 − lr·wd.
+    pub keep: f32,
+    /// β₁.
+    pub b1: f32,
+    /// 1 − β₁.
+    pub one_less_b1: f32,
+    /// β₂.
+    pub b2: f32,
+    /// 1 − β₂.
+    pub one_less_b2: f32,
+    /// lr/c₁.
+    pub step: f32,
+    /// √c₂.
+    pub root_c2: f32,
+    /// ε.
+    pub eps: f32,
+}
+
+impl Constants {
+    /// Those of update `t` = `optim_step` + 1.
+    pub fn new(config: &OptimConfig, lr: f64, t: u64) -> Constants {
+        let [b1, b2] = config.betas;
+        let correction = |b: f64| 1.0 - libm::pow(b, t as f64);
+        Constants {
+            keep: (1.0 - lr * config.weight_decay) as f32,
+            b1: b1 as f32,
+            one_less_b1: (1.0 - b1) as f32,
+            b2: b2 as f32,
+            one_less_b2: (1.0 - b2) as f32,
+            step: (lr / correction(b1)) as f32,
+            root_c2: libm::sqrt(correction(b2)) as f32,
+            eps: config.eps as f32,
+        }
+    }
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512dq+avx512bw+avx512vl", "x86_64+avx2"))]

@@ -17,7 +17,7 @@ use super::values::{of, slice};
 const ROWS: usize = 128;
 
 /// The operations on a backend; x `[rows, in]`, W `[out, in]`, b `[out]`. As they stand here they are made of the backend's own.
-#[backend_extension(Flex, Cube: cfg(feature = "cuda"), Autodiff)]
+#[backend_extension(Flex, Cube: cfg(feature = "cube"), Autodiff)]
 pub trait Affine: Backend {
     /// See [`affine_rows`].
     fn affine_rows(x: FloatTensor<Self>, weight: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {

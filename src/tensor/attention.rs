@@ -33,7 +33,7 @@ pub struct Among {
 }
 
 /// The operations on a backend. Packed tensors hold q, k, v (or k, v) one after the other along the last axis.
-#[backend_extension(Flex, Cube: cfg(feature = "cuda"), Autodiff)]
+#[backend_extension(Flex, Cube: cfg(feature = "cube"), Autodiff)]
 pub trait Attention: Backend {
     /// See [`attend_among`].
     fn attend(qkv: FloatTensor<Self>, among: Among) -> FloatTensor<Self>;

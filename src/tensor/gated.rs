@@ -11,7 +11,7 @@ use multiversion::multiversion;
 use super::values::{of, slice};
 
 /// The operation on a backend; x and y `[b, n, d]`, gate `[b, 1, d]`. As it stands here it is made of the backend's own.
-#[backend_extension(Flex, Cube: cfg(feature = "cuda"), Autodiff)]
+#[backend_extension(Flex, Cube: cfg(feature = "cube"), Autodiff)]
 pub trait Gates: Backend {
     /// See [`add_gated`].
     fn add_gated(x: FloatTensor<Self>, y: FloatTensor<Self>, gate: FloatTensor<Self>) -> FloatTensor<Self> {

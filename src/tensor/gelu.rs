@@ -10,7 +10,7 @@ use burn::tensor::{Tensor, TensorData};
 use crate::elementwise::gelu::{slope, value};
 
 /// The activation on a backend.
-#[backend_extension(Flex, Cube: cfg(feature = "cuda"), Autodiff)]
+#[backend_extension(Flex, Cube: cfg(feature = "cube"), Autodiff)]
 pub trait ExactGelu: Backend {
     /// x·Φ(x).
     fn exact_gelu(x: FloatTensor<Self>) -> FloatTensor<Self> {

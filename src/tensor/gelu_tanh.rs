@@ -14,7 +14,7 @@ use super::values::{changed, of, slice};
 use crate::elementwise::exp::exp;
 
 /// The operation on a backend.
-#[backend_extension(Flex, Cube: cfg(feature = "cuda"), Autodiff)]
+#[backend_extension(Flex, Cube: cfg(feature = "cube"), Autodiff)]
 pub trait GeluTanh: Backend {
     /// See [`gelu_tanh`].
     fn gelu_tanh(x: FloatTensor<Self>) -> FloatTensor<Self>;

@@ -17,7 +17,7 @@ use super::values::{Primitive, of, slice};
 const ROWS: usize = 128;
 
 /// The operation on a backend. `weight`, `bias`: `[d]`, or `[records, d]` for as many equal parts of the rows.
-#[backend_extension(Flex, Cube: cfg(feature = "cuda"), Autodiff)]
+#[backend_extension(Flex, Cube: cfg(feature = "cube"), Autodiff)]
 pub trait Norms: Backend {
     /// See [`layer_norm`].
     fn norm_rows(

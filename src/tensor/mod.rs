@@ -6,14 +6,15 @@ mod affine;
 mod ahead;
 mod attention;
 pub mod composed;
-#[cfg(feature = "cuda")]
+#[cfg(feature = "cube")]
 mod cube;
 mod dropout;
-pub mod fixed_point;
+pub mod flat;
 mod gated;
 mod gelu;
 mod gelu_tanh;
 mod layer_norm;
+mod masks;
 mod memory;
 mod pack;
 mod product;
@@ -49,6 +50,31 @@ pub fn cuda(ordinal: usize) -> Option<Device> {
     {
         let _ = ordinal;
         None
+    }
+}
+
+/// The device that wgpu takes by itself, and its name; none where no driver shows one or the build has no wgpu.
+/// `CUBECL_WGPU_DEFAULT_DEVICE` names another.
+pub fn wgpu() -> Option<(Device, String)> {
+    #[cfg(feature = "wgpu")]
+    {
+        use burn::tensor::{DeviceKind, DeviceType};
+        if Device::enumerate(DeviceType::Wgpu).is_empty() {
+            return None;
+        }
+        let device = Device::wgpu(DeviceKind::DefaultDevice);
+        let name = device.identity().map_or_else(|| "?".to_owned(), |identity| identity.name);
+        Some((device, name))
+    }
+    #[cfg(not(feature = "wgpu"))]
+    None
+}
+
+/// `inner`, of a device without gradients, as a tensor of `device`, which has them.
+pub fn with_gradients<const D: usize>(inner: Tensor<D>, device: &Device) -> Tensor<D> {
+    match device.gradient_checkpointing_strategy() {
+        Some(strategy) => inner.autodiff().with_gradient_checkpointing_strategy(strategy),
+        None => inner,
     }
 }
 

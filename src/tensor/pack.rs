@@ -12,7 +12,7 @@ use super::spans::Spans;
 use super::values::{of, slice};
 
 /// The two on a backend, `[long, d]` and `[short, d]`.
-#[backend_extension(Flex, Cube: cfg(feature = "cuda"), Autodiff)]
+#[backend_extension(Flex, Cube: cfg(feature = "cube"), Autodiff)]
 pub trait Packs: Backend {
     /// The rows that `spans` took.
     fn pack_rows(x: FloatTensor<Self>, spans: Arc<Spans>, long: usize) -> FloatTensor<Self>;

@@ -95,7 +95,7 @@ fn scale_rows(rows: &mut [f32], d: usize, by: &[f32]) {
 }
 
 /// The two on a backend.
-#[backend_extension(Flex, Cube: cfg(feature = "cuda"), Autodiff)]
+#[backend_extension(Flex, Cube: cfg(feature = "cube"), Autodiff)]
 pub trait Rows: Backend {
     /// See [`sum_rows`]; with `mean` [`average_rows`].
     fn sum_rows(x: FloatTensor<Self>, map: Arc<RowMap>, mean: bool) -> FloatTensor<Self>;

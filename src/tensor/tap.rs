@@ -37,7 +37,7 @@ impl fmt::Debug for Listener {
 }
 
 /// The identities on a backend.
-#[backend_extension(Flex, Cube: cfg(feature = "cuda"), Autodiff)]
+#[backend_extension(Flex, Cube: cfg(feature = "cube"), Autodiff)]
 pub trait Taps: Backend {
     /// `x`; see [`tap`].
     fn tap_gradient(

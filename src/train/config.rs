@@ -162,6 +162,9 @@ pub struct LoopConfig {
     /// Steps between comparisons of the ranks' parameters.
     #[serde(default = "hundred")]
     pub digest_every: u64,
+    /// Where gradients are added up, parameters updated and Adam's moments kept; where the model is when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep: Option<Keep>,
     /// Seconds a rank waits for another.
     #[serde(default = "deadline")]
     pub deadline_s: u64,
@@ -176,6 +179,25 @@ pub enum ComputeOn {
     Cpu,
     /// An NVIDIA GPU per process (feature `cuda`).
     Cuda,
+    /// What wgpu finds: a driver of Vulkan, also one in software (feature `wgpu`). Shows on any machine what runs on a GPU.
+    Wgpu,
+}
+
+impl ComputeOn {
+    /// Whether tensors have a place of their own, beside the host's memory.
+    pub fn is_elsewhere(self) -> bool {
+        self != ComputeOn::Cpu
+    }
+}
+
+/// Where training keeps what it changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Keep {
+    /// On the host: gradients come to it in every step and parameters go back; 16 bytes a parameter less on the device.
+    Host,
+    /// Where the model is: nothing but the tail visits the host.
+    Device,
 }
 
 /// What products are computed in.
@@ -200,6 +222,16 @@ pub enum Reduction {
     Fast,
     /// bf16 between ranks: half the bytes of f32, a wider tolerance.
     FastBf16,
+}
+
+impl LoopConfig {
+    /// Whether gradients, parameters and moments stay where the model is.
+    pub fn keeps_there(&self) -> bool {
+        match self.keep {
+            Some(keep) => keep == Keep::Device,
+            None => self.device.is_elsewhere(),
+        }
+    }
 }
 
 impl Reduction {
@@ -239,7 +271,7 @@ impl Ranks {
     pub fn alone(self, on: ComputeOn, cores: usize, lanes: usize) -> usize {
         match on {
             ComputeOn::Cpu => self.resolve(cores, lanes),
-            ComputeOn::Cuda => 1,
+            ComputeOn::Cuda | ComputeOn::Wgpu => 1,
         }
     }
 
@@ -376,7 +408,7 @@ impl TrainConfig {
         must(self.log.every > 0, "log.every = 0: must be at least 1".into());
         must(self.data.window_row_groups > 0, "data.window_row_groups = 0: must be at least 1".into());
         must(
-            train.products == Products::F32 || train.device == ComputeOn::Cuda,
+            train.products == Products::F32 || train.device.is_elsewhere(),
             "train.products = \"bf16\": the cores have no kernels for it; set train.device = \"cuda\"".into(),
         );
         if let Ranks::Count(n) = train.ranks {

@@ -38,14 +38,33 @@ pub fn find(config: &TrainConfig, world: &World, vars: impl Fn(&str) -> Option<O
     if config.train.device == ComputeOn::Cpu {
         return Ok(Place::cores());
     }
-    let refused = |what: String| TrainError::Config(vec![format!("train.device = \"cuda\": {what}")]);
+    let name = if config.train.device == ComputeOn::Wgpu { "wgpu" } else { "cuda" };
+    let refused = |what: String| TrainError::Config(vec![format!("train.device = \"{name}\": {what}")]);
     if let (1, Ranks::Count(n @ 2..)) = (world.world_size, config.train.ranks) {
         return Err(refused(format!(
             "train.ranks = {n} in one process; a GPU is one process's: start {n} processes (`syncytia launch -n {n} -- train …`, \
              srun, torchrun) and leave train.ranks (--ranks) out"
         )));
     }
-    gpu(world, vars)
+    match config.train.device {
+        ComputeOn::Wgpu => wgpu(),
+        _ => gpu(world, vars),
+    }
+}
+
+/// What wgpu finds.
+///
+/// # Errors
+/// [`TrainError::Config`] where the build has no wgpu or no driver shows a device.
+pub fn wgpu() -> Result<Place, TrainError> {
+    let refused = |what: &str| TrainError::Config(vec![format!("train.device = \"wgpu\": {what}")]);
+    if !cfg!(feature = "wgpu") {
+        return Err(refused("this build has no wgpu: rebuild with `--features wgpu`"));
+    }
+    let (device, name) = tensor::wgpu().ok_or_else(|| {
+        refused("no driver of Vulkan shows a device: install the GPU's, or Mesa's in software (mesa-vulkan-drivers, libvulkan1)")
+    })?;
+    Ok(Place { device, ordinal: 0, words: format!("{name}, wgpu") })
 }
 
 /// The GPU of this process.

@@ -41,7 +41,7 @@ pub fn join(world: World, config: &TrainConfig, folder: &RunFolder, place: &Plac
     }
     match (problems.is_empty(), config.train.device) {
         (false, _) => Err(TrainError::Config(problems)),
-        (true, ComputeOn::Cpu) => processes(world, config, folder),
+        (true, ComputeOn::Cpu | ComputeOn::Wgpu) => processes(world, config, folder),
         (true, ComputeOn::Cuda) => over_nccl(world, config, folder, place),
     }
 }

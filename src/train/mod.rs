@@ -30,5 +30,6 @@ pub mod step;
 pub mod stragglers;
 pub mod sums;
 pub mod text_encoder;
+pub mod there;
 pub mod trainer;
 pub mod validate;

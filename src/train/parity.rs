@@ -13,6 +13,7 @@ use super::error::TrainError;
 use super::ready::Ready;
 use super::step::{LaneBatch, StepRunner, StepState};
 use crate::engine::ThreadsEngine;
+use crate::model::params::ParamSpec;
 use crate::tensor::Device;
 
 /// What the first step said, and what it took again and again.
@@ -76,8 +77,8 @@ pub fn step_on(
     let mut runner = StepRunner::new(&config, &ready.task, &ready.parts.tensors, false, &ready.device);
     let mut engine = ThreadsEngine::group(1, Duration::from_secs(600)).remove(0);
     let said = runner.run(&mut engine, &mut model, &mut state, &batches, &weights, &next, 0.0, false)?;
-    let of_parameter =
-        |spec: &crate::model::params::ParamSpec| (spec.path.clone(), runner.gradient()[spec.range()].to_vec());
+    let gradient = runner.gradient();
+    let of_parameter = |spec: &ParamSpec| (spec.path.clone(), gradient[spec.range()].to_vec());
     let gradients = ready.parts.trained.iter().map(of_parameter).collect();
     let mut seconds = Vec::with_capacity(more);
     for _ in 0..more {

@@ -6,15 +6,16 @@
 use std::ops::Range;
 use std::time::Instant;
 
-use super::config::{ComputeOn, OnNonFinite, Products, Reduction, TrainConfig};
+use super::config::{OnNonFinite, Products, Reduction, TrainConfig};
 use super::error::TrainError;
 use super::sums::Sums;
+use super::there::There;
 use crate::engine::Engine;
 use crate::engine::reduce;
 use crate::engine::tail::{LaneRow, TailLayout, exponents_of};
 use crate::model::Model;
 use crate::model::layers::Training;
-use crate::optim::{adamw, clip, ema, schedule};
+use crate::optim::{OptimConfig, adamw, clip, ema, schedule};
 use crate::task::{Across, Begun, Prepared, Task};
 use crate::tensor::{Device, Tensor};
 
@@ -94,9 +95,17 @@ pub struct StepRunner<'a> {
     /// λ_k of the task's terms.
     lambdas: Vec<f64>,
     /// The gradients' way to their sum.
-    sums: Sums<'a>,
+    way: Way<'a>,
     /// Seconds of the last reduction that were this rank's own: in the engine, less waiting for others.
     own_reduce_s: f64,
+}
+
+/// Where gradients are added up and parameters updated.
+enum Way<'a> {
+    /// On the host.
+    Host(Sums<'a>),
+    /// Where the model is.
+    There(There<'a>),
 }
 
 /// What a step did, the same on every rank.
@@ -135,8 +144,14 @@ impl<'a> StepRunner<'a> {
         device: &'a Device,
     ) -> Self {
         let layout = TailLayout { lanes: config.train.lanes, terms: task.terms().len(), tensors: tensors.len() };
-        let sums = Sums::new(tensors, config.train.reduction, layout, overlaps);
-        Self { config, task, tensors, device, layout, lambdas: task.lambdas(), sums, own_reduce_s: 0.0 }
+        let reduction = config.train.reduction;
+        let there = config.train.keeps_there() && !overlaps;
+        let there = there.then(|| There::new(tensors, reduction, layout, device)).flatten();
+        let way = match there {
+            Some(there) => Way::There(there),
+            None => Way::Host(Sums::new(tensors, reduction, layout, overlaps)),
+        };
+        Self { config, task, tensors, device, layout, lambdas: task.lambdas(), way, own_reduce_s: 0.0 }
     }
 
     /// Runs one global step on this rank's lanes.
@@ -159,8 +174,17 @@ impl<'a> StepRunner<'a> {
         let mut rerun = false;
         loop {
             let started = Instant::now();
-            let leaves = model.take().expect("a model is always put back").with_trained(&state.parameters, self.device);
-            self.sums.begin(&exponents);
+            let leaves = model.take().expect("a model is always put back");
+            let leaves = match &mut self.way {
+                Way::Host(sums) => {
+                    sums.begin(&exponents);
+                    leaves.with_trained(&state.parameters, self.device)
+                }
+                Way::There(there) => {
+                    there.begin(&exponents, batches.len());
+                    leaves.with_trained_there(&there.parameters(state), self.device)
+                }
+            };
             let across = self.across(engine, &leaves, state, batches)?;
             let of_step = (weights, next_weights, across);
             let (rows, computed) = self.lanes(engine, &leaves, state, batches, of_step, vote_stop)?;
@@ -219,7 +243,7 @@ impl<'a> StepRunner<'a> {
             let own = &mut words[lane * rows * width..][..rows * width];
             own.iter_mut().zip(vectors).for_each(|(word, v)| *word = i64::from(v.to_bits()));
             // The last lane's gradients are told of by listeners that its forward must know.
-            let listens = at + 1 == batches.len() && self.sums.overlaps();
+            let listens = at + 1 == batches.len() && self.overlaps();
             if at < train.kept_forwards && !listens {
                 kept.push(begun);
             }
@@ -240,7 +264,7 @@ impl<'a> StepRunner<'a> {
         (weights, next_weights, across): (&[f64], &[Vec<f64>], Option<AcrossLanes>),
         vote_stop: bool,
     ) -> Result<(Vec<LaneRow>, Instant), TrainError> {
-        let mut rows = Vec::with_capacity(batches.len());
+        let (mut rows, mut lanes) = (Vec::with_capacity(batches.len()), Vec::new());
         let mut computed = Instant::now();
         let train = &self.config.train;
         let (across, kept) = across.unzip();
@@ -258,8 +282,11 @@ impl<'a> StepRunner<'a> {
                 Ok((terms.values, terms.first_bad, objective.backward()))
             };
             let last = at + 1 == batches.len();
-            let (sums, first_bad, seen) = if last && self.sums.overlaps() {
-                let told = self.sums.overlapped(engine, at == 0, |listener| {
+            let (sums, first_bad, seen) = if let Way::Host(way) = &mut self.way
+                && last
+                && way.overlaps()
+            {
+                let told = way.overlapped(engine, at == 0, |listener| {
                     let training = training.with_listener(listener.clone(), model.ids());
                     let (sums, first_bad, mut gradients) = backward(&training)?;
                     computed = Instant::now();
@@ -268,38 +295,47 @@ impl<'a> StepRunner<'a> {
                 });
                 let (computed, seen) = told?;
                 let (sums, first_bad) = computed?;
-                (sums, first_bad, seen)
+                (sums, first_bad, Some(seen))
             } else {
                 let (sums, first_bad, mut gradients) = backward(&training)?;
-                // Beside the last lane's backward the host adds up gradients as they come to it: all lanes of a rank in one place.
-                let stay = train.reduction == Reduction::Exact && !self.sums.overlaps();
-                let seen = if stay && train.device == ComputeOn::Cuda {
-                    let mut there = Vec::new();
-                    model.each_gradient_there(&mut gradients, &mut |place, gradient| there.push((place, gradient)));
-                    self.sums.lane_there(there)
-                } else {
-                    self.sums.lane(at == 0, |add| model.each_gradient(&mut gradients, add))
+                let seen = match &mut self.way {
+                    Way::Host(way) => Some(way.lane(at == 0, |add| model.each_gradient(&mut gradients, add))),
+                    Way::There(there) => {
+                        there.lane(at, |add| model.each_gradient_there(&mut gradients, add));
+                        None
+                    }
                 };
                 computed = Instant::now();
                 (sums, first_bad, seen)
             };
-            let loss_is_bad = first_bad.is_some() && seen.non_finite == 0;
-            rows.push(LaneRow {
-                non_finite: seen.non_finite + u64::from(loss_is_bad),
+            let row = LaneRow {
+                non_finite: 0,
                 first_bad, // none where every loss is finite and a gradient is not
                 vote_stop,
                 vote_save: false,
                 sums,
                 next_weights: next.clone(),
-                exponents: exponents_of(&seen.max_bits),
-                overflow: seen.overflow,
+                exponents: Vec::new(),
+                overflow: Vec::new(),
                 seconds: [0.0; 4],
-            });
+            };
+            rows.push(row);
+            lanes.extend(seen);
+        }
+        if let Way::There(there) = &mut self.way {
+            lanes = there.seen();
+            computed = Instant::now();
+        }
+        for (row, seen) in rows.iter_mut().zip(lanes) {
+            let loss_is_bad = row.first_bad.is_some() && seen.non_finite == 0;
+            row.non_finite = seen.non_finite + u64::from(loss_is_bad);
+            row.exponents = exponents_of(&seen.max_bits);
+            row.overflow = seen.overflow;
         }
         Ok((rows, computed))
     }
 
-    /// Sums gradients and tails over ranks: leaves the whole gradient in `self.sums`, gives all lanes' rows.
+    /// Sums gradients and tails over ranks: leaves the whole gradient on its way, gives all lanes' rows.
     fn reduce(
         &mut self,
         engine: &mut dyn Engine,
@@ -310,12 +346,23 @@ impl<'a> StepRunner<'a> {
         computed: Instant,
     ) -> Result<Vec<LaneRow>, TrainError> {
         rows[0].seconds = [data_s, compute_s, 0.0, self.own_reduce_s];
-        for (LaneBatch { lane, .. }, row) in batches.iter().zip(&rows) {
-            self.layout.write(self.sums.tail(), *lane, row);
-        }
-        self.sums.finish(engine)?;
-        self.own_reduce_s = self.sums.own().as_secs_f64();
-        let mut all = self.layout.read(self.sums.tail());
+        let (layout, way) = (self.layout, &mut self.way);
+        let write = |tail: &mut [i64]| {
+            batches.iter().zip(&rows).for_each(|(LaneBatch { lane, .. }, row)| layout.write(tail, *lane, row));
+        };
+        let (own, mut all) = match way {
+            Way::Host(sums) => {
+                write(sums.tail());
+                sums.finish(engine)?;
+                (sums.own(), layout.read(sums.tail()))
+            }
+            Way::There(there) => {
+                write(there.tail());
+                there.finish(engine)?;
+                (there.own(), layout.read(there.tail()))
+            }
+        };
+        self.own_reduce_s = own.as_secs_f64();
         all[engine.rank()].seconds[2] = computed.elapsed().as_secs_f64();
         Ok(all)
     }
@@ -358,21 +405,11 @@ impl<'a> StepRunner<'a> {
     /// Clip, Adam, EMA, on the same bits on every rank.
     fn apply(&mut self, state: &mut StepState, mut outcome: StepOutcome, seen: &[Option<i16>]) -> StepOutcome {
         let optim = &self.config.optim;
-        outcome.gradient_norm = clip::global_norm(&self.sums.gradient, self.tensors);
         outcome.lr = schedule::rate(optim, state.optim_step);
-        let n = state.parameters.len();
-        for at in (0..n).step_by(UPDATED).map(|start| start..n.min(start + UPDATED)) {
-            let gradient = &mut self.sums.gradient[at.clone()];
-            if let Some(limit) = optim.clip_norm {
-                clip::clip(gradient, outcome.gradient_norm, limit);
-            }
-            let parameters = &mut state.parameters[at.clone()];
-            let (m, v) = (&mut state.adam_m[at.clone()], &mut state.adam_v[at.clone()]);
-            adamw::update(optim, outcome.lr, state.optim_step + 1, gradient, parameters, m, v);
-            if let (Some(average), Some(decay)) = (&mut state.ema, optim.ema) {
-                ema::update(&mut average[at], parameters, decay);
-            }
-        }
+        outcome.gradient_norm = match &mut self.way {
+            Way::Host(sums) => update(state, &mut sums.gradient, self.tensors, optim, outcome.lr),
+            Way::There(there) => there.apply(state, optim, outcome.lr),
+        };
         reduce::carry_exponents(&mut state.exponents, seen);
         state.skipped_in_a_row = 0;
         state.optim_step += 1;
@@ -382,10 +419,50 @@ impl<'a> StepRunner<'a> {
     }
 }
 
+/// Clip, Adam, EMA on the host; gives the gradient's norm before clipping.
+fn update(
+    state: &mut StepState,
+    gradient: &mut [f32],
+    tensors: &[Range<usize>],
+    optim: &OptimConfig,
+    lr: f64,
+) -> f64 {
+        let norm = clip::global_norm(gradient, tensors);
+        let n = state.parameters.len();
+        for at in (0..n).step_by(UPDATED).map(|start| start..n.min(start + UPDATED)) {
+            let gradient = &mut gradient[at.clone()];
+            if let Some(limit) = optim.clip_norm {
+                clip::clip(gradient, norm, limit);
+            }
+            let parameters = &mut state.parameters[at.clone()];
+            let (m, v) = (&mut state.adam_m[at.clone()], &mut state.adam_v[at.clone()]);
+            adamw::update(optim, lr, state.optim_step + 1, gradient, parameters, m, v);
+            if let (Some(average), Some(decay)) = (&mut state.ema, optim.ema) {
+                ema::update(&mut average[at], parameters, decay);
+            }
+        }
+        norm
+}
+
 impl StepRunner<'_> {
-    /// The last step's gradient, summed and clipped, in the order of the flat parameters that train.
-    pub fn gradient(&self) -> &[f32] {
-        &self.sums.gradient
+    /// The last step's gradient, summed, in the order of the flat parameters that train; on the host it is clipped as well.
+    pub fn gradient(&self) -> Vec<f32> {
+        match &self.way {
+            Way::Host(sums) => sums.gradient.clone(),
+            Way::There(there) => there.gradient(),
+        }
+    }
+
+    /// Makes `state`'s parameters, moments and average those of its last update, where that was not on the host.
+    pub fn bring(&self, state: &mut StepState) {
+        if let Way::There(there) = &self.way {
+            there.bring(state);
+        }
+    }
+
+    /// Whether sums begin beside backward.
+    fn overlaps(&self) -> bool {
+        matches!(&self.way, Way::Host(sums) if sums.overlaps())
     }
 }
 

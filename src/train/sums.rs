@@ -10,7 +10,7 @@ use crate::engine::buckets::{self, Bucket};
 use crate::engine::reduce::{self, Scan};
 use crate::engine::tail::TailLayout;
 use crate::engine::{Engine, EngineError, bf16};
-use crate::tensor::{Int, Listener, Tensor, TensorData, fixed_point};
+use crate::tensor::{Listener, TensorData};
 
 /// The reduction's buffers, kept from step to step.
 pub struct Sums<'a> {
@@ -22,8 +22,6 @@ pub struct Sums<'a> {
     bucket_of: Vec<usize>,
     /// Per bucket its fixed-point values (`reduction = "exact"`); the tail follows those of the last.
     words: Vec<Vec<i64>>,
-    /// Per tensor its fixed-point values where the gradients are, if lanes of this attempt came by [`Sums::lane_there`].
-    there: Option<Vec<Option<Tensor<1, Int>>>>,
     /// Per bucket its values in f32 (`reduction = "fast"`, `"fast_bf16"`).
     floats: Vec<Vec<f32>>,
     /// A bucket on its way as bf16.
@@ -50,6 +48,11 @@ pub struct LaneSeen {
     pub max_bits: Vec<u32>,
     /// Tensors that overflowed and count as zeros.
     pub overflow: Vec<bool>,
+}
+
+/// A lane whose gradients come one by one.
+struct Coming {
+    seen: LaneSeen,
     arrived: Vec<bool>,
 }
 
@@ -84,10 +87,10 @@ impl OwnTime {
     }
 }
 
-impl LaneSeen {
-    fn new(tensors: usize) -> LaneSeen {
-        let (max_bits, overflow, arrived) = (vec![0; tensors], vec![false; tensors], vec![false; tensors]);
-        LaneSeen { non_finite: 0, max_bits, overflow, arrived }
+impl Coming {
+    fn new(tensors: usize) -> Coming {
+        let seen = LaneSeen { non_finite: 0, max_bits: vec![0; tensors], overflow: vec![false; tensors] };
+        Coming { seen, arrived: vec![false; tensors] }
     }
 }
 
@@ -112,7 +115,6 @@ impl<'a> Sums<'a> {
             layout,
             bucket_of,
             words,
-            there: None,
             floats,
             halves: Vec::new(),
             shifts: vec![None; tensors.len()],
@@ -133,7 +135,6 @@ impl<'a> Sums<'a> {
         let lanes = self.layout.lanes;
         self.shifts = exponents.iter().map(|e| e.map(|e| reduce::shift(e, lanes))).collect();
         (self.sent, self.own) = (0, Duration::ZERO);
-        self.there = None;
         self.tail().fill(0);
     }
 
@@ -148,44 +149,10 @@ impl<'a> Sums<'a> {
     /// Adds a lane's gradients as `feed` gives them, in any order; those it does not give are zero. `first`: nothing was
     /// added in this attempt.
     pub fn lane(&mut self, first: bool, feed: impl FnOnce(&mut dyn FnMut(usize, TensorData))) -> LaneSeen {
-        let mut seen = LaneSeen::new(self.tensors.len());
-        feed(&mut |place, gradient| self.add(&mut seen, first, place, &gradient));
-        self.add_zeros(&mut seen, first);
-        seen
-    }
-
-    /// As [`Sums::lane`] for exact sums of gradients on a device, flat: they are quantised and added up there, and the host sees
-    /// what it decides by, two numbers a tensor. The sums come to the host once, when [`Sums::finish`] sends them. All lanes of
-    /// an attempt come this way or none.
-    pub fn lane_there(&mut self, gradients: Vec<(usize, Tensor<1>)>) -> LaneSeen {
-        assert_eq!(self.reduction, Reduction::Exact, "f32 sums are the host's");
-        let mut seen = LaneSeen::new(self.tensors.len());
-        let mut sums = self.there.take().unwrap_or_else(|| vec![None; self.tensors.len()]);
-        let (places, gradients): (Vec<usize>, Vec<Tensor<1>>) = gradients.into_iter().unzip();
-        let facts = fixed_point::scan(&gradients);
-        for ((place, gradient), (non_finite, largest)) in places.into_iter().zip(gradients).zip(facts) {
-            let max_bits = if non_finite > 0 { f32::INFINITY.to_bits() } else { largest.to_bits() };
-            if let Some(shift) = self.note(&mut seen, place, Scan { non_finite, max_bits }) {
-                let q = fixed_point::quantise(gradient, shift);
-                sums[place] = Some(match sums[place].take() {
-                    Some(sum) => sum + q,
-                    None => q,
-                });
-            }
-        }
-        self.there = Some(sums);
-        seen
-    }
-
-    /// The sums of [`Sums::lane_there`] to the host.
-    fn fetch(&mut self, sums: Vec<Option<Tensor<1, Int>>>) {
-        for (place, sum) in sums.into_iter().enumerate() {
-            let words = self.words_of(place);
-            match sum.map(Tensor::into_data) {
-                Some(sum) => words.copy_from_slice(sum.as_slice().expect("fixed point is 64-bit integers")),
-                None => words.fill(0),
-            }
-        }
+        let mut lane = Coming::new(self.tensors.len());
+        feed(&mut |place, gradient| self.add(&mut lane, first, place, &gradient));
+        self.add_zeros(&lane, first);
+        lane.seen
     }
 
     /// As [`Sums::lane`] for a rank's last lane: `backward` runs here and tells its listener of gradients as they become
@@ -218,26 +185,23 @@ impl<'a> Sums<'a> {
         first: bool,
         told: &Receiver<Told>,
     ) -> Result<LaneSeen, EngineError> {
-        let mut seen = LaneSeen::new(self.tensors.len());
+        let mut lane = Coming::new(self.tensors.len());
         let last = self.buckets.len() - 1;
         while let Ok(Told::Gradient(place, gradient)) = told.recv() {
-            self.add(&mut seen, first, place, &gradient);
-            while self.sent < last && seen.arrived[self.buckets[self.sent].tensors.clone()].iter().all(|&a| a) {
+            self.add(&mut lane, first, place, &gradient);
+            while self.sent < last && lane.arrived[self.buckets[self.sent].tensors.clone()].iter().all(|&a| a) {
                 self.send(engine)?;
             }
         }
-        self.add_zeros(&mut seen, first);
+        self.add_zeros(&lane, first);
         while self.sent < last {
             self.send(engine)?;
         }
-        Ok(seen)
+        Ok(lane.seen)
     }
 
     /// Sums what has not left yet, last the bucket with the tail; then the gradient is whole.
     pub fn finish(&mut self, engine: &mut dyn Engine) -> Result<(), EngineError> {
-        if let Some(sums) = self.there.take() {
-            self.fetch(sums);
-        }
         while self.sent < self.buckets.len() {
             self.send(engine)?;
         }
@@ -294,9 +258,9 @@ impl<'a> Sums<'a> {
         Ok(())
     }
 
-    fn add(&mut self, seen: &mut LaneSeen, first: bool, place: usize, gradient: &TensorData) {
+    fn add(&mut self, lane: &mut Coming, first: bool, place: usize, gradient: &TensorData) {
         let gradient = gradient.as_slice::<f32>().expect("gradients are f32");
-        let shift = self.note(seen, place, reduce::scan(gradient));
+        let shift = self.note(lane, place, reduce::scan(gradient));
         if self.reduction != Reduction::Exact {
             let sums = self.floats_of(place).iter_mut().zip(gradient);
             return if first { sums.for_each(|(sum, g)| *sum = *g) } else { sums.for_each(|(sum, g)| *sum += g) };
@@ -311,9 +275,10 @@ impl<'a> Sums<'a> {
     }
 
     /// Writes down what a gradient looked like; gives its shift where it adds something.
-    fn note(&self, seen: &mut LaneSeen, place: usize, Scan { non_finite, max_bits }: Scan) -> Option<i32> {
-        assert!(!seen.arrived[place], "a gradient is told once: a shared parameter cannot be tapped");
-        seen.arrived[place] = true;
+    fn note(&self, lane: &mut Coming, place: usize, Scan { non_finite, max_bits }: Scan) -> Option<i32> {
+        let Coming { seen, arrived } = lane;
+        assert!(!arrived[place], "a gradient is told once: a shared parameter cannot be tapped");
+        arrived[place] = true;
         seen.non_finite += non_finite;
         seen.max_bits[place] = max_bits;
         let (lanes, finite) = (self.layout.lanes, max_bits < f32::INFINITY.to_bits());
@@ -324,8 +289,8 @@ impl<'a> Sums<'a> {
     }
 
     /// The tensors that no gradient came for.
-    fn add_zeros(&mut self, seen: &mut LaneSeen, first: bool) {
-        for place in (0..self.tensors.len()).filter(|&place| !seen.arrived[place]) {
+    fn add_zeros(&mut self, lane: &Coming, first: bool) {
+        for place in (0..self.tensors.len()).filter(|&place| !lane.arrived[place]) {
             match self.reduction {
                 _ if !first => {}
                 Reduction::Exact => self.words_of(place).fill(0),
@@ -418,47 +383,5 @@ mod tests {
         assert_eq!((seen.overflow.clone(), seen.non_finite), (vec![true, false, false], 1));
         sums.finish(&mut engine).unwrap();
         assert_eq!(sums.gradient[..2], [0.0, 0.0]);
-    }
-
-    /// What the host adds up and what is added up where the gradients are: the same words, facts and gradient.
-    #[test]
-    fn sums_on_a_device_are_the_hosts_bit_for_bit() {
-        let lane = |k: f32| -> Vec<Vec<f32>> {
-            TENSORS.iter().map(|t| t.clone().map(|i| (k + 1.37 * i as f32).sin() * 1e-3).collect()).collect()
-        };
-        // A tensor without a gradient, one of zeros, one that overflows, one that is no number.
-        let mut lanes = [lane(0.1), lane(2.0), lane(4.0)];
-        lanes[1][1] = vec![0.0];
-        lanes[2][0] = vec![1e9, 1.0];
-        lanes[2][1] = vec![f32::NAN];
-        for exponents in [[Some(-9), Some(-12), None], [Some(3); 3]] {
-            let (mut host, mut device) = (sums(Reduction::Exact, false), sums(Reduction::Exact, false));
-            let mut engine = ThreadsEngine::group(1, Duration::from_secs(5)).remove(0);
-            for attempt in 0..2 {
-                host.begin(&exponents);
-                device.begin(&exponents);
-                for (at, lane) in lanes.iter().enumerate().skip(attempt) {
-                    let places: Vec<usize> = if at == 0 { vec![2, 0] } else { vec![0, 1, 2] };
-                    let first = at == attempt;
-                    let seen = host.lane(first, |add| places.iter().for_each(|&p| add(p, data(&lane[p]))));
-                    let there = places.iter().map(|&p| (p, Tensor::from_data(data(&lane[p]), &crate::tensor::cpu())));
-                    let seen_there = device.lane_there(there.collect());
-                    // Of what is not finite the host keeps the largest bits, which nobody asks for.
-                    assert_eq!((&seen.overflow, seen.non_finite), (&seen_there.overflow, seen_there.non_finite));
-                    let finite = |seen: &LaneSeen| -> Vec<u32> {
-                        seen.max_bits.iter().map(|&bits| bits.min(f32::INFINITY.to_bits())).collect()
-                    };
-                    assert_eq!(finite(&seen), finite(&seen_there));
-                }
-                host.finish(&mut engine).unwrap();
-                device.finish(&mut engine).unwrap();
-                // A tensor that is no number is worth nothing: the step is not applied.
-                for range in [TENSORS[0].clone(), TENSORS[2].clone()] {
-                    let bits =
-                        |sums: &Sums| sums.gradient[range.clone()].iter().map(|g| g.to_bits()).collect::<Vec<_>>();
-                    assert_eq!(bits(&host), bits(&device), "{exponents:?}, attempt {attempt}, {range:?}");
-                }
-            }
-        }
     }
 }

@@ -6,7 +6,6 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::config::ComputeOn;
 use super::data::TrainData;
 use super::error::TrainError;
 use super::group;
@@ -249,7 +248,7 @@ fn steps(shared: &Shared<'_>, engine: &mut dyn Engine) -> Result<End, TrainError
     }
     std::thread::scope(|scope| {
         // The cores have their batches at hand; a GPU gets them while it is at the step before.
-        let device = (config.train.device == ComputeOn::Cuda).then_some(&ready.device);
+        let device = config.train.device.is_elsewhere().then_some(&ready.device);
         let mut feed = ready.train.feed(scope, &ready.task, config, lanes, first..max_steps, device);
         let overlaps = config.train.overlap.unwrap_or_else(|| engine.overlaps());
         let mut runner = StepRunner::new(config, &ready.task, &ready.parts.tensors, overlaps, &ready.device);
@@ -275,6 +274,9 @@ fn steps(shared: &Shared<'_>, engine: &mut dyn Engine) -> Result<End, TrainError
                 }
             }
             weights.clone_from(&outcome.next_weights);
+            if rank.reads_state(&outcome) {
+                runner.bring(&mut rank.state);
+            }
             if let Some(end) = rank.after_step(engine, &outcome)? {
                 return Ok(end);
             }
@@ -309,6 +311,13 @@ impl Rank<'_> {
         engine.all_reduce_i64("weights of the first step", &mut words)?;
         let of_term = |k| words.iter().skip(k).step_by(terms).map(|&w| f64::from_bits(w as u64)).sum();
         Ok((0..terms).map(of_term).collect())
+    }
+
+    /// Whether [`Rank::after_step`] looks at more of the state than its counts.
+    fn reads_state(&self, outcome: &StepOutcome) -> bool {
+        let (config, step) = (self.shared.ready.config, self.state.global_step);
+        let every = [config.train.validate_every, config.checkpoint.every, config.train.digest_every];
+        outcome.stop || step >= config.train.max_steps || every.iter().any(|&every| step.is_multiple_of(every))
     }
 
     /// Validate → save → stop.

@@ -84,6 +84,9 @@ mod steps;
 mod submit;
 /// What SpaCKLE finds on a tissue with known truth.
 mod synthetic;
+/// Sums and state kept where the model is.
+#[cfg(target_os = "linux")]
+mod there;
 /// The definition of a step against a second implementation.
 mod vectors;
 /// The simple fills against their known values.

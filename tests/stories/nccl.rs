@@ -39,7 +39,7 @@ fn fake(definitions: &[&str]) -> PathBuf {
 }
 
 /// Runs `f` as each rank of a group over the fake library.
-fn ranks<T: Send>(
+pub fn ranks<T: Send>(
     world_size: usize,
     deadline: Duration,
     f: impl Fn(Result<NcclEngine, EngineError>) -> T + Sync,

@@ -3,8 +3,8 @@
 use burn::tensor::DType;
 
 use super::super::attention::{Absent, Among};
+use super::super::masks::dropout_mask;
 use super::super::{Bool, Device, DropoutDraws, Tensor, TensorData, softmax};
-use super::draws::dropout_mask;
 use super::integers;
 use super::pack::Padded;
 

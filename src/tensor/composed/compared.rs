@@ -9,7 +9,7 @@ use syncytia_shards::draw::{DrawKey, Purpose};
 use super::super::spans::Spans;
 use super::super::{
     Device, DropoutDraws, Gradients, RowMap, Tensor, TensorData, add_gated, affine_rows, attend_among, attend_to,
-    average_rows, copy_rows, cpu, dropout, fixed_point, gelu, gelu_tanh, layer_norm, layer_norm_by_record, pack,
+    average_rows, copy_rows, cpu, dropout, flat, gelu, gelu_tanh, layer_norm, layer_norm_by_record, pack,
     parameters_first, sum_rows, unpack,
 };
 
@@ -42,7 +42,8 @@ pub fn against_cores(device: &Device) -> Vec<Held> {
 /// An operation's values and gradients on a device.
 type Run = fn(&Device) -> Vec<f64>;
 
-const OPERATIONS: [(&str, Run); 10] = [
+const OPERATIONS: [(&str, Run); 11] = [
+    ("AdamW and average", updated),
     ("affine map", |device| {
         let (x, weight, bias) = (waves([30, 40], device, 0.1), waves([20, 40], device, 2.0), waves([20], device, 4.0));
         let y = affine_rows(x.clone(), weight.clone(), bias.clone());
@@ -109,13 +110,46 @@ fn dropped(device: &Device) -> Vec<f64> {
 fn quantised(device: &Device) -> Vec<f64> {
     let values: Vec<f32> = (0..5000).map(|i| (1.37 * i as f32).sin() * 2f32.powi(i % 60 - 50)).collect();
     let gradient = Tensor::<1>::from_data(TensorData::new(values, [5000]), device);
-    let q = fixed_point::quantise(gradient.clone(), 44);
-    let back: Vec<f32> = fixed_point::dequantise(q.clone(), 44).into_data().try_to_vec().expect("f32");
-    let q: Vec<i64> = q.into_data().try_to_vec().expect("i64");
-    let seen = fixed_point::scan(&[gradient]);
-    let seen = seen.into_iter().flat_map(|(bad, largest)| [bad as f64, f64::from(largest)]);
-    // Integers of up to 2⁴⁶ are f64s without loss.
+    let (lanes, facts) = (8, flat::no_facts(3, device));
+    // The second adds to the first, beside it, the third has no room: it must leave nothing.
+    let mut sums = flat::no_sums(7003, device);
+    let mut facts = flat::look(facts, gradient.clone(), 1);
+    for at in [3, 2003] {
+        sums = flat::add_fixed(sums, gradient.clone(), &facts, flat::Fixed { at, row: 1, shift: 44, lanes });
+    }
+    let large = gradient.mul_scalar(2f32.powi(20));
+    facts = flat::look(facts, large.clone(), 2);
+    sums = flat::add_fixed(sums, large, &facts, flat::Fixed { at: 0, row: 2, shift: 44, lanes });
+    let back = flat::from_fixed(flat::zeros(7003, device), &sums, 3, 5000, 44);
+    let back: Vec<f32> = back.into_data().try_to_vec().expect("f32");
+    let q: Vec<i64> = sums.into_data().try_to_vec().expect("i64");
+    let seen = flat::read_facts(facts).into_iter().flat_map(|(largest, bad)| [f64::from(largest), bad as f64]);
+    // Integers of up to 2⁴⁷ are f64s without loss.
     q.into_iter().map(|q| q as f64).chain(back.into_iter().map(f64::from)).chain(seen).collect()
+}
+
+/// Parameters, moments and average after three updates, and the norm: f32 may be fused on a device.
+fn updated(device: &Device) -> Vec<f64> {
+    let wave = |of: f32| -> Vec<f32> { (0..5000).map(|i| (of * i as f32).sin()).collect() };
+    let (mut p, mut moments) = (flat::values(wave(0.7), device), flat::zeros(10_000, device));
+    let mut average = p.clone() + 0.0;
+    let gradient = flat::add(flat::values(wave(1.3), device), flat::values(wave(0.1)[..40].to_vec(), device), 4960);
+    let by = flat::AdamW {
+        clip: 0.5,
+        keep: 0.999,
+        b1: [0.9, 0.1],
+        b2: [0.999, 0.001],
+        step: 0.01,
+        root_c2: 0.3,
+        eps: 1e-8,
+    };
+    for _ in 0..3 {
+        (p, moments) = flat::adamw(p, moments, &gradient, by);
+        average = flat::average(average, &p, 0.9, 0.1);
+    }
+    let norm = flat::norm(&gradient);
+    let read = |t: Tensor<1>| -> Vec<f32> { t.into_data().try_to_vec().expect("f32") };
+    [p, moments, average].into_iter().flat_map(read).map(f64::from).chain([norm / 50.0]).collect()
 }
 
 fn ragged() -> Arc<Spans> {

@@ -1,4 +1,7 @@
-//! Our operations on Burn's GPU backend: each by its composition ([`super::composed`]).
+//! Our operations on Burn's GPU backend: each by its composition ([`super::composed`]), or a kernel of ours in a file beside this.
+
+mod flat;
+mod masks;
 
 use std::sync::Arc;
 

@@ -1,0 +1,107 @@
+//! Dropout's masks on a GPU: Philox4x32-10, a block of eight 16-bit halves a unit.
+
+use burn::backend::Cube;
+use burn::backend::tensor::FloatTensor;
+use cubecl::prelude::*;
+
+use crate::tensor::dropout::DropoutDraws;
+use crate::tensor::masks::Masks;
+
+const M0: u32 = 0xD251_1F53;
+const M1: u32 = 0xCD9E_8D57;
+const W0: u32 = 0x9E37_79B9;
+const W1: u32 = 0xBB67_AE85;
+/// Units of a cube.
+const UNITS: u32 = 256;
+/// Most cubes: beyond it units go round.
+const CUBES: usize = 1 << 15;
+
+#[cube(launch_unchecked)]
+fn fill(
+    out: &mut [f32],
+    records: usize,
+    elements: usize,
+    slot: u32,
+    step: u32,
+    site: u32,
+    key0: u32,
+    key1: u32,
+    threshold: u32,
+    scale: f32,
+) {
+    let blocks = elements.div_ceil(8);
+    let mut at = ABSOLUTE_POS;
+    while at < records * blocks {
+        let record = at / blocks;
+        let block = at % blocks;
+        let mut a = block as u32;
+        let mut b = slot + record as u32;
+        let mut c = step;
+        let mut d = site;
+        let mut k0 = key0;
+        let mut k1 = key1;
+        #[unroll]
+        for _ in 0..10 {
+            let high0 = a.mul_hi(M0);
+            let low0 = a * M0;
+            let high1 = c.mul_hi(M1);
+            let low1 = c * M1;
+            a = high1 ^ b ^ k0;
+            b = low1;
+            c = high0 ^ d ^ k1;
+            d = low0;
+            k0 += W0;
+            k1 += W1;
+        }
+        let first = record * elements + block * 8;
+        let left = elements - block * 8;
+        put(out, first, left, a, threshold, scale);
+        if left > 2 {
+            put(out, first + 2, left - 2, b, threshold, scale);
+        }
+        if left > 4 {
+            put(out, first + 4, left - 4, c, threshold, scale);
+        }
+        if left > 6 {
+            put(out, first + 6, left - 6, d, threshold, scale);
+        }
+        at += CUBE_DIM as usize * CUBE_COUNT;
+    }
+}
+
+/// The two halves of a word, the low one first, as far as there are elements.
+#[cube]
+fn put(out: &mut [f32], at: usize, left: usize, word: u32, threshold: u32, scale: f32) {
+    out[at] = select(word & 0xffffu32 >= threshold, scale, 0.0f32);
+    if left > 1 {
+        out[at + 1] = select(word >> 16u32 >= threshold, scale, 0.0f32);
+    }
+}
+
+impl Masks for Cube {
+    fn fill_mask(out: FloatTensor<Cube>, records: usize, elements: usize, draws: DropoutDraws) -> FloatTensor<Cube> {
+        let client = out.client.clone();
+        let ([key0, key1], threshold) = (draws.key.words(), draws.threshold());
+        let scale = (1.0 / (1.0 - f64::from(threshold) / 65_536.0)) as f32;
+        let cubes = (records * elements.div_ceil(8)).div_ceil(UNITS as usize).clamp(1, CUBES) as u32;
+        // SAFETY: `out` has `records · elements` values, and a unit writes where it compared.
+        unsafe {
+            fill::launch_unchecked(
+                &client,
+                CubeCount::new_1d(cubes),
+                CubeDim::new_1d(UNITS),
+                out.clone().into_buffer_arg(),
+                records,
+                elements,
+                draws.first_slot,
+                draws.global_step,
+                draws.site,
+                key0,
+                key1,
+                threshold,
+                scale,
+            );
+        }
+        out
+    }
+}

@@ -1,0 +1,276 @@
+//! What training keeps of a model, flat and where the model is: sums of gradients, parameters, Adam's moments, the average.
+//!
+//! On a GPU each of these is one pass of a kernel of ours over memory (`tensor::cube::flat`); what the host learns of a lane are two numbers
+//! a tensor, read when all lanes are done. The cores have the same operations as loops, so that a test on any machine says what
+//! the kernels must say. All change their first argument where it lies: whoever else holds that memory sees the change.
+
+mod lend;
+
+use burn::backend::{Backend, Dispatch, Flex, backend_extension};
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+
+pub use self::lend::{Lendable, Lent};
+
+/// f32 bits from which on a value is not finite.
+pub(super) const INFINITE: u32 = 0x7f80_0000;
+/// Units that share a sum of squares; the host adds up their parts in order.
+pub(super) const PARTS: usize = 1 << 14;
+/// 2⁶²: what the sum of all lanes must not leave.
+pub(super) const ROOM: f64 = 4_611_686_018_427_387_904.0;
+
+/// Where a tensor lies among flat values, and its fixed point.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Fixed {
+    /// Its first value.
+    pub at: usize,
+    /// Which row of the facts is its.
+    pub row: usize,
+    /// e: a value counts 2^e.
+    pub shift: i32,
+    /// Lanes of a step: a lane's largest value may take 2⁶² / lanes.
+    pub lanes: usize,
+}
+
+/// An update by AdamW (`optim::adamw`), its constants rounded once.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamW {
+    /// What clipping multiplies the gradient by.
+    pub clip: f32,
+    /// 1 − lr · weight decay.
+    pub keep: f32,
+    /// β₁ and 1 − β₁.
+    pub b1: [f32; 2],
+    /// β₂ and 1 − β₂.
+    pub b2: [f32; 2],
+    /// lr / (1 − β₁ᵗ).
+    pub step: f32,
+    /// √(1 − β₂ᵗ).
+    pub root_c2: f32,
+    /// ε.
+    pub eps: f32,
+}
+
+/// The operations on a backend.
+#[backend_extension(Flex, Cube: cfg(feature = "cube"))]
+pub trait Flat: Backend {
+    /// Facts `[rows, 2]`, of this row: the bits of the largest |g|, and how many are not finite.
+    fn flat_look(facts: IntTensor<Self>, gradient: FloatTensor<Self>, row: usize) -> IntTensor<Self>;
+    /// Sums with the gradient's fixed point added, if by its facts it is finite and has room.
+    fn flat_add_fixed(
+        sums: IntTensor<Self>,
+        gradient: FloatTensor<Self>,
+        facts: IntTensor<Self>,
+        place: Fixed,
+    ) -> IntTensor<Self>;
+    /// Sums with the gradient added from `at` on.
+    fn flat_add(sums: FloatTensor<Self>, gradient: FloatTensor<Self>, at: usize) -> FloatTensor<Self>;
+    /// The gradient with f32(f64(Σq) · 2^−e) in the `n` values from `at` on.
+    fn flat_from_fixed(
+        gradient: FloatTensor<Self>,
+        sums: IntTensor<Self>,
+        at: usize,
+        n: usize,
+        shift: i32,
+    ) -> FloatTensor<Self>;
+    /// Σ g² in f64, in [`PARTS`] parts.
+    fn flat_squares(parts: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self>;
+    /// Parameters, and moments in one `[2, n]`, after an update.
+    fn flat_adamw(
+        parameters: FloatTensor<Self>,
+        moments: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        by: AdamW,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+    /// keep · average + take · parameters.
+    fn flat_average(
+        average: FloatTensor<Self>,
+        parameters: FloatTensor<Self>,
+        keep: f32,
+        take: f32,
+    ) -> FloatTensor<Self>;
+}
+
+/// Facts of `rows` gradients that were not looked at.
+pub fn no_facts(rows: usize, device: &Device) -> Tensor<1, Int> {
+    Tensor::zeros([2 * rows], (device, DType::U32))
+}
+
+/// Sums of fixed point, zero.
+pub fn no_sums(n: usize, device: &Device) -> Tensor<1, Int> {
+    Tensor::zeros([n], (device, DType::I64))
+}
+
+/// Sums of fixed point of the host.
+pub fn sums(words: Vec<i64>, device: &Device) -> Tensor<1, Int> {
+    let n = words.len();
+    Tensor::from_data(TensorData::new(words, [n]), (device, DType::I64))
+}
+
+/// Zeros of f32.
+pub fn zeros(n: usize, device: &Device) -> Tensor<1> {
+    Tensor::zeros([n], (device, DType::F32))
+}
+
+/// Values of the host.
+pub fn values(values: Vec<f32>, device: &Device) -> Tensor<1> {
+    let n = values.len();
+    Tensor::from_data(TensorData::new(values, [n]), device)
+}
+
+/// Looks at a gradient: what `row` of the facts is then.
+pub fn look(facts: Tensor<1, Int>, gradient: Tensor<1>, row: usize) -> Tensor<1, Int> {
+    Tensor::from_dispatch(<Dispatch as Flat>::flat_look(facts.into_dispatch(), gradient.into_dispatch(), row))
+}
+
+/// Adds a gradient's fixed point; nothing where by its facts it is not finite or leaves its room.
+pub fn add_fixed(
+    sums: Tensor<1, Int>,
+    gradient: Tensor<1>,
+    facts: &Tensor<1, Int>,
+    place: Fixed,
+) -> Tensor<1, Int> {
+    let (sums, gradient, facts) = (sums.into_dispatch(), gradient.into_dispatch(), facts.clone().into_dispatch());
+    Tensor::from_dispatch(<Dispatch as Flat>::flat_add_fixed(sums, gradient, facts, place))
+}
+
+/// Adds a gradient in f32.
+pub fn add(sums: Tensor<1>, gradient: Tensor<1>, at: usize) -> Tensor<1> {
+    Tensor::from_dispatch(<Dispatch as Flat>::flat_add(sums.into_dispatch(), gradient.into_dispatch(), at))
+}
+
+/// Writes a tensor's gradient from its sums.
+pub fn from_fixed(gradient: Tensor<1>, sums: &Tensor<1, Int>, at: usize, n: usize, shift: i32) -> Tensor<1> {
+    let (gradient, sums) = (gradient.into_dispatch(), sums.clone().into_dispatch());
+    Tensor::from_dispatch(<Dispatch as Flat>::flat_from_fixed(gradient, sums, at, n, shift))
+}
+
+/// The facts, `(bits of the largest |g|, how many are not finite)` of each row.
+pub fn read_facts(facts: Tensor<1, Int>) -> Vec<(u32, u64)> {
+    let facts = facts.into_data();
+    let facts = facts.try_to_vec::<u32>().expect("facts were made of u32");
+    facts.chunks_exact(2).map(|pair| (pair[0], u64::from(pair[1]))).collect()
+}
+
+/// Euclidean norm, in f64. Its order is the device's own and the same each time.
+pub fn norm(gradient: &Tensor<1>) -> f64 {
+    let parts = Tensor::<1>::zeros([PARTS], (&gradient.device(), DType::F64));
+    let parts = <Dispatch as Flat>::flat_squares(parts.into_dispatch(), gradient.clone().into_dispatch());
+    let parts = Tensor::<1>::from_dispatch(parts).into_data();
+    let parts = parts.try_to_vec::<f64>().expect("parts were made of f64");
+    libm::sqrt(parts.into_iter().sum())
+}
+
+/// One update: parameters, moments (the first of all, then the second of all).
+pub fn adamw(parameters: Tensor<1>, moments: Tensor<1>, gradient: &Tensor<1>, by: AdamW) -> (Tensor<1>, Tensor<1>) {
+    let gradient = gradient.clone().into_dispatch();
+    let (parameters, moments) =
+        <Dispatch as Flat>::flat_adamw(parameters.into_dispatch(), moments.into_dispatch(), gradient, by);
+    (Tensor::from_dispatch(parameters), Tensor::from_dispatch(moments))
+}
+
+/// The average after the parameters have moved.
+pub fn average(average: Tensor<1>, parameters: &Tensor<1>, keep: f32, take: f32) -> Tensor<1> {
+    let (average, parameters) = (average.into_dispatch(), parameters.clone().into_dispatch());
+    Tensor::from_dispatch(<Dispatch as Flat>::flat_average(average, parameters, keep, take))
+}
+
+/// The cores' own, as loops.
+impl Flat for Flex {
+    fn flat_look(mut facts: IntTensor<Flex>, gradient: FloatTensor<Flex>, row: usize) -> IntTensor<Flex> {
+        let bits = |g: &f32| g.to_bits() & !(1 << 31);
+        let gradient = gradient.to_contiguous();
+        let row = &mut facts.storage_mut::<u32>()[2 * row..][..2];
+        row[0] = slice(&gradient).iter().map(bits).fold(row[0], u32::max);
+        row[1] += slice(&gradient).iter().filter(|g| bits(g) >= INFINITE).count() as u32;
+        facts
+    }
+
+    fn flat_add_fixed(
+        mut sums: IntTensor<Flex>,
+        gradient: FloatTensor<Flex>,
+        facts: IntTensor<Flex>,
+        place: Fixed,
+    ) -> IntTensor<Flex> {
+        let facts = facts.storage::<u32>();
+        let largest = f64::from(f32::from_bits(facts[2 * place.row])) * exp2(place.shift);
+        if facts[2 * place.row + 1] > 0 || largest.round_ties_even() * place.lanes as f64 > ROOM {
+            return sums;
+        }
+        let (gradient, scale) = (gradient.to_contiguous(), exp2(place.shift));
+        let sum = sums.storage_mut::<i64>()[place.at..].iter_mut();
+        for (sum, &g) in sum.zip(slice(&gradient)) {
+            *sum = sum.wrapping_add((f64::from(g) * scale).round_ties_even() as i64);
+        }
+        sums
+    }
+
+    fn flat_add(mut sums: FloatTensor<Flex>, gradient: FloatTensor<Flex>, at: usize) -> FloatTensor<Flex> {
+        let gradient = gradient.to_contiguous();
+        let sum = sums.storage_mut::<f32>()[at..].iter_mut();
+        sum.zip(slice(&gradient)).for_each(|(sum, g)| *sum += g);
+        sums
+    }
+
+    fn flat_from_fixed(
+        mut gradient: FloatTensor<Flex>,
+        sums: IntTensor<Flex>,
+        at: usize,
+        n: usize,
+        shift: i32,
+    ) -> FloatTensor<Flex> {
+        let scale = exp2(-shift);
+        let g = gradient.storage_mut::<f32>()[at..at + n].iter_mut();
+        g.zip(&sums.storage::<i64>()[at..]).for_each(|(g, &q)| *g = (q as f64 * scale) as f32);
+        gradient
+    }
+
+    fn flat_squares(mut parts: FloatTensor<Flex>, gradient: FloatTensor<Flex>) -> FloatTensor<Flex> {
+        let parts_of = parts.storage_mut::<f64>();
+        for (i, &g) in slice(&gradient).iter().enumerate() {
+            parts_of[i % PARTS] += f64::from(g) * f64::from(g);
+        }
+        parts
+    }
+
+    fn flat_adamw(
+        mut parameters: FloatTensor<Flex>,
+        mut moments: FloatTensor<Flex>,
+        gradient: FloatTensor<Flex>,
+        by: AdamW,
+    ) -> (FloatTensor<Flex>, FloatTensor<Flex>) {
+        let p = parameters.storage_mut::<f32>();
+        let (m, v) = moments.storage_mut::<f32>().split_at_mut(p.len());
+        for (i, &g) in slice(&gradient).iter().enumerate() {
+            let g = g * by.clip;
+            m[i] = by.b1[0] * m[i] + by.b1[1] * g;
+            v[i] = by.b2[0] * v[i] + by.b2[1] * g * g;
+            p[i] = p[i] * by.keep - by.step * (m[i] / (v[i].sqrt() / by.root_c2 + by.eps));
+        }
+        (parameters, moments)
+    }
+
+    fn flat_average(
+        mut average: FloatTensor<Flex>,
+        parameters: FloatTensor<Flex>,
+        keep: f32,
+        take: f32,
+    ) -> FloatTensor<Flex> {
+        let a = average.storage_mut::<f32>().iter_mut();
+        a.zip(slice(&parameters)).for_each(|(a, &p)| *a = keep * *a + take * p);
+        average
+    }
+}
+
+/// The values of a contiguous tensor.
+fn slice(x: &FloatTensor<Flex>) -> &[f32] {
+    x.as_slice().expect("contiguous f32")
+}
+
+/// 2^n exactly, for |n| ≤ 1022.
+pub(super) fn exp2(n: i32) -> f64 {
+    f64::from_bits(((1023 + n) as u64) << 52)
+}
+
+#[cfg(test)]
+mod tests;

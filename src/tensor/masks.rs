@@ -1,0 +1,51 @@
+//! Dropout's masks as tensors, for operations that are made of Burn's: the words of [`syncytia_shards::draw`] where the tensor is.
+
+use burn::backend::{Backend, Dispatch, Flex, backend_extension, tensor::FloatTensor};
+use burn::tensor::{DType, Device, Tensor};
+
+use super::dropout::DropoutDraws;
+
+/// The operation on a backend.
+#[backend_extension(Flex, Cube: cfg(feature = "cube"))]
+pub trait Masks: Backend {
+    /// `out` `[records, elements]`, f32, filled with 0 or 1/(1 − p): consecutive slots, element by element.
+    fn fill_mask(out: FloatTensor<Self>, records: usize, elements: usize, draws: DropoutDraws) -> FloatTensor<Self>;
+}
+
+impl Masks for Flex {
+    fn fill_mask(
+        mut out: FloatTensor<Self>,
+        _: usize,
+        elements: usize,
+        draws: DropoutDraws,
+    ) -> FloatTensor<Self> {
+        let values = out.storage_mut::<f32>();
+        values.fill(1.0);
+        values.chunks_mut(elements.max(1)).enumerate().for_each(|(record, values)| draws.apply(record, values));
+        out
+    }
+}
+
+/// `[records, elements]` of 0 or 1/(1 − p): the masks of consecutive slots, element by element (`docs/step.md` §3).
+pub fn dropout_mask(draws: DropoutDraws, records: usize, elements: usize, device: &Device) -> Tensor<2> {
+    let out = Tensor::<2>::empty([records, elements], (device, DType::F32));
+    Tensor::from_dispatch(<Dispatch as Masks>::fill_mask(out.into_dispatch(), records, elements, draws))
+}
+
+#[cfg(test)]
+mod tests {
+    use syncytia_shards::draw::{self, DrawKey, Purpose};
+
+    use super::*;
+    use crate::tensor::cpu;
+
+    #[test]
+    fn a_mask_is_that_of_its_slots() {
+        let draws =
+            DropoutDraws { p: 0.4, key: DrawKey::new(3, Purpose::Dropout), first_slot: 7, global_step: 2, site: 5 };
+        let mask = dropout_mask(draws, 3, 29, &cpu()).into_data().try_to_vec::<f32>().unwrap();
+        let mut expected = vec![0.0; 3 * 29];
+        draw::dropout_mask_slots(&mut expected, 29, 0.4, draws.key, 7, 2, 5);
+        assert_eq!(mask, expected);
+    }
+}

@@ -1,0 +1,290 @@
+//! Sums and state where the model is: on a GPU gradients are quantised and added up, ranks' sums are added, and parameters are
+//! updated without a visit to the host. The host sees two numbers a tensor and lane, the norm, the tail (`docs/step.md` §5).
+//!
+//! [`StepState`] is the host's copy: it is what a run begins with and what a checkpoint holds, and [`There::bring`] makes it true
+//! again. Knows no model and no task.
+
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use super::config::Reduction;
+use super::step::StepState;
+use super::sums::LaneSeen;
+use crate::engine::reduce;
+use crate::engine::tail::TailLayout;
+use crate::engine::{Engine, EngineError, Sum};
+use crate::optim::OptimConfig;
+use crate::optim::adamw::Constants;
+use crate::tensor::flat::{self, AdamW, Fixed, Lendable};
+use crate::tensor::{Device, Int, Tensor};
+
+/// The device's part of a step.
+pub struct There<'a> {
+    tensors: &'a [Range<usize>],
+    layout: TailLayout,
+    /// Without gradients.
+    device: Device,
+    kept: Option<Kept>,
+    /// Per tensor the shift of its fixed point, where its exponent is known.
+    shifts: Vec<Option<i32>>,
+    sums: Sums,
+    /// A row for each tensor of each of this rank's lanes.
+    facts: Option<Tensor<1, Int>>,
+    lanes: usize,
+    /// The whole gradient, after [`There::finish`].
+    gradient: Option<Tensor<1>>,
+    tail: Vec<i64>,
+    own: Duration,
+}
+
+/// What an update changes.
+struct Kept {
+    parameters: Tensor<1>,
+    /// Adam's, the first of all parameters and then the second.
+    moments: Tensor<1>,
+    average: Option<Tensor<1>>,
+    /// The updates that are in it.
+    optim_step: u64,
+}
+
+enum Sums {
+    /// `reduction = "exact"`.
+    Fixed(Option<Tensor<1, Int>>),
+    /// `reduction = "fast"`.
+    Plain(Option<Tensor<1>>),
+}
+
+impl<'a> There<'a> {
+    /// For the tensors of a model on `device`; none for sums that are added on the host (`fast_bf16`).
+    pub fn new(
+        tensors: &'a [Range<usize>],
+        reduction: Reduction,
+        layout: TailLayout,
+        device: &Device,
+    ) -> Option<There<'a>> {
+        let sums = match reduction {
+            Reduction::Exact => Sums::Fixed(None),
+            Reduction::Fast => Sums::Plain(None),
+            Reduction::FastBf16 => return None,
+        };
+        let (tail, shifts) = (vec![0; layout.len()], vec![None; tensors.len()]);
+        let device = device.clone().without_autodiff();
+        let own = Duration::ZERO;
+        Some(There {
+            tensors,
+            layout,
+            device,
+            kept: None,
+            shifts,
+            sums,
+            facts: None,
+            lanes: 0,
+            gradient: None,
+            tail,
+            own,
+        })
+    }
+
+    /// The parameters that train, flat; from `state`, where it is not what was left here.
+    pub fn parameters(&mut self, state: &StepState) -> Tensor<1> {
+        self.kept(state).parameters.clone()
+    }
+
+    fn kept(&mut self, state: &StepState) -> &mut Kept {
+        if self.kept.as_ref().is_none_or(|kept| kept.optim_step != state.optim_step) {
+            let send = |values: &[f32]| flat::values(values.to_vec(), &self.device);
+            let moments = [&state.adam_m[..], &state.adam_v].concat();
+            self.kept = Some(Kept {
+                parameters: send(&state.parameters),
+                moments: flat::values(moments, &self.device),
+                average: state.ema.as_deref().map(send),
+                optim_step: state.optim_step,
+            });
+        }
+        self.kept.as_mut().expect("it was just made")
+    }
+
+    /// Makes the host's copy what is here.
+    pub fn bring(&self, state: &mut StepState) {
+        let Some(kept) = &self.kept else { return };
+        assert_eq!(kept.optim_step, state.optim_step, "a state is brought after its own update");
+        let n = state.parameters.len();
+        state.parameters = read(&kept.parameters);
+        let mut moments = read(&kept.moments);
+        state.adam_v = moments.split_off(n);
+        state.adam_m = moments;
+        state.ema = kept.average.as_ref().map(read);
+    }
+
+    /// An attempt at a step begins, with these exponents, on `lanes` lanes of this rank.
+    pub fn begin(&mut self, exponents: &[Option<i16>], lanes: usize) {
+        let of_step = self.layout.lanes;
+        self.shifts = exponents.iter().map(|e| e.map(|e| reduce::shift(e, of_step))).collect();
+        let n = self.tensors.last().map_or(0, |t| t.end);
+        self.gradient = None;
+        match &mut self.sums {
+            Sums::Fixed(sums) => *sums = Some(flat::no_sums(n, &self.device)),
+            Sums::Plain(sums) => *sums = Some(flat::zeros(n, &self.device)),
+        }
+        self.facts = Some(flat::no_facts(lanes * self.tensors.len(), &self.device));
+        self.lanes = lanes;
+        self.own = Duration::ZERO;
+        self.tail.fill(0);
+    }
+
+    /// Adds the gradients of this rank's lane `at`, flat; those that are not there are zero. Nothing waits for the device.
+    pub fn lane(&mut self, at: usize, gradients: impl FnOnce(&mut dyn FnMut(usize, Tensor<1>))) {
+        gradients(&mut |tensor, gradient| {
+            let row = at * self.tensors.len() + tensor;
+            let (place, lanes) = (self.tensors[tensor].start, self.layout.lanes);
+            let facts = flat::look(self.facts.take().expect(BEGUN), gradient.clone(), row);
+            match (&mut self.sums, self.shifts[tensor]) {
+                (Sums::Fixed(sums), Some(shift)) => {
+                    let fixed = Fixed { at: place, row, shift, lanes };
+                    *sums = Some(flat::add_fixed(sums.take().expect(BEGUN), gradient, &facts, fixed));
+                }
+                (Sums::Fixed(_), None) => {}
+                (Sums::Plain(sums), _) => *sums = Some(flat::add(sums.take().expect(BEGUN), gradient, place)),
+            }
+            self.facts = Some(facts);
+        });
+    }
+
+    /// What this rank's lanes looked like: the one time in an attempt that the host waits for all of them.
+    pub fn seen(&mut self) -> Vec<LaneSeen> {
+        let facts = flat::read_facts(self.facts.take().expect(BEGUN));
+        let (lanes, exact) = (self.layout.lanes, matches!(self.sums, Sums::Fixed(_)));
+        let of_lane = |facts: &[(u32, u64)]| {
+            let finite = |bits: u32| bits < f32::INFINITY.to_bits();
+            let overflows = |(&(bits, _), shift): (&(u32, u64), &Option<i32>)| {
+                exact && finite(bits) && shift.is_some_and(|shift| reduce::overflows(bits, shift, lanes))
+            };
+            LaneSeen {
+                non_finite: facts.iter().map(|&(_, bad)| bad).sum(),
+                max_bits: facts.iter().map(|&(bits, _)| bits).collect(),
+                overflow: facts.iter().zip(&self.shifts).map(overflows).collect(),
+            }
+        };
+        let seen: Vec<LaneSeen> = facts.chunks_exact(self.tensors.len()).map(of_lane).collect();
+        debug_assert_eq!(seen.len(), self.lanes);
+        seen
+    }
+
+    /// The tail, to be written before [`There::finish`] and read after it.
+    pub fn tail(&mut self) -> &mut [i64] {
+        &mut self.tail
+    }
+
+    /// Sums over ranks; then the gradient is whole.
+    pub fn finish(&mut self, engine: &mut dyn Engine) -> Result<(), EngineError> {
+        let (begun, waited) = (Instant::now(), engine.waited());
+        engine.all_reduce_i64("tail", &mut self.tail)?;
+        let gradient = match &mut self.sums {
+            Sums::Fixed(sums) => {
+                let sums = all_reduce_fixed(engine, sums.take().expect(BEGUN))?;
+                let mut gradient = flat::zeros(sums.dims()[0], &self.device);
+                for (tensor, shift) in self.tensors.iter().zip(&self.shifts) {
+                    if let Some(shift) = shift {
+                        gradient = flat::from_fixed(gradient, &sums, tensor.start, tensor.len(), *shift);
+                    }
+                }
+                gradient
+            }
+            Sums::Plain(sums) => all_reduce_plain(engine, sums.take().expect(BEGUN))?,
+        };
+        self.gradient = Some(gradient);
+        self.own = begun.elapsed().saturating_sub(engine.waited() - waited);
+        Ok(())
+    }
+
+    /// Time in the engine of this attempt, less waiting for others.
+    pub fn own(&self) -> Duration {
+        self.own
+    }
+
+    /// Clip, Adam, average; gives the gradient's norm before clipping. `state` stays behind until [`There::bring`].
+    pub fn apply(&mut self, state: &StepState, optim: &OptimConfig, lr: f64) -> f64 {
+        let gradient = self.gradient.take().expect("a step is applied after its sum");
+        let norm = flat::norm(&gradient);
+        let clip = optim.clip_norm.filter(|&limit| norm > limit).map_or(1.0, |limit| (limit / norm) as f32);
+        let by = update(&Constants::new(optim, lr, state.optim_step + 1), clip);
+        let kept = self.kept.take().expect("its parameters were asked for before");
+        let (parameters, moments) = flat::adamw(kept.parameters, kept.moments, &gradient, by);
+        let average = match (kept.average, optim.ema) {
+            (Some(average), Some(decay)) => {
+                Some(flat::average(average, &parameters, decay as f32, (1.0 - decay) as f32))
+            }
+            (average, _) => average,
+        };
+        self.kept = Some(Kept { parameters, moments, average, optim_step: state.optim_step + 1 });
+        self.gradient = Some(gradient);
+        norm
+    }
+
+    /// The last step's gradient, summed, on the host.
+    pub fn gradient(&self) -> Vec<f32> {
+        self.gradient.as_ref().map(read).unwrap_or_default()
+    }
+}
+
+const BEGUN: &str = "an attempt has begun";
+
+fn read(values: &Tensor<1>) -> Vec<f32> {
+    values.clone().into_data().try_to_vec().expect("state is f32")
+}
+
+/// The operation, where the tail goes by itself.
+const GRADIENTS: &str = "sum of gradients";
+
+fn all_reduce_fixed(engine: &mut dyn Engine, sums: Tensor<1, Int>) -> Result<Tensor<1, Int>, EngineError> {
+    let (sums, summed) = where_it_lies(engine, sums, Sum::I64)?;
+    if summed {
+        return Ok(sums);
+    }
+    let device = sums.device();
+    let mut words: Vec<i64> = sums.into_data().try_to_vec().expect("sums are i64");
+    engine.all_reduce_i64(GRADIENTS, &mut words)?;
+    Ok(flat::sums(words, &device))
+}
+
+fn all_reduce_plain(engine: &mut dyn Engine, sums: Tensor<1>) -> Result<Tensor<1>, EngineError> {
+    let (sums, summed) = where_it_lies(engine, sums, Sum::F32)?;
+    if summed {
+        return Ok(sums);
+    }
+    let device = sums.device();
+    let mut values = read(&sums);
+    engine.all_reduce_f32(GRADIENTS, &mut values)?;
+    Ok(flat::values(values, &device))
+}
+
+/// Values, and whether they are summed: a rank alone has nothing to add, and not every engine adds in a device's memory.
+fn where_it_lies<K: Lendable>(
+    engine: &mut dyn Engine,
+    values: Tensor<1, K>,
+    of: Sum,
+) -> Result<(Tensor<1, K>, bool), EngineError> {
+    if engine.world_size() == 1 {
+        return Ok((values, true));
+    }
+    if !engine.sums_there() {
+        return Ok((values, false));
+    }
+    let (values, lent) = K::lend(values);
+    let Some(lent) = lent else { return Ok((values, false)) };
+    // SAFETY: the memory is this tensor's alone, of this rank's device, which has done all that was asked of it; it is lent until the
+    // engine returns.
+    match unsafe { engine.all_reduce_there(GRADIENTS, lent.address(), lent.length(), of) } {
+        Ok(()) => Ok((values, true)),
+        Err(error) => {
+            lent.forget(); // a sum that waits for a lost peer may still write there
+            std::mem::forget(values);
+            Err(error)
+        }
+    }
+}
+
+fn update(c: &Constants, clip: f32) -> AdamW {
+    let (b1, b2) = ([c.b1, c.one_less_b1], [c.b2, c.one_less_b2]);
+    AdamW { clip, keep: c.keep, b1, b2, step: c.step, root_c2: c.root_c2, eps: c.eps }
+}

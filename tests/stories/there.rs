@@ -1,0 +1,100 @@
+//! Sums and state kept where the model is (`train.keep = "device"`): what a GPU does by default, here on the cores, whose arithmetic
+//! is the host's, so that every bit can be compared.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use syncytia::engine::nccl::NcclEngine;
+use syncytia::engine::peers::NoNews;
+use syncytia::engine::watchdog::Watched;
+use syncytia::train::config::{Keep, Reduction, TrainConfig};
+use syncytia::train::trainer::{End, thread_ranks};
+
+use crate::nccl;
+use crate::stage::{self, Theatre, tiny};
+
+/// Clipped in some steps, with an average and a decay; digests at steps at which nothing else looks at the state.
+fn config(keep: Option<Keep>, change: impl FnOnce(&mut TrainConfig)) -> TrainConfig {
+    tiny(|c| {
+        c.optim.clip_norm = Some(0.05);
+        c.train.keep = keep;
+        change(c);
+    })
+}
+
+#[test]
+fn a_state_on_the_device_is_the_hosts_bit_for_bit_on_any_number_of_ranks() {
+    let host = Theatre::new();
+    let (_, by_host) = host.run(&config(Some(Keep::Host), |_| {}), 2, None).unwrap();
+    assert!(by_host.norms.iter().any(|&norm| norm > 0.05), "nothing was clipped: {:?}", by_host.norms);
+    for ranks in [1, 2, 3] {
+        let theatre = Theatre::new();
+        let (_, seen) = theatre.run(&config(Some(Keep::Device), |_| {}), ranks, None).unwrap();
+        assert_eq!(seen.losses, by_host.losses, "{ranks} ranks");
+        assert_eq!((seen.validations, &seen.reruns), (by_host.validations.clone(), &by_host.reruns), "{ranks} ranks");
+        let apart = seen.norms.iter().zip(&by_host.norms).map(|(a, b)| (a - b).abs() / b).fold(0.0, f64::max);
+        assert!(apart < 1e-12, "{ranks} ranks: norms are {apart} apart");
+        assert!(theatre.last() == host.last(), "{ranks} ranks: weights, moments, average or exponents differ");
+    }
+}
+
+#[test]
+fn a_stop_and_a_resume_on_other_ranks_change_no_bit_of_it() {
+    let config = config(Some(Keep::Device), |_| {});
+    let straight = Theatre::new();
+    straight.run(&config, 2, None).unwrap();
+    let theatre = Theatre::new();
+    let (end, _) = theatre.run(&config, 3, Some(5)).unwrap();
+    assert!(matches!(end, End::Stopped { .. }));
+    let (end, _) = theatre.run(&config, 1, None).unwrap();
+    assert_eq!(end, End::Finished);
+    assert!(theatre.last() == straight.last());
+}
+
+/// Values that are too large for their fixed point: the step is run again from the same state.
+#[test]
+fn a_lane_that_overflows_runs_the_step_again_from_what_is_there() {
+    let with = |keep| {
+        let theatre = Theatre::new();
+        let wild = config(Some(keep), |c| (c.optim.lr, c.optim.clip_norm) = (3.0, None));
+        let (_, seen) = theatre.run(&wild, 2, None).unwrap();
+        (theatre.last(), seen.reruns)
+    };
+    let ((host, reruns), (there, reruns_there)) = (with(Keep::Host), with(Keep::Device));
+    assert!(reruns.iter().any(|&step| step > 1), "{reruns:?}");
+    assert_eq!(reruns_there, reruns);
+    assert!(there == host);
+}
+
+/// The sums lie in memory that the library adds up in place; what stands in for it here is the host's.
+#[test]
+fn nccl_adds_up_what_lies_on_the_device_where_it_lies() {
+    let over_nccl = |n: usize| -> Vec<Watched> {
+        let joined = nccl::ranks(n, Duration::from_secs(60), Result::unwrap, |_| true);
+        joined.into_iter().map(|engine: NcclEngine| Watched::recorded(Box::new(engine), Arc::new(NoNews))).collect()
+    };
+    let threads = |n: usize| thread_ranks(n, Duration::from_secs(60));
+    for reduction in [Reduction::Exact, Reduction::Fast] {
+        let trained = |keep, engines: &dyn Fn(usize) -> Vec<Watched>| {
+            let config = config(Some(keep), |c| (c.train.max_steps, c.train.reduction) = (4, reduction));
+            let theatre = Theatre::new();
+            let mut flight = None;
+            let engines = |n| {
+                let engines = engines(n);
+                flight = Some(Arc::clone(engines[0].flight()));
+                engines
+            };
+            let (_, seen) = theatre.run_with(stage::shards(), &config, 2, None, engines).unwrap();
+            let operations = flight.unwrap().record("").operations;
+            let bytes = operations.iter().filter(|o| o.operation == "sum of gradients").map(|o| o.bytes).max();
+            (theatre.last(), seen.losses, bytes)
+        };
+        let (host, losses, _) = trained(Keep::Host, &threads);
+        let (there, losses_there, bytes) = trained(Keep::Device, &over_nccl);
+        assert_eq!(losses_there, losses, "{reduction:?}");
+        assert!(there == host, "{reduction:?}");
+        let parameters: usize = host.model.iter().map(|t| t.values.len()).sum();
+        let of_value = if reduction == Reduction::Exact { 8 } else { 4 };
+        assert_eq!(bytes, Some(of_value * parameters), "{reduction:?}: one sum, of all parameters");
+    }
+}
