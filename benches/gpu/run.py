@@ -278,7 +278,7 @@ def main():
     parser.add_argument("--stage", action="append", choices=STAGES)
     parser.add_argument("--torch")
     parser.add_argument("--work")
-    parser.add_argument("--on", default="cuda", choices=("cuda", "cpu"))
+    parser.add_argument("--on", default="cuda", choices=("cuda", "wgpu", "cpu"))
     args = parser.parse_args()
     bench = Bench(args.program, args.out, args.work, args.torch, args.on)
     for name in args.stage or [name for name in STAGES if name not in bench.found]:

@@ -5,7 +5,7 @@ use burn::backend::Cube;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use cubecl::prelude::*;
 
-use crate::tensor::flat::{AdamW, Fixed, Flat, INFINITE, PARTS, ROOM, exp2};
+use crate::tensor::flat::{AdamW, Fixed, Flat, INFINITE, PARTS, exp2};
 
 /// Units of a cube.
 const UNITS: u32 = 256;
@@ -16,9 +16,31 @@ const CUBES: usize = 4096;
 /// Most cubes that meet at one number in memory.
 const MEETING: usize = 64;
 
-/// 1.5 · 2⁵²: adding it and taking it away rounds to the nearest integer, ties to even. The product has 24 significant bits, so
-/// that one beyond 2²⁴ is an integer already and loses nothing on the way; no device's `round` has to be believed.
-const ROUNDER: f64 = 6_755_399_441_055_744.0;
+/// round-to-nearest-even(|g| · 2^shift) of a finite g by its bits, out of integers alone: a compiler may take apart what rounds in
+/// floating point (Mesa's makes x of x + 1.5·2⁵² − 1.5·2⁵²). What leaves 63 bits is i64's largest.
+#[cube]
+fn magnitude(bits: u32, shift: i32) -> i64 {
+    let exponent = (bits >> 23u32) & 0xffu32;
+    let fraction = bits & 0x007f_ffffu32;
+    let mantissa = select(exponent == 0u32, fraction, fraction | 0x0080_0000u32);
+    // |g| is mantissa · 2^(exponent − 150), subnormals as if their exponent were 1.
+    let by = i32::cast_from(max(exponent, 1u32)) - 150i32 + shift;
+    let mut result = 9_223_372_036_854_775_807i64;
+    if by >= 0i32 {
+        if by < 39i32 {
+            result = i64::cast_from(mantissa) << i64::cast_from(by);
+        }
+    } else {
+        // 24 bits are less than half of 2²⁶.
+        let down = u32::cast_from(min(-by, 26i32));
+        let whole = mantissa >> down;
+        let rest = mantissa - (whole << down);
+        let half = 1u32 << (down - 1u32);
+        let up = rest > half || (rest == half && (whole & 1u32) == 1u32);
+        result = i64::cast_from(select(up, whole + 1u32, whole));
+    }
+    select(mantissa == 0u32, 0i64, result)
+}
 
 #[cube(launch_unchecked)]
 fn look(gradient: &[f32], facts: &mut [Atomic<u32>], row: usize) {
@@ -42,14 +64,13 @@ fn look(gradient: &[f32], facts: &mut [Atomic<u32>], row: usize) {
 }
 
 #[cube(launch_unchecked)]
-fn add_fixed(sums: &mut [i64], gradient: &[f32], facts: &[u32], at: usize, row: usize, scale: f64, lanes: f64) {
-    let largest = f64::cast_from(f32::reinterpret(facts[2 * row])) * scale;
-    let rounded = largest + ROUNDER - ROUNDER;
-    if facts[2 * row + 1] == 0u32 && rounded * lanes <= ROOM {
+fn add_fixed(sums: &mut [i64], gradient: &[f32], facts: &[u32], at: usize, row: usize, shift: i32, room: i64) {
+    if facts[2 * row + 1] == 0u32 && magnitude(facts[2 * row], shift) <= room {
         let mut i = ABSOLUTE_POS;
         while i < gradient.len() {
-            let scaled = f64::cast_from(gradient[i]) * scale;
-            sums[at + i] += i64::cast_from(scaled + ROUNDER - ROUNDER);
+            let bits = u32::reinterpret(gradient[i]);
+            let q = magnitude(bits, shift);
+            sums[at + i] += select(bits >> 31u32 == 0u32, q, -q);
             i += CUBE_DIM as usize * CUBE_COUNT;
         }
     }
@@ -170,8 +191,8 @@ impl Flat for Cube {
                 facts.into_buffer_arg(),
                 at,
                 row,
-                exp2(shift),
-                lanes as f64,
+                shift,
+                (1 << 62) / lanes as i64,
             );
         }
         sums

@@ -1,11 +1,12 @@
 //! Our operations on Burn's GPU backend: each by its composition ([`super::composed`]), or a kernel of ours in a file beside this.
 
 mod flat;
+mod gelu;
 mod masks;
 
 use std::sync::Arc;
 
-use burn::backend::{Cube, TensorMetadata, ops::FloatTensorOps, tensor::FloatTensor};
+use burn::backend::{Cube, TensorMetadata, ops::{ActivationOps, FloatTensorOps}, tensor::FloatTensor};
 use burn::tensor::{Shape, Tensor};
 
 use super::affine::Affine;
@@ -142,8 +143,20 @@ impl GeluTanh for Cube {
     }
 }
 
-/// Burn's own, which asks the device's erf.
-impl ExactGelu for Cube {}
+impl ExactGelu for Cube {
+    fn exact_gelu(x: Primitive) -> Primitive {
+        by_values(x, |x| gelu::exact_gelu(x.clone()).unwrap_or_else(|| up(<Cube as ActivationOps<Cube>>::gelu(down(x)))))
+    }
+
+    fn exact_gelu_backward(x: Primitive, gradient: Primitive) -> Primitive {
+        let n = gradient.shape().num_elements();
+        let gradient: Tensor<1> = up(reshaped(gradient, [n]));
+        by_values(x, |x| {
+            gelu::exact_gelu_backward(x.clone(), gradient.clone())
+                .unwrap_or_else(|| up(<Cube as ActivationOps<Cube>>::gelu_backward(down(x), down(gradient))))
+        })
+    }
+}
 
 impl Taps for Cube {}
 

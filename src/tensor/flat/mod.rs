@@ -17,7 +17,7 @@ pub(super) const INFINITE: u32 = 0x7f80_0000;
 /// Units that share a sum of squares; the host adds up their parts in order.
 pub(super) const PARTS: usize = 1 << 14;
 /// 2⁶²: what the sum of all lanes must not leave.
-pub(super) const ROOM: f64 = 4_611_686_018_427_387_904.0;
+const ROOM: f64 = 4_611_686_018_427_387_904.0;
 
 /// Where a tensor lies among flat values, and its fixed point.
 #[derive(Debug, Clone, Copy, PartialEq)]

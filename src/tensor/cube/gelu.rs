@@ -1,0 +1,94 @@
+//! Exact GELU on a GPU by the fit that the cores use (`elementwise::gelu`): not every device's erf is exact to f32.
+
+use burn::backend::Cube;
+use burn::backend::tensor::FloatTensor;
+use burn::tensor::{DType, Tensor, bf16};
+use cubecl::prelude::*;
+
+use super::{down, up};
+
+/// Units of a cube.
+const UNITS: u32 = 256;
+/// Most cubes: beyond it units go round.
+const CUBES: usize = 1 << 15;
+
+/// Φ(x) and exp(−x²/2).
+#[cube]
+fn cdf_and_bell(x: f32) -> (f32, f32) {
+    let z = x.abs() * 0.707_106_77f32;
+    let t = 1.0f32 / (1.0f32 + 0.5f32 * z);
+    let mut p = 0.170_872_77f32;
+    p = p * t - 0.822_152_23f32;
+    p = p * t + 1.488_515_9f32;
+    p = p * t - 1.135_204f32;
+    p = p * t + 0.278_868_07f32;
+    p = p * t - 0.186_288_06f32;
+    p = p * t + 0.096_784_18f32;
+    p = p * t + 0.374_091_96f32;
+    p = p * t + 1.000_023_7f32;
+    p = p * t - 1.265_512_2f32;
+    let bell = (-0.5f32 * (x * x)).exp();
+    let half_erfc = 0.5f32 * t * p.exp() * bell;
+    (select(x < 0.0f32, half_erfc, 1.0f32 - half_erfc), bell)
+}
+
+#[cube(launch_unchecked)]
+fn value<F: Float>(x: &[F], out: &mut [F]) {
+    let mut i = ABSOLUTE_POS;
+    while i < out.len() {
+        let v = f32::cast_from(x[i]);
+        let (cdf, _bell) = cdf_and_bell(v);
+        out[i] = F::cast_from(v * cdf);
+        i += CUBE_DIM as usize * CUBE_COUNT;
+    }
+}
+
+#[cube(launch_unchecked)]
+fn slope<F: Float>(x: &[F], by: &[F], out: &mut [F]) {
+    let mut i = ABSOLUTE_POS;
+    while i < out.len() {
+        let v = f32::cast_from(x[i]);
+        let (cdf, bell) = cdf_and_bell(v);
+        out[i] = F::cast_from(f32::cast_from(by[i]) * (cdf + v * (bell * 0.398_942_3f32)));
+        i += CUBE_DIM as usize * CUBE_COUNT;
+    }
+}
+
+/// x·Φ(x); none where there is no kernel for its kind of numbers.
+pub(super) fn exact_gelu(x: Tensor<1>) -> Option<Tensor<1>> {
+    let out = down(Tensor::<1>::empty(x.dims(), (&x.device(), x.dtype())));
+    let (dtype, client, cubes) = (x.dtype(), out.client.clone(), cubes(&out));
+    let (x, y) = (down(x).into_buffer_arg(), out.clone().into_buffer_arg());
+    // SAFETY: both have the length that units compare with.
+    unsafe {
+        match dtype {
+            DType::F32 => value::launch_unchecked::<f32>(&client, cubes, CubeDim::new_1d(UNITS), x, y),
+            DType::BF16 => value::launch_unchecked::<bf16>(&client, cubes, CubeDim::new_1d(UNITS), x, y),
+            _ => return None,
+        }
+    }
+    Some(up(out))
+}
+
+/// gradient·(Φ(x) + x·φ(x)); none as above.
+pub(super) fn exact_gelu_backward(x: Tensor<1>, gradient: Tensor<1>) -> Option<Tensor<1>> {
+    let out = down(Tensor::<1>::empty(x.dims(), (&x.device(), x.dtype())));
+    let (dtype, client, cubes) = (x.dtype(), out.client.clone(), cubes(&out));
+    if gradient.dtype() != dtype {
+        return None;
+    }
+    let (x, by, y) = (down(x).into_buffer_arg(), down(gradient).into_buffer_arg(), out.clone().into_buffer_arg());
+    // SAFETY: all have the length that units compare with.
+    unsafe {
+        match dtype {
+            DType::F32 => slope::launch_unchecked::<f32>(&client, cubes, CubeDim::new_1d(UNITS), x, by, y),
+            DType::BF16 => slope::launch_unchecked::<bf16>(&client, cubes, CubeDim::new_1d(UNITS), x, by, y),
+            _ => return None,
+        }
+    }
+    Some(up(out))
+}
+
+fn cubes(out: &FloatTensor<Cube>) -> CubeCount {
+    CubeCount::new_1d(out.meta.num_elements().div_ceil(UNITS as usize).clamp(1, CUBES) as u32)
+}
