@@ -78,10 +78,16 @@ struct Line {
     ok: bool,
 }
 
+/// Points at which gradients are compared: two of them must agree.
+const POINTS: u64 = 3;
+
 #[derive(Debug, Serialize)]
 struct Step {
+    /// The worst of the terms, and the median of the gradients.
     #[serde(flatten)]
     difference: Difference,
+    /// Of the gradients at each point.
+    at_points: Vec<f64>,
     /// Medians, seconds; none where nothing was timed.
     cores_s: Option<f64>,
     device_s: Option<f64>,
@@ -113,7 +119,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if let Some(step) = &step {
         let line = |what: String, worst: f64| Line { what, worst, limit: args.tolerance, ok: worst <= args.tolerance };
         lines.push(line("loss terms".to_owned(), step.difference.terms));
-        lines.push(line(format!("gradients ({})", step.difference.parameter), step.difference.gradients));
+        let kinks = step.at_points.iter().filter(|&&worst| worst > args.tolerance).count();
+        let kinks = if kinks == 1 { ", at one of three points further: a kink" } else { "" };
+        lines.push(line(format!("gradients ({}{kinks})", step.difference.parameter), step.difference.gradients));
     }
     let ok = lines.iter().all(|line| line.ok);
     if args.json {
@@ -172,19 +180,27 @@ fn one_rank_of_nccl(ordinal: usize) -> Result<(), String> {
 }
 
 fn step(args: &Args, config: TrainConfig, shards: &Path, device: &Device) -> anyhow::Result<Step> {
-    let mut config = config;
     let problems = config.problems();
     if !problems.is_empty() {
         return Err(UsageError(problems.join("; ")).into());
     }
     let shards = Arc::new(Shards::open(shards)?);
-    let theirs = parity::step_on(&config, &shards, &args.vectors, (device, true), args.steps)?;
-    config.train.device = ComputeOn::Cpu;
-    config.train.products = Default::default();
-    let ours = parity::step_on(&config, &shards, &args.vectors, (&cpu(), false), args.steps)?;
-    let difference = parity::difference(&ours, &theirs);
-    let (cores_s, device_s) = (median(ours.seconds), median(theirs.seconds));
-    Ok(Step { difference, cores_s, device_s, sent_ahead: theirs.sent_ahead })
+    let mut cores = config.clone();
+    (cores.train.device, cores.train.products) = (ComputeOn::Cpu, Default::default());
+    let (mut differences, mut times) = (Vec::new(), None);
+    for point in 0..POINTS {
+        let more = if point == 0 { args.steps } else { 0 };
+        let theirs = parity::step_on(&config, &shards, &args.vectors, (device, true), more, point)?;
+        let ours = parity::step_on(&cores, &shards, &args.vectors, (&cpu(), false), more, point)?;
+        differences.push(parity::difference(&ours, &theirs));
+        times.get_or_insert((median(ours.seconds), median(theirs.seconds), theirs.sent_ahead));
+    }
+    let at_points = differences.iter().map(|d| d.gradients).collect();
+    let terms = differences.iter().map(|d| d.terms).fold(0.0, f64::max);
+    differences.sort_by(|a, b| a.gradients.total_cmp(&b.gradients));
+    let difference = Difference { terms, ..differences.swap_remove(POINTS as usize / 2) };
+    let (cores_s, device_s, sent_ahead) = times.expect("there are points");
+    Ok(Step { difference, at_points, cores_s, device_s, sent_ahead })
 }
 
 fn median(mut seconds: Vec<f64>) -> Option<f64> {

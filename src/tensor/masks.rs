@@ -13,12 +13,7 @@ pub trait Masks: Backend {
 }
 
 impl Masks for Flex {
-    fn fill_mask(
-        mut out: FloatTensor<Self>,
-        _: usize,
-        elements: usize,
-        draws: DropoutDraws,
-    ) -> FloatTensor<Self> {
+    fn fill_mask(mut out: FloatTensor<Self>, _: usize, elements: usize, draws: DropoutDraws) -> FloatTensor<Self> {
         let values = out.storage_mut::<f32>();
         values.fill(1.0);
         values.chunks_mut(elements.max(1)).enumerate().for_each(|(record, values)| draws.apply(record, values));

@@ -44,7 +44,8 @@ pub struct Difference {
 }
 
 /// The first step on `device` and `more` after it on the same batch, on one rank and without clipping. Parameters are moved off
-/// their start, where some are zero and say nothing. `ahead`: the batches are sent to the device before the step, as the trainer
+/// their start, where some are zero and say nothing, to one of many `point`s: at a kink of ReLU, where a value is nothing but
+/// rounding, two right devices have different gradients, and they are hardly at one twice. `ahead`: the batches are sent to the device before the step, as the trainer
 /// does for a GPU.
 ///
 /// # Errors
@@ -55,12 +56,13 @@ pub fn step_on(
     vectors: &[PathBuf],
     (device, ahead): (&Device, bool),
     more: usize,
+    point: u64,
 ) -> Result<Said, TrainError> {
     let mut config = config.clone();
     config.optim.clip_norm = None;
     let ready = Ready::with_vectors(&config, shards, vectors)?.on(device);
     let mut flat = ready.model.to_flat();
-    let moves = draw::init_normals(1, "moved", flat.len());
+    let moves = draw::init_normals(1 + point, "moved", flat.len());
     flat.iter_mut().zip(moves).for_each(|(value, by)| *value += 0.02 * by);
     let batch = |lane| ready.train.batch(&ready.task, &config, 0, lane);
     let mut batches = (0..config.train.lanes).map(batch).collect::<Result<Vec<LaneBatch>, _>>()?;

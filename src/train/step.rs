@@ -420,28 +420,22 @@ impl<'a> StepRunner<'a> {
 }
 
 /// Clip, Adam, EMA on the host; gives the gradient's norm before clipping.
-fn update(
-    state: &mut StepState,
-    gradient: &mut [f32],
-    tensors: &[Range<usize>],
-    optim: &OptimConfig,
-    lr: f64,
-) -> f64 {
-        let norm = clip::global_norm(gradient, tensors);
-        let n = state.parameters.len();
-        for at in (0..n).step_by(UPDATED).map(|start| start..n.min(start + UPDATED)) {
-            let gradient = &mut gradient[at.clone()];
-            if let Some(limit) = optim.clip_norm {
-                clip::clip(gradient, norm, limit);
-            }
-            let parameters = &mut state.parameters[at.clone()];
-            let (m, v) = (&mut state.adam_m[at.clone()], &mut state.adam_v[at.clone()]);
-            adamw::update(optim, lr, state.optim_step + 1, gradient, parameters, m, v);
-            if let (Some(average), Some(decay)) = (&mut state.ema, optim.ema) {
-                ema::update(&mut average[at], parameters, decay);
-            }
+fn update(state: &mut StepState, gradient: &mut [f32], tensors: &[Range<usize>], optim: &OptimConfig, lr: f64) -> f64 {
+    let norm = clip::global_norm(gradient, tensors);
+    let n = state.parameters.len();
+    for at in (0..n).step_by(UPDATED).map(|start| start..n.min(start + UPDATED)) {
+        let gradient = &mut gradient[at.clone()];
+        if let Some(limit) = optim.clip_norm {
+            clip::clip(gradient, norm, limit);
         }
-        norm
+        let parameters = &mut state.parameters[at.clone()];
+        let (m, v) = (&mut state.adam_m[at.clone()], &mut state.adam_v[at.clone()]);
+        adamw::update(optim, lr, state.optim_step + 1, gradient, parameters, m, v);
+        if let (Some(average), Some(decay)) = (&mut state.ema, optim.ema) {
+            ema::update(&mut average[at], parameters, decay);
+        }
+    }
+    norm
 }
 
 impl StepRunner<'_> {

@@ -134,15 +134,8 @@ fn updated(device: &Device) -> Vec<f64> {
     let (mut p, mut moments) = (flat::values(wave(0.7), device), flat::zeros(10_000, device));
     let mut average = p.clone() + 0.0;
     let gradient = flat::add(flat::values(wave(1.3), device), flat::values(wave(0.1)[..40].to_vec(), device), 4960);
-    let by = flat::AdamW {
-        clip: 0.5,
-        keep: 0.999,
-        b1: [0.9, 0.1],
-        b2: [0.999, 0.001],
-        step: 0.01,
-        root_c2: 0.3,
-        eps: 1e-8,
-    };
+    let by =
+        flat::AdamW { clip: 0.5, keep: 0.999, b1: [0.9, 0.1], b2: [0.999, 0.001], step: 0.01, root_c2: 0.3, eps: 1e-8 };
     for _ in 0..3 {
         (p, moments) = flat::adamw(p, moments, &gradient, by);
         average = flat::average(average, &p, 0.9, 0.1);

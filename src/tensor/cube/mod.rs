@@ -6,7 +6,11 @@ mod masks;
 
 use std::sync::Arc;
 
-use burn::backend::{Cube, TensorMetadata, ops::{ActivationOps, FloatTensorOps}, tensor::FloatTensor};
+use burn::backend::{
+    Cube, TensorMetadata,
+    ops::{ActivationOps, FloatTensorOps},
+    tensor::FloatTensor,
+};
 use burn::tensor::{Shape, Tensor};
 
 use super::affine::Affine;
@@ -145,7 +149,9 @@ impl GeluTanh for Cube {
 
 impl ExactGelu for Cube {
     fn exact_gelu(x: Primitive) -> Primitive {
-        by_values(x, |x| gelu::exact_gelu(x.clone()).unwrap_or_else(|| up(<Cube as ActivationOps<Cube>>::gelu(down(x)))))
+        by_values(x, |x| {
+            gelu::exact_gelu(x.clone()).unwrap_or_else(|| up(<Cube as ActivationOps<Cube>>::gelu(down(x))))
+        })
     }
 
     fn exact_gelu_backward(x: Primitive, gradient: Primitive) -> Primitive {

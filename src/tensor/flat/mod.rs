@@ -6,8 +6,8 @@
 
 mod lend;
 
-use burn::backend::{Backend, Dispatch, Flex, backend_extension};
 use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 pub use self::lend::{Lendable, Lent};
@@ -124,12 +124,7 @@ pub fn look(facts: Tensor<1, Int>, gradient: Tensor<1>, row: usize) -> Tensor<1,
 }
 
 /// Adds a gradient's fixed point; nothing where by its facts it is not finite or leaves its room.
-pub fn add_fixed(
-    sums: Tensor<1, Int>,
-    gradient: Tensor<1>,
-    facts: &Tensor<1, Int>,
-    place: Fixed,
-) -> Tensor<1, Int> {
+pub fn add_fixed(sums: Tensor<1, Int>, gradient: Tensor<1>, facts: &Tensor<1, Int>, place: Fixed) -> Tensor<1, Int> {
     let (sums, gradient, facts) = (sums.into_dispatch(), gradient.into_dispatch(), facts.clone().into_dispatch());
     Tensor::from_dispatch(<Dispatch as Flat>::flat_add_fixed(sums, gradient, facts, place))
 }
