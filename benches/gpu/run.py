@@ -6,7 +6,8 @@
 PROGRAM is a build with `cuda` (`benches/gpu/release.sh` packs one with this script). A stage that was run is read from the JSON
 and not run again unless it is named; what fails is a line of the table and no end. Needs Python 3.9 and nothing else; with
 `--torch`, a Python that has PyTorch with CUDA for the stage `torch`. `--on cpu` puts the cores on both sides: it shows that the
-script works, on any machine and with any build, and says nothing of a GPU (the JSON has which it was).
+script works, on any machine and with any build, and says nothing of a GPU (the JSON has which it was). `--on wgpu` (a build with
+`wgpu`) runs what a GPU runs on a driver of Vulkan, also on one in software.
 
     doctor      what the machine has
     operations  our operations, dropout's and the exact sums' integers, one NCCL rank: GPU against cores
@@ -44,7 +45,7 @@ MODELS = [
     ("SPATIA fusion", "spatia/tiny-fusion", "cells + of-cells + of-niches", TINY),
     ("generator", "spatia/g1-tiny", "cells", TINY),
     ("SpotDiff, alignment", "WORK/spot-run/omega", "hidden + spot-run/pairs-omega/spots", []),
-    ("SpotDiff, imputation", "WORK/spot-run", "hidden + spot-run/pairs/spots + spot-run/pairs/cells + spot-run/pairs/others", []),
+    ("SpotDiff, imputation", "WORK/spot-run", "hidden + spot-run/pairs/spots", []),
 ]
 
 # Peak dense TFLOP/s: f32 outside of tensor cores, bf16 on them (NVIDIA's data sheets).
@@ -183,6 +184,7 @@ def nccl(bench):
         "one": ([], []),
         "two": (two, []),
         "two, beside backward": (two, ["train.overlap=true"]),
+        "two, state on the host": (two, ["train.keep=host"]),
         "two, in bf16": (two, ["train.reduction=fast_bf16"]),
     }
     for name, (words, more) in ways.items():

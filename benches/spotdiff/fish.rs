@@ -173,7 +173,7 @@ impl Run<'_> {
             }
             if (step + 1) % self.every == 0 {
                 let means: Vec<f64> =
-                    terms.values.iter().zip(prepared.weights()).map(|(s, w)| s / w.max(1.0)).collect();
+                    terms.values.read().0.iter().zip(prepared.weights()).map(|(s, w)| s / w.max(1.0)).collect();
                 let s = started.elapsed().as_secs();
                 println!("  {:>5} {s:>4} s: {} {means:.4?}", step + 1, self.task.terms().join(", "));
                 look(

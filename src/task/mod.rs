@@ -70,20 +70,50 @@ impl DrawsAt {
 pub struct Terms {
     /// S_k: sums on the device, `[1]` each.
     pub sums: Vec<Tensor<1>>,
-    /// First record of the lane whose loss is not finite, if any.
-    pub first_bad: Option<u64>,
-    /// S_k in f64, summed per record and then in record order.
-    pub values: Vec<f64>,
+    /// The same for the host.
+    pub values: Unread,
+}
+
+/// The values of a lane's terms, which the host reads when backward is on its way: a device is not waited for in between.
+#[derive(Debug, Default)]
+pub struct Unread(Vec<Term>);
+
+#[derive(Debug)]
+enum Term {
+    /// `[b]`, and the records' ids.
+    OfRecords(Box<Tensor<1>>, Vec<u64>),
+    Known(f64),
 }
 
 impl Terms {
     /// The next term, `[b]`: its value of each record.
     pub fn push(&mut self, per_record: Tensor<1>, ids: &[u64]) {
-        let values: Vec<f32> = per_record.clone().inner().into_data().try_to_vec().expect("losses are f32");
-        let bad = values.iter().position(|v| !v.is_finite()).map(|i| ids[i]);
-        self.first_bad = self.first_bad.or(bad);
-        self.values.push(values.iter().map(|&v| f64::from(v)).sum());
+        self.values.0.push(Term::OfRecords(Box::new(per_record.clone().inner()), ids.to_vec()));
         self.sums.push(per_record.sum());
+    }
+
+    /// The next term, `[1]`, whose value the host knows.
+    pub fn push_known(&mut self, sum: Tensor<1>, value: f64) {
+        self.values.0.push(Term::Known(value));
+        self.sums.push(sum);
+    }
+}
+
+impl Unread {
+    /// S_k in f64, summed per record and then in record order; and the first record whose loss is not finite, if any.
+    pub fn read(self) -> (Vec<f64>, Option<u64>) {
+        let mut first_bad = None;
+        let mut value = |term| match term {
+            Term::Known(value) => value,
+            Term::OfRecords(values, ids) => {
+                let values: Vec<f32> = values.into_data().try_to_vec().expect("losses are f32");
+                let bad = values.iter().position(|v| !v.is_finite()).map(|i| ids[i]);
+                first_bad = first_bad.or(bad);
+                values.iter().map(|&v| f64::from(v)).sum()
+            }
+        };
+        let values = self.0.into_iter().map(&mut value).collect();
+        (values, first_bad)
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::config::{OnNonFinite, Products, Reduction, TrainConfig};
 use super::error::TrainError;
-use super::sums::Sums;
+use super::sums::{LaneSeen, Sums};
 use super::there::There;
 use crate::engine::Engine;
 use crate::engine::reduce;
@@ -16,7 +16,7 @@ use crate::engine::tail::{LaneRow, TailLayout, exponents_of};
 use crate::model::Model;
 use crate::model::layers::Training;
 use crate::optim::{OptimConfig, adamw, clip, ema, schedule};
-use crate::task::{Across, Begun, Prepared, Task};
+use crate::task::{Across, Begun, Prepared, Task, Unread};
 use crate::tensor::{Device, Tensor};
 
 /// A config that froze too much.
@@ -103,9 +103,9 @@ pub struct StepRunner<'a> {
 /// Where gradients are added up and parameters updated.
 enum Way<'a> {
     /// On the host.
-    Host(Sums<'a>),
+    Host(Box<Sums<'a>>),
     /// Where the model is.
-    There(There<'a>),
+    There(Box<There<'a>>),
 }
 
 /// What a step did, the same on every rank.
@@ -148,8 +148,8 @@ impl<'a> StepRunner<'a> {
         let there = config.train.keeps_there() && !overlaps;
         let there = there.then(|| There::new(tensors, reduction, layout, device)).flatten();
         let way = match there {
-            Some(there) => Way::There(there),
-            None => Way::Host(Sums::new(tensors, reduction, layout, overlaps)),
+            Some(there) => Way::There(Box::new(there)),
+            None => Way::Host(Box::new(Sums::new(tensors, reduction, layout, overlaps))),
         };
         Self { config, task, tensors, device, layout, lambdas: task.lambdas(), way, own_reduce_s: 0.0 }
     }
@@ -264,12 +264,12 @@ impl<'a> StepRunner<'a> {
         (weights, next_weights, across): (&[f64], &[Vec<f64>], Option<AcrossLanes>),
         vote_stop: bool,
     ) -> Result<(Vec<LaneRow>, Instant), TrainError> {
-        let (mut rows, mut lanes) = (Vec::with_capacity(batches.len()), Vec::new());
+        let (mut unread, mut seen) = (Vec::with_capacity(batches.len()), Vec::with_capacity(batches.len()));
         let mut computed = Instant::now();
         let train = &self.config.train;
         let (across, kept) = across.unzip();
         let mut kept = kept.into_iter().flatten();
-        for (at, (LaneBatch { lane, batch }, next)) in batches.iter().zip(next_weights).enumerate() {
+        for (at, LaneBatch { lane, batch }) in batches.iter().enumerate() {
             let training = self.training(state, *lane);
             let (task, lambdas, device) = (self.task, &self.lambdas, self.device);
             let across = across.as_ref().map(|across| across.of_lane(*lane, train.lanes, kept.next()));
@@ -279,59 +279,53 @@ impl<'a> StepRunner<'a> {
                 if !objective.is_tracked() {
                     return Err(TrainError::Config(vec![NOTHING_LEARNS.to_owned()]));
                 }
-                Ok((terms.values, terms.first_bad, objective.backward()))
+                Ok((terms.values, objective.backward()))
             };
             let last = at + 1 == batches.len();
-            let (sums, first_bad, seen) = if let Way::Host(way) = &mut self.way
+            if let Way::Host(way) = &mut self.way
                 && last
                 && way.overlaps()
             {
                 let told = way.overlapped(engine, at == 0, |listener| {
                     let training = training.with_listener(listener.clone(), model.ids());
-                    let (sums, first_bad, mut gradients) = backward(&training)?;
+                    let (values, mut gradients) = backward(&training)?;
                     computed = Instant::now();
                     model.each_gradient(&mut gradients, &mut |place, gradient| listener.tell(place, gradient));
-                    Ok::<_, TrainError>((sums, first_bad))
+                    Ok::<_, TrainError>(values)
                 });
-                let (computed, seen) = told?;
-                let (sums, first_bad) = computed?;
-                (sums, first_bad, Some(seen))
+                let (values, of_lane) = told?;
+                unread.push(values?);
+                seen.push(of_lane);
             } else {
-                let (sums, first_bad, mut gradients) = backward(&training)?;
-                let seen = match &mut self.way {
-                    Way::Host(way) => Some(way.lane(at == 0, |add| model.each_gradient(&mut gradients, add))),
-                    Way::There(there) => {
-                        there.lane(at, |add| model.each_gradient_there(&mut gradients, add));
-                        None
-                    }
-                };
+                let (values, mut gradients) = backward(&training)?;
+                unread.push(values);
+                match &mut self.way {
+                    Way::Host(way) => seen.push(way.lane(at == 0, |add| model.each_gradient(&mut gradients, add))),
+                    Way::There(there) => there.lane(at, |add| model.each_gradient_there(&mut gradients, add)),
+                }
                 computed = Instant::now();
-                (sums, first_bad, seen)
-            };
-            let row = LaneRow {
-                non_finite: 0,
+            }
+        }
+        if let Way::There(there) = &mut self.way {
+            seen = there.seen();
+            computed = Instant::now();
+        }
+        let row = |((next, values), seen): ((&Vec<f64>, Unread), LaneSeen)| {
+            let (sums, first_bad) = values.read();
+            let loss_is_bad = first_bad.is_some() && seen.non_finite == 0;
+            LaneRow {
+                non_finite: seen.non_finite + u64::from(loss_is_bad),
                 first_bad, // none where every loss is finite and a gradient is not
                 vote_stop,
                 vote_save: false,
                 sums,
                 next_weights: next.clone(),
-                exponents: Vec::new(),
-                overflow: Vec::new(),
+                exponents: exponents_of(&seen.max_bits),
+                overflow: seen.overflow,
                 seconds: [0.0; 4],
-            };
-            rows.push(row);
-            lanes.extend(seen);
-        }
-        if let Way::There(there) = &mut self.way {
-            lanes = there.seen();
-            computed = Instant::now();
-        }
-        for (row, seen) in rows.iter_mut().zip(lanes) {
-            let loss_is_bad = row.first_bad.is_some() && seen.non_finite == 0;
-            row.non_finite = seen.non_finite + u64::from(loss_is_bad);
-            row.exponents = exponents_of(&seen.max_bits);
-            row.overflow = seen.overflow;
-        }
+            }
+        };
+        let rows = next_weights.iter().zip(unread).zip(seen).map(row).collect();
         Ok((rows, computed))
     }
 

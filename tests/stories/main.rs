@@ -89,5 +89,8 @@ mod synthetic;
 mod there;
 /// The definition of a step against a second implementation.
 mod vectors;
+/// What a GPU runs, on a device in software.
+#[cfg(feature = "wgpu")]
+mod wgpu;
 /// The simple fills against their known values.
 mod yardsticks;

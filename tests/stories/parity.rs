@@ -27,13 +27,12 @@ fn the_cores_agree_with_themselves_on_operations_terms_and_gradients() {
     assert_eq!(other.status.code(), Some(6), "{}", String::from_utf8_lossy(&other.stdout));
 }
 
-/// Every model's batches, on the device before the step or made where they are used: the same tensors, so the same bits.
-#[test]
-fn batches_that_are_sent_ahead_change_no_bit() {
+/// `parity` of every model on `device`, as arguments.
+pub fn of_every_model(device: &str) -> Vec<Vec<String>> {
     let chain = Chain::get();
     let cells = chain.path("cells");
     let small = |config: &str, vectors: &[&str]| {
-        let at = ["parity", &format!("configs/{config}.toml"), "--shards", &cells, "--on", "cpu", "--json"]
+        let at = ["parity", &format!("configs/{config}.toml"), "--shards", &cells, "--on", device, "--json"]
             .map(str::to_owned);
         let sets =
             ["train.lanes=2", "train.micro_batch=4"].iter().flat_map(|set| ["--set".to_owned(), (*set).to_owned()]);
@@ -47,9 +46,15 @@ fn batches_that_are_sent_ahead_change_no_bit() {
         small("spatia/g1-tiny", &[]),
     ];
     asked[2].extend(["--set".to_owned(), "train.lanes=1".to_owned()]);
-    let on_cores = ["parity", "--on", "cpu", "--json"].map(str::to_owned);
-    asked.extend(spotdiff::stages().into_iter().map(|stage| [&on_cores[..], &stage].concat()));
-    for args in asked {
+    let on_device = ["parity", "--on", device, "--json"].map(str::to_owned);
+    asked.extend(spotdiff::stages().into_iter().map(|stage| [&on_device[..], &stage].concat()));
+    asked
+}
+
+/// Every model's batches, on the device before the step or made where they are used: the same tensors, so the same bits.
+#[test]
+fn batches_that_are_sent_ahead_change_no_bit() {
+    for args in of_every_model("cpu") {
         let said = done(&args.iter().map(String::as_str).collect::<Vec<_>>());
         let step = &serde_json::from_str::<Value>(&said).unwrap()["step"];
         assert!(step["terms"] == 0.0 && step["gradients"] == 0.0, "{args:?}: {step}");

@@ -226,8 +226,7 @@ impl Cells {
                 if let Some(own) = across.own {
                     sum = sum + along(contrast_scale(model), own);
                 }
-                terms.sums.push(sum);
-                terms.values.push(across.value);
+                terms.push_known(sum, across.value);
             }
         }
         terms

@@ -62,7 +62,7 @@ lendable!(Int, i64);
 /// Where a tensor lies on an NVIDIA GPU, and what keeps it there.
 #[cfg(feature = "cuda")]
 fn on_gpu(tensor: &burn::backend::tensor::FloatTensor<burn::backend::Cube>) -> Option<(u64, Box<dyn Any>)> {
-    use cubecl::prelude::Runtime;
+    use cubecl_runtime::runtime::Runtime;
     type Server = <cubecl_cuda::CudaRuntime as Runtime>::Server;
     let resource = tensor.client.get_resource::<Server>(tensor.handle.clone()).ok()?;
     Some((resource.resource().ptr, Box::new(resource)))

@@ -1,0 +1,67 @@
+//! What a GPU runs, on a device of wgpu's, Mesa's in software where there is no other: Burn's backend for GPUs with our operations
+//! and kernels on it, against the cores.
+
+use std::path::Path;
+
+use serde_json::Value;
+use syncytia::train::checkpoint::{CheckpointContents, newest_valid};
+use syncytia::train::run_folder::RunFolder;
+
+use crate::command::{cut, done};
+use crate::parity;
+
+/// Trains `tiny.toml` for twelve steps of two lanes; gives the losses and the last checkpoint.
+fn train(dir: &Path, name: &str, device: &str, sets: &[&str]) -> (Vec<f64>, CheckpointContents) {
+    let (shards, run) = (dir.join("shards"), dir.join(name));
+    let (shards, run) = (shards.to_str().unwrap(), run.to_str().unwrap());
+    if !Path::new(shards).exists() {
+        done(&["shard", &cut(), "--out", shards, "--set", "filter.top_moran=16"]);
+    }
+    let device = format!("train.device={device}");
+    let always = [&device, "train.lanes=2", "train.max_steps=12", "log.every=1", "optim.clip_norm=0.5"];
+    let sets = always.iter().chain(sets).flat_map(|set| ["--set", *set]);
+    let args = ["train", "configs/spackle/tiny.toml", "--shards", shards, "--run", run];
+    done(&args.into_iter().chain(sets).collect::<Vec<_>>());
+    let metrics = std::fs::read_to_string(Path::new(run).join("metrics.jsonl")).unwrap();
+    let steps = metrics.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let losses = steps.filter(|line| line["kind"] == "train").map(|line| line["loss"].as_f64().unwrap()).collect();
+    let mut contents = newest_valid(&RunFolder::at(run)).unwrap().checkpoint.unwrap().contents;
+    contents.state.as_object_mut().unwrap().remove("config");
+    (losses, contents)
+}
+
+/// Twelve steps from the same draws: rounding alone parts them.
+fn near(a: &[f64], b: &[f64]) {
+    assert_eq!((a.len(), b.len()), (12, 12));
+    for (step, (a, b)) in a.iter().zip(b).enumerate() {
+        assert!((a - b).abs() <= 1e-4 * a.abs(), "step {step}: {a} and {b}");
+    }
+}
+
+#[test]
+fn every_operation_and_every_models_first_step_are_the_cores() {
+    let table: Value = serde_json::from_str(&done(&["parity", "--on", "wgpu", "--json"])).unwrap();
+    assert_eq!(table["lines"].as_array().unwrap().len(), 13, "{table}");
+    for args in parity::of_every_model("wgpu") {
+        let said = done(&args.iter().map(String::as_str).collect::<Vec<_>>());
+        let table: Value = serde_json::from_str(&said).unwrap();
+        assert!(table["ok"] == true && table["step"]["sent_ahead"].as_u64().unwrap() > 100, "{args:?}: {table}");
+    }
+}
+
+#[test]
+fn a_run_is_the_cores_within_rounding_wherever_its_state_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let (cores, _) = train(dir.path(), "cores", "cpu", &[]);
+    let (there, last) = train(dir.path(), "there", "wgpu", &[]);
+    near(&cores, &there);
+    near(&cores, &train(dir.path(), "host", "wgpu", &["train.keep=host"]).0);
+    near(&cores, &train(dir.path(), "fast", "wgpu", &["train.reduction=fast"]).0);
+    near(&cores, &train(dir.path(), "beside", "wgpu", &["train.overlap=true"]).0);
+    assert_eq!(train(dir.path(), "again", "wgpu", &["train.recompute=true"]).0, there);
+    // What the device kept came to the host: a run that goes on there is the one that was not interrupted, to the bit.
+    train(dir.path(), "resumed", "wgpu", &["train.max_steps=5"]);
+    let (losses, resumed) = train(dir.path(), "resumed", "wgpu", &[]);
+    assert_eq!(losses, there);
+    assert!(resumed == last);
+}
