@@ -14,7 +14,7 @@ script works, on any machine and with any build, and says nothing of a GPU (the 
     parity      every model's first step: loss terms and gradients, GPU against cores, at most 1e-4
     curve       200 steps of SpaCKLE and of SPATIA on the GPU beside the cores'
     nccl        two processes on one GPU (where NCCL has that): the same losses as one process; beside backward, and in bf16
-    speed       step time, peak memory, share of the GPU's peak: SpaCKLE `paper`, SPATIA small, f32 and bf16
+    speed       step time, peak memory, share of the GPU's peak: SpaCKLE `paper`, SPATIA small, f32, TF32 and bf16
     torch       the same networks in PyTorch, eager and compiled
 """
 
@@ -48,8 +48,10 @@ MODELS = [
     ("SpotDiff, imputation", "WORK/spot-run", "hidden + spot-run/pairs/spots", []),
 ]
 
-# Peak dense TFLOP/s: f32 outside of tensor cores, bf16 on them (NVIDIA's data sheets).
-PEAKS = {"H100": (67, 989), "H200": (67, 989), "A100": (19.5, 312), "L40S": (91.6, 362), "4090": (82.6, 165), "V100": (15.7, None)}
+PRODUCTS = ("f32", "tf32", "bf16")
+# Peak dense TFLOP/s of each: f32 outside of tensor cores, the others on them (NVIDIA's data sheets).
+PEAKS = {"H100": (67, 495, 989), "H200": (67, 495, 989), "A100": (19.5, 156, 312), "L40S": (91.6, 183, 362),
+         "4090": (82.6, 82.6, 165), "V100": (15.7, None, None)}  # fmt: skip
 
 
 class Bench:
@@ -231,8 +233,8 @@ def gpu_peak(products):
         name = subprocess.run(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True).stdout
     except OSError:
         return None
-    known = next((peaks for key, peaks in PEAKS.items() if key in name), (None, None))
-    return known[products == "bf16"]
+    known = next((peaks for key, peaks in PEAKS.items() if key in name), (None,) * 3)
+    return known[PRODUCTS.index(products)]
 
 
 # Name, config, data, changes. The first is what `torch` does as well.
@@ -245,7 +247,7 @@ SPEED = [
 def speed(bench):
     lines, steps = {}, 40
     for name, config, data, changes in SPEED:
-        for products in ("f32", "bf16"):
+        for products in PRODUCTS:
             run = bench.work / f"speed-{config.replace('/', '-')}-{products}-{time.time_ns()}"
             always = [f"train.device={bench.on}", f"train.products={products}", f"train.max_steps={steps}", "log.every=1",
                       "train.validate_every=1000", "checkpoint.every=1000", "train.digest_every=1000"]  # fmt: skip
@@ -265,7 +267,7 @@ def torch(bench):
         return {"ok": False, "lines": {"": "no --torch PYTHON given"}}
     genes = len(json.loads(Path(bench.data("spots"), "manifest.json").read_text())["panel"]["selected"])
     lines = {}
-    for products in ("f32", "bf16"):
+    for products in PRODUCTS:
         for how in ("eager", "compiled"):
             words = [bench.torch, str(Path(__file__).parent / "torch_step.py"), "8", "64", str(genes), products, how]
             done = subprocess.run(words, capture_output=True, text=True, timeout=LIMIT_S)

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""SpaCKLE `paper`'s step in PyTorch on a GPU: LANES MICRO_BATCH GENES f32|bf16 eager|compiled. Prints a line of JSON.
+"""SpaCKLE `paper`'s step in PyTorch on a GPU: LANES MICRO_BATCH GENES f32|tf32|bf16 eager|compiled. Prints a line of JSON.
 
 The network of `benches/torch/spackle_step.py`, dropout .1, forward and backward of every lane and one Adam. f32 is f32
-(TF32 off), bf16 is autocast.
+(TF32 off, unless it is asked for), bf16 is autocast.
 """
 
 import json
@@ -17,7 +17,7 @@ STEPS, WARM_UP = 30, 10
 lanes, micro_batch, genes = map(int, sys.argv[1:4])
 products, how = sys.argv[4:6]
 spots = 19
-torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = products == "tf32"
 torch.manual_seed(0)
 
 

@@ -10,6 +10,7 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, unary};
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_extension, tensor::FloatTensor};
 use burn::tensor::{Shape, Tensor};
 
+use super::matmul::Products;
 use super::product::{View, add_product, product_of};
 use super::values::{of, slice};
 
@@ -18,17 +19,17 @@ const ROWS: usize = 128;
 
 /// The operations on a backend; x `[rows, in]`, W `[out, in]`, b `[out]`. As they stand here they are made of the backend's own.
 #[backend_extension(Flex, Cube: cfg(feature = "cube"), Autodiff)]
-pub trait Affine: Backend {
+pub trait Affine: Products {
     /// See [`affine_rows`].
     fn affine_rows(x: FloatTensor<Self>, weight: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
         let n_out = bias.shape()[0];
         let bias = Self::float_reshape(bias, Shape::from([1, n_out]));
-        Self::float_add(Self::float_matmul(x, Self::float_transpose(weight)), bias)
+        Self::float_add(Self::product(x, Self::float_transpose(weight)), bias)
     }
 
     /// Gradient of x.
     fn affine_of_x(gradient: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
-        Self::float_matmul(gradient, weight)
+        Self::product(gradient, weight)
     }
 
     /// Gradients of W and b.
@@ -37,7 +38,7 @@ pub trait Affine: Backend {
         x: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let n_out = gradient.shape()[1];
-        let of_weight = Self::float_matmul(Self::float_transpose(gradient.clone()), x);
+        let of_weight = Self::product(Self::float_transpose(gradient.clone()), x);
         (of_weight, Self::float_reshape(Self::float_sum_dim(gradient, 0), Shape::from([n_out])))
     }
 

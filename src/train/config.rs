@@ -207,6 +207,8 @@ pub enum Products {
     /// f32.
     #[default]
     F32,
+    /// f32 of which a GPU's tensor cores read ten bits of mantissa, where they take it.
+    Tf32,
     /// bf16, on a GPU.
     Bf16,
 }
@@ -409,7 +411,7 @@ impl TrainConfig {
         must(self.data.window_row_groups > 0, "data.window_row_groups = 0: must be at least 1".into());
         must(
             train.products == Products::F32 || train.device.is_elsewhere(),
-            "train.products = \"bf16\": the cores have no kernels for it; set train.device = \"cuda\"".into(),
+            "train.products: the cores have kernels for \"f32\" alone; set train.device = \"cuda\"".into(),
         );
         if let Ranks::Count(n) = train.ranks {
             must(

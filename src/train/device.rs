@@ -5,7 +5,7 @@ use std::ffi::OsString;
 
 use syncytia_launch::world::World;
 
-use super::config::{ComputeOn, Ranks, TrainConfig};
+use super::config::{ComputeOn, Products, Ranks, TrainConfig};
 use super::error::TrainError;
 use crate::gpu::nccl::Nccl;
 use crate::gpu::probe::{Needs, Probe};
@@ -38,6 +38,7 @@ pub fn find(config: &TrainConfig, world: &World, vars: impl Fn(&str) -> Option<O
     if config.train.device == ComputeOn::Cpu {
         return Ok(Place::cores());
     }
+    tensor::allow_tf32(config.train.products == Products::Tf32);
     let name = if config.train.device == ComputeOn::Wgpu { "wgpu" } else { "cuda" };
     let refused = |what: String| TrainError::Config(vec![format!("train.device = \"{name}\": {what}")]);
     if let (1, Ranks::Count(n @ 2..)) = (world.world_size, config.train.ranks) {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use syncytia_shards::draw::{DrawKey, Purpose};
 
 use super::patch::Grid;
-use crate::tensor::{RowMap, Tensor, TensorData};
+use crate::tensor::{RowMap, Tensor, TensorData, matmul};
 
 /// `[model.dit.token_merging]`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -126,7 +126,7 @@ pub(super) fn best_matches(x: Tensor<3>, sources: &[u32], destinations: &[u32]) 
         }
         Tensor::<3>::from_data(TensorData::new(rows, [b, of.len(), d]), &device)
     };
-    let scores = unit(sources).matmul(unit(destinations).swap_dims(1, 2)).into_data(); // [b, src, dst]
+    let scores = matmul(unit(sources), unit(destinations).swap_dims(1, 2)).into_data(); // [b, src, dst]
     let scores = scores.as_slice::<f32>().expect("scores are f32");
     let of_record = |scores: &[f32]| scores.chunks_exact(destinations.len()).map(first_maximum).collect();
     scores.chunks_exact(sources.len() * destinations.len()).map(of_record).collect()

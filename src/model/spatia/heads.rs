@@ -6,7 +6,7 @@ use super::config::SpatiaConfig;
 use super::norm_last;
 use crate::model::init::{Init, Scope};
 use crate::model::layers::{LayerNorm, Linear, Training, before};
-use crate::tensor::{Bool, Module, Param, Tensor, enter, leaky_relu, softmax};
+use crate::tensor::{Bool, Module, Param, Tensor, enter, leaky_relu, matmul, softmax};
 
 /// LeakyReLU's slope.
 const SLOPE: f64 = 0.01;
@@ -126,8 +126,8 @@ impl Mvc {
         let q = norm_last(&self.norm, self.linear.forward2(z, training), training); // [b, d]
         let [b, d] = q.dims();
         let q = before(training, q, &self.bilinear);
-        let forms = q.clone().matmul(enter(self.bilinear.val(), &q).transpose()); // [b, 3d]
-        let parameters = embeddings.matmul(forms.reshape([b, 3, d]).swap_dims(1, 2)); // [b, k, 3]
+        let forms = matmul(q.clone(), enter(self.bilinear.val(), &q).transpose()); // [b, 3d]
+        let parameters = matmul(embeddings, forms.reshape([b, 3, d]).swap_dims(1, 2)); // [b, k, 3]
         Expression::of(parameters, depth, padding)
     }
 }

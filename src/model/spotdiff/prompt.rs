@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::init::{Init, Scope};
 use crate::model::layers::{Linear, Training};
-use crate::tensor::{Int, Module, Param, Tensor, TensorData, attend_to, enter};
+use crate::tensor::{Int, Module, Param, Tensor, TensorData, attend_to, enter, matmul};
 
 /// Steps between −1 and 1 in which the tables know a value.
 pub const BUCKETS: usize = 16;
@@ -151,7 +151,7 @@ impl Prompt {
     pub fn forward(&self, said: &Said, training: Option<&Training>) -> Tensor<2> {
         let mapped = |x: Tensor<2>, by: &Param<Tensor<2>>| {
             let by = enter(by.val(), &x);
-            x.matmul(by.transpose())
+            matmul(x, by.transpose())
         };
         let (queries, genes, n, shares) = match said {
             Said::Named { genes, buckets, absent, n } => {

@@ -1,6 +1,6 @@
 //! Losses of angles: 1 − cosine to a target that learns nothing, and the likeness of a cell's own tokens (`spatia.md` §4, §5).
 
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, matmul};
 
 /// Added to lengths, so that a zero vector has a finite gradient.
 const EPS: f64 = 1e-8;
@@ -22,7 +22,7 @@ pub fn distance(prediction: Tensor<3>, target: Tensor<3>) -> Tensor<2> {
 pub fn dissimilarity(tokens: Tensor<3>) -> Tensor<1> {
     let [b, t, _] = tokens.dims();
     let tokens = unit(tokens);
-    let cosines = tokens.clone().matmul(tokens.swap_dims(1, 2)).abs(); // [b, t, t]
+    let cosines = matmul(tokens.clone(), tokens.swap_dims(1, 2)).abs(); // [b, t, t]
     let off: Tensor<2> = 1.0 - Tensor::<2>::eye(t, &cosines.device());
     let sums = (cosines * off.unsqueeze()).reshape([b, t * t]).sum_dim(1);
     sums.div_scalar((t * t) as f64).squeeze_dim(1)

@@ -4,13 +4,13 @@
 //! all vectors, and [`along`] is what each lane adds to its loss, so that its backward starts from its slice.
 
 use super::cosine::unit;
-use crate::tensor::{Device, Tensor, TensorData, log_softmax};
+use crate::tensor::{Device, Tensor, TensorData, log_softmax, matmul};
 
 /// Per record ½(a→b + b→a), `[n]`: cross-entropy of the record's partner among all n, of cosines × `scale` (`[1]`, the
 /// inverse temperature). `a`, `b`: `[n, w]`, of any length.
 pub fn info_nce(a: Tensor<2>, b: Tensor<2>, scale: Tensor<1>) -> Tensor<1> {
     let [n, _] = a.dims();
-    let logits = unit(a).matmul(unit(b).transpose()) * scale.unsqueeze(); // [n, n]
+    let logits = matmul(unit(a), unit(b).transpose()) * scale.unsqueeze(); // [n, n]
     let partner = Tensor::<2>::eye(n, &logits.device());
     let of_rows = log_softmax(logits.clone(), 1);
     let of_columns = log_softmax(logits, 0);

@@ -4,7 +4,7 @@ use burn::tensor::DType;
 
 use super::super::attention::{Absent, Among};
 use super::super::masks::dropout_mask;
-use super::super::{Bool, Device, DropoutDraws, Tensor, TensorData, softmax};
+use super::super::{Bool, Device, DropoutDraws, Tensor, TensorData, matmul, softmax};
 use super::integers;
 use super::pack::Padded;
 
@@ -95,7 +95,7 @@ impl Asked {
 
     /// Before dropout, `[b, heads, n, s]`; sums and exponentials are of f32.
     fn weights(&self) -> Tensor<4> {
-        let scores = self.q.clone().matmul(self.k.clone().swap_dims(2, 3));
+        let scores = matmul(self.q.clone(), self.k.clone().swap_dims(2, 3));
         let scores = scores.cast(DType::F32).mul_scalar(self.scale());
         let scores = match &self.absent {
             Some(absent) => scores.mask_fill(absent.clone(), f32::NEG_INFINITY),
@@ -112,19 +112,19 @@ impl Asked {
     }
 
     fn forward(&self) -> Tensor<4> {
-        self.dropped(self.weights()).cast(self.v.dtype()).matmul(self.v.clone())
+        matmul(self.dropped(self.weights()).cast(self.v.dtype()), self.v.clone())
     }
 
     /// Gradients of q, k and v.
     fn backward(&self, by: Tensor<4>) -> [Tensor<4>; 3] {
         let dtype = self.q.dtype();
         let weights = self.weights();
-        let of_weights = self.dropped(by.clone().matmul(self.v.clone().swap_dims(2, 3)).cast(DType::F32));
+        let of_weights = self.dropped(matmul(by.clone(), self.v.clone().swap_dims(2, 3)).cast(DType::F32));
         let mean = (of_weights.clone() * weights.clone()).sum_dim(3);
         let of_scores = (weights.clone() * (of_weights - mean)).mul_scalar(self.scale()).cast(dtype);
-        let of_v = self.dropped(weights).cast(dtype).swap_dims(2, 3).matmul(by);
-        let of_q = of_scores.clone().matmul(self.k.clone());
-        let of_k = of_scores.swap_dims(2, 3).matmul(self.q.clone());
+        let of_v = matmul(self.dropped(weights).cast(dtype).swap_dims(2, 3), by);
+        let of_q = matmul(of_scores.clone(), self.k.clone());
+        let of_k = matmul(of_scores.swap_dims(2, 3), self.q.clone());
         [of_q, of_k, of_v]
     }
 }

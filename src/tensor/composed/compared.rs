@@ -9,7 +9,7 @@ use syncytia_shards::draw::{DrawKey, Purpose};
 use super::super::spans::Spans;
 use super::super::{
     Device, DropoutDraws, Gradients, RowMap, Tensor, TensorData, add_gated, affine_rows, attend_among, attend_to,
-    average_rows, copy_rows, cpu, dropout, flat, gelu, gelu_tanh, layer_norm, layer_norm_by_record, pack,
+    average_rows, copy_rows, cpu, dropout, flat, gelu, gelu_tanh, layer_norm, layer_norm_by_record, matmul, pack,
     parameters_first, sum_rows, unpack,
 };
 
@@ -42,7 +42,19 @@ pub fn against_cores(device: &Device) -> Vec<Held> {
 /// An operation's values and gradients on a device.
 type Run = fn(&Device) -> Vec<f64>;
 
-const OPERATIONS: [(&str, Run); 11] = [
+const OPERATIONS: [(&str, Run); 13] = [
+    ("product", |device| {
+        let (a, b) = (waves([3, 70, 40], device, 0.1), waves([3, 40, 33], device, 2.0));
+        through(&[&a, &b], matmul(a.clone(), b.clone()))
+    }),
+    // 1 + k·2⁻¹² times one: TF32 knows ten bits.
+    ("product, of all bits", |device| {
+        let fine = |i: usize| 1.0 + (i % 5) as f32 * 2f32.powi(-12);
+        let values: Vec<f32> = (0..48 * 48).map(fine).collect();
+        let a = Tensor::<2>::from_data(TensorData::new(values, [48, 48]), device);
+        let one = Tensor::<2>::eye(48, device);
+        matmul(a, one).into_data().iter::<f64>().collect()
+    }),
     ("AdamW and average", updated),
     ("affine map", |device| {
         let (x, weight, bias) = (waves([30, 40], device, 0.1), waves([20, 40], device, 2.0), waves([20], device, 4.0));
@@ -196,7 +208,7 @@ mod tests {
     #[test]
     fn a_device_against_itself_is_no_difference_and_a_wrong_value_is_one() {
         let held = against_cores(&cpu());
-        assert!(held.len() == 13 && held.iter().all(|h| h.worst == 0.0), "{held:?}");
+        assert!(held.len() == 15 && held.iter().all(|h| h.worst == 0.0), "{held:?}");
         assert_eq!(farthest(&[1.0, -4.0], &[1.0, -4.5]), 0.125);
         assert_eq!(farthest(&[1.0], &[f64::NAN]), f64::INFINITY);
     }

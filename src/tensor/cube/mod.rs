@@ -3,6 +3,7 @@
 mod flat;
 mod gelu;
 mod masks;
+mod products;
 
 use std::sync::Arc;
 

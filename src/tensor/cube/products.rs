@@ -1,0 +1,89 @@
+//! Products of true f32 on a GPU by kernels without tensor cores, and always the same one: the order of its sums is a function of the
+//! shape, not of a timing.
+
+use std::sync::Once;
+
+use burn::backend::{Cube, TensorMetadata, ops::FloatTensorOps, tensor::FloatTensor};
+use burn::tensor::{DType, FloatDType, Shape};
+use cubecl::prelude::*;
+use cubek::matmul::definition::{MatmulElems, MatmulGlobalElems};
+use cubek::matmul::launch::launch_ref;
+use cubek::matmul::multi_level;
+use cubek::matmul::strategy::Strategy;
+use cubek::std::InputBinding;
+
+use crate::tensor::matmul::{Products, tf32_is_allowed};
+
+impl Products for Cube {
+    fn product(lhs: FloatTensor<Cube>, rhs: FloatTensor<Cube>) -> FloatTensor<Cube> {
+        let (before, after) = (lhs.shape(), rhs.shape());
+        let empty = before.num_elements() == 0 || after.num_elements() == 0;
+        if tf32_is_allowed() || lhs.dtype() != DType::F32 || empty {
+            return <Cube as FloatTensorOps<Cube>>::float_matmul(lhs, rhs);
+        }
+        true_f32(&lhs, &rhs).unwrap_or_else(|| {
+            static SAID: Once = Once::new();
+            SAID.call_once(|| tracing::warn!("no kernel of true f32 takes {before:?} · {after:?}: Burn's choice does"));
+            <Cube as FloatTensorOps<Cube>>::float_matmul(lhs, rhs)
+        })
+    }
+}
+
+/// None where no kernel takes such a shape.
+fn true_f32(lhs: &FloatTensor<Cube>, rhs: &FloatTensor<Cube>) -> Option<FloatTensor<Cube>> {
+    let mut shape = lhs.shape();
+    let last = shape.num_dims() - 1;
+    shape[last] = rhs.shape()[last];
+    let kernels = [multi_level::Strategy::SimpleUnit(Default::default()), multi_level::Strategy::Naive];
+    kernels.into_iter().find_map(|kernel| by(kernel, lhs, rhs, shape.clone()))
+}
+
+fn by(
+    kernel: multi_level::Strategy,
+    lhs: &FloatTensor<Cube>,
+    rhs: &FloatTensor<Cube>,
+    shape: Shape,
+) -> Option<FloatTensor<Cube>> {
+    let out = <Cube as FloatTensorOps<Cube>>::float_empty(shape, &lhs.device, FloatDType::F32);
+    let f32s = f32::elem_type_native();
+    let mut elements = MatmulElems::from_globals(&MatmulGlobalElems { lhs: f32s, rhs: f32s, out: f32s });
+    let [left, right] = [lhs, rhs].map(|factor| InputBinding::new(factor.clone().binding(), f32s));
+    let done =
+        launch_ref(&Strategy::MultiLevel(kernel), &lhs.client, left, right, out.clone().binding(), &mut elements);
+    done.ok().map(|()| out)
+}
+
+#[cfg(all(test, feature = "wgpu"))]
+mod tests {
+    use burn::tensor::{Tensor, TensorData};
+
+    use super::*;
+    use crate::tensor::cube::{down, up};
+
+    /// Every layout that a model's products have: whole, turned, one row, one column, a batch, long sums. Whole numbers, so that every
+    /// order of sums has the same value.
+    #[test]
+    fn a_kernel_of_true_f32_takes_every_shape_and_layout() {
+        let (device, name) = crate::tensor::wgpu().expect("a driver of Vulkan (mesa-vulkan-drivers)");
+        let made = |shape: [usize; 3], turned: bool| {
+            let n = shape.iter().product();
+            let values: Vec<f32> = (0..n).map(|i: usize| (i * 7 % 11) as f32 - 5.0).collect();
+            let stored = if turned { [shape[0], shape[2], shape[1]] } else { shape };
+            let of = |device: &_| Tensor::<3>::from_data(TensorData::new(values.clone(), stored), device);
+            let turn = |x: Tensor<3>| if turned { x.swap_dims(1, 2) } else { x };
+            (turn(of(&crate::tensor::cpu())), turn(of(&device)))
+        };
+        for [b, n, k, m] in
+            [[1, 1, 1, 1], [1, 1, 128, 128], [2, 64, 1, 5], [3, 70, 40, 33], [1, 19, 512, 1], [8, 19, 16, 19]]
+        {
+            for turned in [[false, false], [true, false], [false, true], [true, true]] {
+                let ((lhs, lhs_there), (rhs, rhs_there)) = (made([b, n, k], turned[0]), made([b, k, m], turned[1]));
+                let product = true_f32(&down(lhs_there), &down(rhs_there));
+                let product: Tensor<3> =
+                    up(product.unwrap_or_else(|| panic!("{name}: none for {b} × {n} × {k} × {m}")));
+                let [here, there] = [lhs.matmul(rhs), product].map(|x| x.into_data().try_to_vec::<f32>().unwrap());
+                assert_eq!(there, here, "{b} × {n} × {k} × {m}, turned: {turned:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Products of matrices. On a GPU, Burn's are tuned by timing among kernels that read f32 with the 10 bits of mantissa of TF32 where
+//! tensor cores take them and kernels that do not: its bits depend on a shape, a run, a rank. Ours are true f32 by one kernel unless
+//! [`allow_tf32`] says otherwise; the cores' are Burn's.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension, tensor::FloatTensor};
+use burn::tensor::Tensor;
+
+/// Of the process, as PyTorch has it: precision is no matter of a single product.
+static TF32: AtomicBool = AtomicBool::new(false);
+
+/// Whether f32 products on a GPU may be Burn's, which take tensor cores.
+pub fn allow_tf32(allowed: bool) {
+    TF32.store(allowed, Ordering::Relaxed);
+}
+
+/// Whether they may.
+#[cfg(feature = "cube")]
+pub(super) fn tf32_is_allowed() -> bool {
+    TF32.load(Ordering::Relaxed)
+}
+
+/// The operation on a backend.
+#[backend_extension(Flex, Cube: cfg(feature = "cube"), Autodiff)]
+pub trait Products: Backend {
+    /// `[.., n, k]` · `[.., k, m]`, the same axes before.
+    fn product(lhs: FloatTensor<Self>, rhs: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::float_matmul(lhs, rhs)
+    }
+}
+
+impl Products for Flex {}
+
+impl<B: Backend + Products, C: CheckpointStrategy> Products for Autodiff<B, C> {
+    fn product(lhs: FloatTensor<Self>, rhs: FloatTensor<Self>) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct Product;
+        impl<B: Backend + Products> Backward<B, 2> for Product {
+            /// Each factor where the other asks for a gradient.
+            type State = (Option<FloatTensor<B>>, Option<FloatTensor<B>>);
+
+            fn backward(self, ops: Ops<Self::State, 2>, gradients: &mut Gradients, _: &mut Checkpointer) {
+                let gradient = gradients.consume::<B>(&ops.node);
+                let ([of_lhs, of_rhs], (lhs, rhs)) = (ops.parents, ops.state);
+                if let (Some(node), Some(rhs)) = (of_lhs, rhs) {
+                    gradients.register::<B>(node.id, B::product(gradient.clone(), B::float_transpose(rhs)));
+                }
+                if let (Some(node), Some(lhs)) = (of_rhs, lhs) {
+                    gradients.register::<B>(node.id, B::product(B::float_transpose(lhs), gradient));
+                }
+            }
+        }
+        let tracked = [&lhs, &rhs].map(|factor| factor.is_tracked());
+        match Product.prepare::<C>([lhs.node(), rhs.node()]).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => {
+                let (lhs, rhs) = (lhs.into_primitive(), rhs.into_primitive());
+                let kept = (tracked[1].then(|| lhs.clone()), tracked[0].then(|| rhs.clone()));
+                prepared.finish(kept, B::product(lhs, rhs))
+            }
+            OpsKind::UnTracked(prepared) => prepared.finish(B::product(lhs.into_primitive(), rhs.into_primitive())),
+        }
+    }
+}
+
+/// `[.., n, k]` · `[.., k, m]`, the same axes before.
+pub fn matmul<const D: usize>(lhs: Tensor<D>, rhs: Tensor<D>) -> Tensor<D> {
+    let (before, after) = (lhs.dims(), rhs.dims());
+    assert_eq!(before[..D - 2], after[..D - 2], "batches of products are as many on either side");
+    Tensor::from_dispatch(<Dispatch as Products>::product(lhs.into_dispatch(), rhs.into_dispatch()))
+}
