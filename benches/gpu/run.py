@@ -162,19 +162,22 @@ def losses(run):
 def curve(bench):
     lines, ok = {}, True
     for name, config, data in [("SpaCKLE", "spackle/tiny", "spots"), ("SPATIA", "spatia/tiny", "cells")]:
-        curves = {}
-        for side, device in (("cpu", "cpu"), ("cuda", bench.on)):
-            run = bench.work / f"curve-{name}-{side}"
-            changes = [f"train.device={device}", "train.max_steps=200", "train.validate_every=200", "log.every=1",
-                       "checkpoint.every=200", "train.lanes=2", "train.micro_batch=16"]  # fmt: skip
-            bench.run("train", f"configs/{config}.toml", *bench.where(data), "--run", run, *sets(changes))
-            curves[side] = losses(run)
-        apart = [abs(a - b) / abs(a) for a, b in zip(curves["cpu"], curves["cuda"])]
-        fell = curves["cuda"][-1] < curves["cuda"][0]
-        lines[name] = f"cores {curves['cpu'][0]:.4f} → {curves['cpu'][-1]:.4f}, GPU → {curves['cuda'][-1]:.4f}; " \
-                      f"apart {apart[0]:.1e} at the first step, at most {max(apart):.1e}"  # fmt: skip
-        # The same draws: rounding alone parts them, and grows with the steps.
-        ok &= fell and apart[0] <= TOLERANCE and len(apart) == 200 and statistics.fmean(apart[-20:]) <= 0.05
+        try:
+            curves = {}
+            for side, device in (("cpu", "cpu"), ("cuda", bench.on)):
+                run = bench.work / f"curve-{name}-{side}"
+                changes = [f"train.device={device}", "train.max_steps=200", "train.validate_every=200", "log.every=1",
+                           "checkpoint.every=200", "train.lanes=2", "train.micro_batch=16"]  # fmt: skip
+                bench.run("train", f"configs/{config}.toml", *bench.where(data), "--run", run, *sets(changes))
+                curves[side] = losses(run)
+            apart = [abs(a - b) / abs(a) for a, b in zip(curves["cpu"], curves["cuda"])]
+            fell = curves["cuda"][-1] < curves["cuda"][0]
+            lines[name] = f"cores {curves['cpu'][0]:.4f} → {curves['cpu'][-1]:.4f}, GPU → {curves['cuda'][-1]:.4f}; " \
+                          f"apart {apart[0]:.1e} at the first step, at most {max(apart):.1e}"  # fmt: skip
+            # The same draws: rounding alone parts them, and grows with the steps.
+            ok &= fell and apart[0] <= TOLERANCE and len(apart) == 200 and statistics.fmean(apart[-20:]) <= 0.05
+        except (RuntimeError, subprocess.TimeoutExpired) as error:
+            lines[name], ok = str(error)[:200], False
     return {"ok": ok, "lines": lines}
 
 

@@ -198,6 +198,16 @@ pub enum EngineError {
         /// Its words.
         message: String,
     },
+    /// The device does not give what is to be summed there.
+    #[error("rank {rank}: {operation}: the device: {message}")]
+    Memory {
+        /// The rank that reports.
+        rank: usize,
+        /// What it was doing.
+        operation: &'static str,
+        /// Why, in words.
+        message: String,
+    },
     /// The group cannot be joined.
     #[error("cannot join the other processes: {0}")]
     Join(String),

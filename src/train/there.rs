@@ -271,7 +271,8 @@ fn where_it_lies<K: Lendable>(
         return Ok((values, false));
     }
     let (values, lent) = K::lend(values);
-    let Some(lent) = lent else { return Ok((values, false)) };
+    // The others are on their way into the sum: there is no other way for this rank alone.
+    let lent = lent.map_err(|message| EngineError::Memory { rank: engine.rank(), operation: GRADIENTS, message })?;
     // SAFETY: the memory is this tensor's alone, of this rank's device, which has done all that was asked of it; it is lent until the
     // engine returns.
     match unsafe { engine.all_reduce_there(GRADIENTS, lent.address(), lent.length(), of) } {

@@ -32,25 +32,24 @@ impl Lent {
 
 /// Kinds of tensors that can be lent.
 pub trait Lendable: Basic + Sized {
-    /// The tensor, which must be nobody else's, and its memory, when all that was asked of the device is done; none where memory of
-    /// the device has no address.
-    fn lend(tensor: Tensor<1, Self>) -> (Tensor<1, Self>, Option<Lent>);
+    /// The tensor, which must be nobody else's, and its memory, when all that was asked of the device is done; or why not.
+    fn lend(tensor: Tensor<1, Self>) -> (Tensor<1, Self>, Result<Lent, String>);
 }
 
 macro_rules! lendable {
     ($kind:ty, $element:ty) => {
         impl Lendable for $kind {
-            fn lend(tensor: Tensor<1, $kind>) -> (Tensor<1, $kind>, Option<Lent>) {
+            fn lend(tensor: Tensor<1, $kind>) -> (Tensor<1, $kind>, Result<Lent, String>) {
                 let length = tensor.dims()[0];
                 #[cfg(feature = "cube")]
                 if let Ok(primitive) = tensor.clone().try_into_primitive::<burn::backend::Cube>() {
-                    let done = tensor.device().sync().is_ok();
-                    let on_gpu = if done { on_gpu(&primitive) } else { None };
+                    let done = tensor.device().sync().map_err(|error| error.to_string());
+                    let on_gpu = done.and_then(|()| on_gpu(&primitive));
                     return (tensor, on_gpu.map(|(address, held)| Lent { address, length, _held: held }));
                 }
                 let mut primitive = tensor.try_into_primitive::<Flex>().expect("the cores' or a GPU's");
                 let address = primitive.storage_mut::<$element>().as_mut_ptr() as u64;
-                (Tensor::from_primitive::<Flex>(primitive), Some(Lent { address, length, _held: Box::new(()) }))
+                (Tensor::from_primitive::<Flex>(primitive), Ok(Lent { address, length, _held: Box::new(()) }))
             }
         }
     };
@@ -61,14 +60,14 @@ lendable!(Int, i64);
 
 /// Where a tensor lies on an NVIDIA GPU, and what keeps it there.
 #[cfg(feature = "cuda")]
-fn on_gpu(tensor: &burn::backend::tensor::FloatTensor<burn::backend::Cube>) -> Option<(u64, Box<dyn Any>)> {
+fn on_gpu(tensor: &burn::backend::tensor::FloatTensor<burn::backend::Cube>) -> Result<(u64, Box<dyn Any>), String> {
     use cubecl_runtime::runtime::Runtime;
     type Server = <cubecl_cuda::CudaRuntime as Runtime>::Server;
-    let resource = tensor.client.get_resource::<Server>(tensor.handle.clone()).ok()?;
-    Some((resource.resource().ptr, Box::new(resource)))
+    let resource = tensor.client.get_resource::<Server>(tensor.handle.clone()).map_err(|error| error.to_string())?;
+    Ok((resource.resource().ptr, Box::new(resource)))
 }
 
 #[cfg(all(feature = "cube", not(feature = "cuda")))]
-fn on_gpu(_: &burn::backend::tensor::FloatTensor<burn::backend::Cube>) -> Option<(u64, Box<dyn Any>)> {
-    None
+fn on_gpu(_: &burn::backend::tensor::FloatTensor<burn::backend::Cube>) -> Result<(u64, Box<dyn Any>), String> {
+    Err("its memory has no address".to_owned())
 }
