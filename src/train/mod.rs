@@ -33,3 +33,4 @@ pub mod text_encoder;
 pub mod there;
 pub mod trainer;
 pub mod validate;
+mod way;

@@ -8,22 +8,19 @@ use std::time::Instant;
 
 use super::config::{OnNonFinite, Products, Reduction, TrainConfig};
 use super::error::TrainError;
-use super::sums::{LaneSeen, Sums};
-use super::there::There;
+use super::sums::LaneSeen;
+use super::way::Way;
 use crate::engine::Engine;
 use crate::engine::reduce;
 use crate::engine::tail::{LaneRow, TailLayout, exponents_of};
 use crate::model::Model;
 use crate::model::layers::Training;
-use crate::optim::{OptimConfig, adamw, clip, ema, schedule};
+use crate::optim::schedule;
 use crate::task::{Across, Begun, Prepared, Task, Unread};
 use crate::tensor::{Device, Tensor};
 
 /// A config that froze too much.
 const NOTHING_LEARNS: &str = "train.freeze: of what is left to train the task uses nothing in some lane; freeze less";
-
-/// Parameters that are clipped, updated and averaged before the next ones: they stay in the cache meanwhile.
-const UPDATED: usize = 8192;
 
 /// What a step is a function of, and what it changes.
 #[derive(Debug, Clone, PartialEq)]
@@ -100,14 +97,6 @@ pub struct StepRunner<'a> {
     own_reduce_s: f64,
 }
 
-/// Where gradients are added up and parameters updated.
-enum Way<'a> {
-    /// On the host.
-    Host(Box<Sums<'a>>),
-    /// Where the model is.
-    There(Box<There<'a>>),
-}
-
 /// What a step did, the same on every rank.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepOutcome {
@@ -144,13 +133,7 @@ impl<'a> StepRunner<'a> {
         device: &'a Device,
     ) -> Self {
         let layout = TailLayout { lanes: config.train.lanes, terms: task.terms().len(), tensors: tensors.len() };
-        let reduction = config.train.reduction;
-        let there = config.train.keeps_there() && !overlaps;
-        let there = there.then(|| There::new(tensors, reduction, layout, device)).flatten();
-        let way = match there {
-            Some(there) => Way::There(Box::new(there)),
-            None => Way::Host(Box::new(Sums::new(tensors, reduction, layout, overlaps))),
-        };
+        let way = Way::new(config, tensors, layout, overlaps, device);
         Self { config, task, tensors, device, layout, lambdas: task.lambdas(), way, own_reduce_s: 0.0 }
     }
 
@@ -175,16 +158,7 @@ impl<'a> StepRunner<'a> {
         loop {
             let started = Instant::now();
             let leaves = model.take().expect("a model is always put back");
-            let leaves = match &mut self.way {
-                Way::Host(sums) => {
-                    sums.begin(&exponents);
-                    leaves.with_trained(&state.parameters, self.device)
-                }
-                Way::There(there) => {
-                    there.begin(&exponents, batches.len());
-                    leaves.with_trained_there(&there.parameters(state), self.device)
-                }
-            };
+            let leaves = self.way.begin(leaves, state, &exponents, batches.len(), self.device);
             let across = self.across(engine, &leaves, state, batches)?;
             let of_step = (weights, next_weights, across);
             let (rows, computed) = self.lanes(engine, &leaves, state, batches, of_step, vote_stop)?;
@@ -243,7 +217,7 @@ impl<'a> StepRunner<'a> {
             let own = &mut words[lane * rows * width..][..rows * width];
             own.iter_mut().zip(vectors).for_each(|(word, v)| *word = i64::from(v.to_bits()));
             // The last lane's gradients are told of by listeners that its forward must know.
-            let listens = at + 1 == batches.len() && self.overlaps();
+            let listens = at + 1 == batches.len() && self.way.overlaps();
             if at < train.kept_forwards && !listens {
                 kept.push(begun);
             }
@@ -340,22 +314,11 @@ impl<'a> StepRunner<'a> {
         computed: Instant,
     ) -> Result<Vec<LaneRow>, TrainError> {
         rows[0].seconds = [data_s, compute_s, 0.0, self.own_reduce_s];
-        let (layout, way) = (self.layout, &mut self.way);
-        let write = |tail: &mut [i64]| {
-            batches.iter().zip(&rows).for_each(|(LaneBatch { lane, .. }, row)| layout.write(tail, *lane, row));
-        };
-        let (own, mut all) = match way {
-            Way::Host(sums) => {
-                write(sums.tail());
-                sums.finish(engine)?;
-                (sums.own(), layout.read(sums.tail()))
-            }
-            Way::There(there) => {
-                write(there.tail());
-                there.finish(engine)?;
-                (there.own(), layout.read(there.tail()))
-            }
-        };
+        for (LaneBatch { lane, .. }, row) in batches.iter().zip(&rows) {
+            self.layout.write(self.way.tail(), *lane, row);
+        }
+        let own = self.way.finish(engine)?;
+        let mut all = self.layout.read(self.way.tail());
         self.own_reduce_s = own.as_secs_f64();
         all[engine.rank()].seconds[2] = computed.elapsed().as_secs_f64();
         Ok(all)
@@ -400,10 +363,7 @@ impl<'a> StepRunner<'a> {
     fn apply(&mut self, state: &mut StepState, mut outcome: StepOutcome, seen: &[Option<i16>]) -> StepOutcome {
         let optim = &self.config.optim;
         outcome.lr = schedule::rate(optim, state.optim_step);
-        outcome.gradient_norm = match &mut self.way {
-            Way::Host(sums) => update(state, &mut sums.gradient, self.tensors, optim, outcome.lr),
-            Way::There(there) => there.apply(state, optim, outcome.lr),
-        };
+        outcome.gradient_norm = self.way.apply(state, optim, outcome.lr);
         reduce::carry_exponents(&mut state.exponents, seen);
         state.skipped_in_a_row = 0;
         state.optim_step += 1;
@@ -413,32 +373,10 @@ impl<'a> StepRunner<'a> {
     }
 }
 
-/// Clip, Adam, EMA on the host; gives the gradient's norm before clipping.
-fn update(state: &mut StepState, gradient: &mut [f32], tensors: &[Range<usize>], optim: &OptimConfig, lr: f64) -> f64 {
-    let norm = clip::global_norm(gradient, tensors);
-    let n = state.parameters.len();
-    for at in (0..n).step_by(UPDATED).map(|start| start..n.min(start + UPDATED)) {
-        let gradient = &mut gradient[at.clone()];
-        if let Some(limit) = optim.clip_norm {
-            clip::clip(gradient, norm, limit);
-        }
-        let parameters = &mut state.parameters[at.clone()];
-        let (m, v) = (&mut state.adam_m[at.clone()], &mut state.adam_v[at.clone()]);
-        adamw::update(optim, lr, state.optim_step + 1, gradient, parameters, m, v);
-        if let (Some(average), Some(decay)) = (&mut state.ema, optim.ema) {
-            ema::update(&mut average[at], parameters, decay);
-        }
-    }
-    norm
-}
-
 impl StepRunner<'_> {
     /// The last step's gradient, summed, in the order of the flat parameters that train; on the host it is clipped as well.
     pub fn gradient(&self) -> Vec<f32> {
-        match &self.way {
-            Way::Host(sums) => sums.gradient.clone(),
-            Way::There(there) => there.gradient(),
-        }
+        self.way.gradient()
     }
 
     /// Makes `state`'s parameters, moments and average those of its last update, where that was not on the host.
@@ -446,11 +384,6 @@ impl StepRunner<'_> {
         if let Way::There(there) = &self.way {
             there.bring(state);
         }
-    }
-
-    /// Whether sums begin beside backward.
-    fn overlaps(&self) -> bool {
-        matches!(&self.way, Way::Host(sums) if sums.overlaps())
     }
 }
 

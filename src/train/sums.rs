@@ -10,6 +10,7 @@ use crate::engine::buckets::{self, Bucket};
 use crate::engine::reduce::{self, Scan};
 use crate::engine::tail::TailLayout;
 use crate::engine::{Engine, EngineError, bf16};
+use crate::optim::clip;
 use crate::tensor::{Listener, TensorData};
 
 /// The reduction's buffers, kept from step to step.
@@ -206,6 +207,11 @@ impl<'a> Sums<'a> {
             self.send(engine)?;
         }
         Ok(())
+    }
+
+    /// The gradient's norm, after [`Sums::finish`].
+    pub fn norm(&self) -> f64 {
+        clip::global_norm(&self.gradient, self.tensors)
     }
 
     /// Time in the engine since [`Sums::begin`], hidden or not, less waiting for others.
