@@ -8,7 +8,7 @@ use super::dropout::DropoutDraws;
 /// The operation on a backend.
 #[backend_extension(Flex, Cube: cfg(feature = "cube"))]
 pub trait Masks: Backend {
-    /// `out` `[records, elements]`, f32, filled with 0 or 1/(1 − p): consecutive slots, element by element.
+    /// `out`, records · elements of f32 in a row, filled with 0 or 1/(1 − p): consecutive slots, element by element.
     fn fill_mask(out: FloatTensor<Self>, records: usize, elements: usize, draws: DropoutDraws) -> FloatTensor<Self>;
 }
 
@@ -23,8 +23,10 @@ impl Masks for Flex {
 
 /// `[records, elements]` of 0 or 1/(1 − p): the masks of consecutive slots, element by element (`docs/step.md` §3).
 pub fn dropout_mask(draws: DropoutDraws, records: usize, elements: usize, device: &Device) -> Tensor<2> {
-    let out = Tensor::<2>::empty([records, elements], (device, DType::F32));
-    Tensor::from_dispatch(<Dispatch as Masks>::fill_mask(out.into_dispatch(), records, elements, draws))
+    // Flat: rows of a matrix may be padded on a device.
+    let out = Tensor::<1>::empty([records * elements], (device, DType::F32));
+    let mask = <Dispatch as Masks>::fill_mask(out.into_dispatch(), records, elements, draws);
+    Tensor::<1>::from_dispatch(mask).reshape([records, elements])
 }
 
 #[cfg(test)]

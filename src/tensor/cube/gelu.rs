@@ -1,7 +1,5 @@
 //! Exact GELU on a GPU by the fit that the cores use (`elementwise::gelu`): not every device's erf is exact to f32.
 
-use burn::backend::Cube;
-use burn::backend::tensor::FloatTensor;
 use burn::tensor::{DType, Tensor, bf16};
 use cubecl::prelude::*;
 
@@ -33,9 +31,9 @@ fn cdf_and_bell(x: f32) -> (f32, f32) {
 }
 
 #[cube(launch_unchecked)]
-fn value<F: Float>(x: &[F], out: &mut [F]) {
+fn value<F: Float>(x: &[F], out: &mut [F], n: usize) {
     let mut i = ABSOLUTE_POS;
-    while i < out.len() {
+    while i < n {
         let v = f32::cast_from(x[i]);
         let (cdf, _bell) = cdf_and_bell(v);
         out[i] = F::cast_from(v * cdf);
@@ -44,9 +42,9 @@ fn value<F: Float>(x: &[F], out: &mut [F]) {
 }
 
 #[cube(launch_unchecked)]
-fn slope<F: Float>(x: &[F], by: &[F], out: &mut [F]) {
+fn slope<F: Float>(x: &[F], by: &[F], out: &mut [F], n: usize) {
     let mut i = ABSOLUTE_POS;
-    while i < out.len() {
+    while i < n {
         let v = f32::cast_from(x[i]);
         let (cdf, bell) = cdf_and_bell(v);
         out[i] = F::cast_from(f32::cast_from(by[i]) * (cdf + v * (bell * 0.398_942_3f32)));
@@ -57,13 +55,14 @@ fn slope<F: Float>(x: &[F], by: &[F], out: &mut [F]) {
 /// x·Φ(x); none where there is no kernel for its kind of numbers.
 pub(super) fn exact_gelu(x: Tensor<1>) -> Option<Tensor<1>> {
     let out = down(Tensor::<1>::empty(x.dims(), (&x.device(), x.dtype())));
-    let (dtype, client, cubes) = (x.dtype(), out.client.clone(), cubes(&out));
-    let (x, y) = (down(x).into_buffer_arg(), out.clone().into_buffer_arg());
-    // SAFETY: both have the length that units compare with.
+    let (n, dtype, client) = (x.dims()[0], x.dtype(), out.client.clone());
+    let cubes = cubes(n);
+    let (x, y) = (whole(x), out.clone().into_buffer_arg());
+    // SAFETY: both have `n` values, a buffer may have more.
     unsafe {
         match dtype {
-            DType::F32 => value::launch_unchecked::<f32>(&client, cubes, CubeDim::new_1d(UNITS), x, y),
-            DType::BF16 => value::launch_unchecked::<bf16>(&client, cubes, CubeDim::new_1d(UNITS), x, y),
+            DType::F32 => value::launch_unchecked::<f32>(&client, cubes, CubeDim::new_1d(UNITS), x, y, n),
+            DType::BF16 => value::launch_unchecked::<bf16>(&client, cubes, CubeDim::new_1d(UNITS), x, y, n),
             _ => return None,
         }
     }
@@ -73,22 +72,30 @@ pub(super) fn exact_gelu(x: Tensor<1>) -> Option<Tensor<1>> {
 /// gradient·(Φ(x) + x·φ(x)); none as above.
 pub(super) fn exact_gelu_backward(x: Tensor<1>, gradient: Tensor<1>) -> Option<Tensor<1>> {
     let out = down(Tensor::<1>::empty(x.dims(), (&x.device(), x.dtype())));
-    let (dtype, client, cubes) = (x.dtype(), out.client.clone(), cubes(&out));
+    let (n, dtype, client) = (x.dims()[0], x.dtype(), out.client.clone());
+    let cubes = cubes(n);
     if gradient.dtype() != dtype {
         return None;
     }
-    let (x, by, y) = (down(x).into_buffer_arg(), down(gradient).into_buffer_arg(), out.clone().into_buffer_arg());
-    // SAFETY: all have the length that units compare with.
+    let (x, by, y) = (whole(x), whole(gradient), out.clone().into_buffer_arg());
+    // SAFETY: all have `n` values, a buffer may have more.
     unsafe {
         match dtype {
-            DType::F32 => slope::launch_unchecked::<f32>(&client, cubes, CubeDim::new_1d(UNITS), x, by, y),
-            DType::BF16 => slope::launch_unchecked::<bf16>(&client, cubes, CubeDim::new_1d(UNITS), x, by, y),
+            DType::F32 => slope::launch_unchecked::<f32>(&client, cubes, CubeDim::new_1d(UNITS), x, by, y, n),
+            DType::BF16 => slope::launch_unchecked::<bf16>(&client, cubes, CubeDim::new_1d(UNITS), x, by, y, n),
             _ => return None,
         }
     }
     Some(up(out))
 }
 
-fn cubes(out: &FloatTensor<Cube>) -> CubeCount {
-    CubeCount::new_1d(out.meta.num_elements().div_ceil(UNITS as usize).clamp(1, CUBES) as u32)
+fn cubes(n: usize) -> CubeCount {
+    CubeCount::new_1d(n.div_ceil(UNITS as usize).clamp(1, CUBES) as u32)
+}
+
+/// As kernels read it: one value after the other.
+fn whole(x: Tensor<1>) -> BufferArg {
+    let x = down(x);
+    assert!(x.is_contiguous(), "a flat tensor lies in one piece");
+    x.into_buffer_arg()
 }
