@@ -80,6 +80,12 @@ pub fn with_gradients<const D: usize>(inner: Tensor<D>, device: &Device) -> Tens
     }
 }
 
+/// What our kernels need and a device does not have, in words.
+pub fn lacks(device: &Device) -> Option<&'static str> {
+    let needs = [(DType::I64, "64-bit integers"), (DType::F64, "64-bit floats"), (DType::U32, "32-bit integers")];
+    needs.into_iter().find_map(|(dtype, words)| (!device.supports_dtype(dtype)).then_some(words))
+}
+
 /// The CPU device (flex kernels) without gradients.
 pub fn cpu() -> Device {
     Device::flex()

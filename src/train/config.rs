@@ -413,6 +413,13 @@ impl TrainConfig {
             train.products == Products::F32 || train.device.is_elsewhere(),
             "train.products: the cores have kernels for \"f32\" alone; set train.device = \"cuda\"".into(),
         );
+        must(
+            train.keep != Some(Keep::Device)
+                || (train.overlap != Some(true) && train.reduction != Reduction::FastBf16),
+            "train.keep = \"device\": sums beside backward (train.overlap = true) and in bf16 (train.reduction = \"fast_bf16\") are \
+             made on the host; leave one of the two out"
+                .into(),
+        );
         if let Ranks::Count(n) = train.ranks {
             must(
                 n <= train.lanes,

@@ -65,6 +65,9 @@ pub fn wgpu() -> Result<Place, TrainError> {
     let (device, name) = tensor::wgpu().ok_or_else(|| {
         refused("no driver of Vulkan shows a device: install the GPU's, or Mesa's in software (mesa-vulkan-drivers, libvulkan1)")
     })?;
+    if let Some(missing) = tensor::lacks(&device) {
+        return Err(refused(&format!("{name} has no {missing} in its shaders, which exact sums need")));
+    }
     Ok(Place { device, ordinal: 0, words: format!("{name}, wgpu") })
 }
 

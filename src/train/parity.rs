@@ -77,6 +77,7 @@ pub fn step_on(
     let mut model = Some(ready.parts.model(&ready.model, &trained, &frozen, &ready.device));
     let mut state = StepState::new(trained, ready.parts.trained.len(), false);
     let mut runner = StepRunner::new(&config, &ready.task, &ready.parts.tensors, false, &ready.device);
+    runner.keep_gradient();
     let mut engine = ThreadsEngine::group(1, Duration::from_secs(600)).remove(0);
     let said = runner.run(&mut engine, &mut model, &mut state, &batches, &weights, &next, 0.0, false)?;
     let gradient = runner.gradient();

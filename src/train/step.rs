@@ -374,6 +374,11 @@ impl<'a> StepRunner<'a> {
 }
 
 impl StepRunner<'_> {
+    /// From now on [`StepRunner::gradient`] is asked for.
+    pub fn keep_gradient(&mut self) {
+        self.way.keep_gradient();
+    }
+
     /// The last step's gradient, summed, in the order of the flat parameters that train; on the host it is clipped as well.
     pub fn gradient(&self) -> Vec<f32> {
         self.way.gradient()

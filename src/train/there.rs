@@ -30,9 +30,10 @@ pub struct There<'a> {
     sums: Sums,
     /// A row for each tensor of each of this rank's lanes.
     facts: Option<Tensor<1, Int>>,
-    lanes: usize,
-    /// The whole gradient, after [`There::finish`].
+    /// The whole gradient, from [`There::finish`] to [`There::apply`].
     gradient: Option<Tensor<1>>,
+    /// The last one, where somebody asks for it.
+    last: Option<Option<Tensor<1>>>,
     tail: Vec<i64>,
     own: Duration,
 }
@@ -78,8 +79,8 @@ impl<'a> There<'a> {
             shifts,
             sums,
             facts: None,
-            lanes: 0,
             gradient: None,
+            last: None,
             tail,
             own,
         })
@@ -127,7 +128,6 @@ impl<'a> There<'a> {
             Sums::Plain(sums) => *sums = Some(flat::zeros(n, &self.device)),
         }
         self.facts = Some(flat::no_facts(lanes * self.tensors.len(), &self.device));
-        self.lanes = lanes;
         self.own = Duration::ZERO;
         self.tail.fill(0);
     }
@@ -165,9 +165,7 @@ impl<'a> There<'a> {
                 overflow: facts.iter().zip(&self.shifts).map(overflows).collect(),
             }
         };
-        let seen: Vec<LaneSeen> = facts.chunks_exact(self.tensors.len()).map(of_lane).collect();
-        debug_assert_eq!(seen.len(), self.lanes);
-        seen
+        facts.chunks_exact(self.tensors.len()).map(of_lane).collect()
     }
 
     /// The tail, to be written before [`There::finish`] and read after it.
@@ -217,13 +215,20 @@ impl<'a> There<'a> {
             (average, _) => average,
         };
         self.kept = Some(Kept { parameters, moments, average, optim_step: state.optim_step + 1 });
-        self.gradient = Some(gradient);
+        if let Some(last) = &mut self.last {
+            *last = Some(gradient);
+        }
         norm
     }
 
-    /// The last step's gradient, summed, on the host.
+    /// Keeps every step's gradient for [`There::gradient`], 4 bytes a parameter.
+    pub fn keep_gradient(&mut self) {
+        self.last = Some(None);
+    }
+
+    /// The last step's gradient, summed, on the host; empty where none was kept.
     pub fn gradient(&self) -> Vec<f32> {
-        self.gradient.as_ref().map(read).unwrap_or_default()
+        self.last.iter().flatten().map(read).next().unwrap_or_default()
     }
 }
 

@@ -24,6 +24,9 @@ use crate::engine::{Engine, ThreadsEngine};
 use crate::model::Model;
 use crate::model::params::ParamSpec;
 
+/// Parameters that kernels on a device count with 32 bits, two moments of each.
+const MOST_THERE: usize = (1 << 31) - 1;
+
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
@@ -250,7 +253,13 @@ fn steps(shared: &Shared<'_>, engine: &mut dyn Engine) -> Result<End, TrainError
         // The cores have their batches at hand; a GPU gets them while it is at the step before.
         let device = config.train.device.is_elsewhere().then_some(&ready.device);
         let mut feed = ready.train.feed(scope, &ready.task, config, lanes, first..max_steps, device);
-        let overlaps = config.train.overlap.unwrap_or_else(|| engine.overlaps());
+        let overlaps = config.train.overlap.unwrap_or_else(|| engine.overlaps() && !config.train.keeps_there());
+        let n = ready.parts.tensors.last().map_or(0, |last| last.end);
+        if config.train.keeps_there() && n > MOST_THERE {
+            return Err(TrainError::Config(vec![format!(
+                "train.keep = \"device\": {n} parameters train, and kernels count up to {MOST_THERE}; set train.keep = \"host\""
+            )]));
+        }
         let mut runner = StepRunner::new(config, &ready.task, &ready.parts.tensors, overlaps, &ready.device);
         let mut stragglers = Stragglers::new(config.train.lanes, engine.world_size());
         let mut batches = feed.of_next_step()?;
@@ -274,10 +283,7 @@ fn steps(shared: &Shared<'_>, engine: &mut dyn Engine) -> Result<End, TrainError
                 }
             }
             weights.clone_from(&outcome.next_weights);
-            if rank.reads_state(&outcome) {
-                runner.bring(&mut rank.state);
-            }
-            if let Some(end) = rank.after_step(engine, &outcome)? {
+            if let Some(end) = rank.after_step(engine, &runner, &outcome)? {
                 return Ok(end);
             }
             batches = following.expect("a run that goes on has a next step");
@@ -313,15 +319,13 @@ impl Rank<'_> {
         Ok((0..terms).map(of_term).collect())
     }
 
-    /// Whether [`Rank::after_step`] looks at more of the state than its counts.
-    fn reads_state(&self, outcome: &StepOutcome) -> bool {
-        let (config, step) = (self.shared.ready.config, self.state.global_step);
-        let every = [config.train.validate_every, config.checkpoint.every, config.train.digest_every];
-        outcome.stop || step >= config.train.max_steps || every.iter().any(|&every| step.is_multiple_of(every))
-    }
-
     /// Validate → save → stop.
-    fn after_step(&mut self, engine: &mut dyn Engine, outcome: &StepOutcome) -> Result<Option<End>, TrainError> {
+    fn after_step(
+        &mut self,
+        engine: &mut dyn Engine,
+        runner: &StepRunner<'_>,
+        outcome: &StepOutcome,
+    ) -> Result<Option<End>, TrainError> {
         if let Some(lock) = &self.shared.run.lock
             && engine.rank() == 0
             && lock.is_lost()
@@ -333,13 +337,17 @@ impl Rank<'_> {
         let last = step >= config.train.max_steps;
         let due = last || step.is_multiple_of(config.train.validate_every);
         let stop = outcome.stop && !last;
+        let save = last || stop || step.is_multiple_of(config.checkpoint.every);
+        let digest = save || step.is_multiple_of(config.train.digest_every);
+        if due || digest {
+            runner.bring(&mut self.state); // whoever looks at more of it than its counts is below
+        }
         if due && stop {
             self.run_state.validation_due = true;
         } else if due {
             self.validate(engine)?;
         }
-        let save = last || stop || step.is_multiple_of(config.checkpoint.every);
-        if save || step.is_multiple_of(config.train.digest_every) {
+        if digest {
             replicas::agree(engine, step, &self.state.parameters)?;
         }
         if save && engine.rank() == 0 {

@@ -91,6 +91,13 @@ impl<'a> Way<'a> {
         }
     }
 
+    /// From now on [`Way::gradient`] is asked for.
+    pub fn keep_gradient(&mut self) {
+        if let Way::There(there) = self {
+            there.keep_gradient();
+        }
+    }
+
     /// The last step's gradient, on the host.
     pub fn gradient(&self) -> Vec<f32> {
         match self {

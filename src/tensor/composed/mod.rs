@@ -5,14 +5,18 @@
 
 pub mod attention;
 pub mod compared;
-pub mod draws;
 pub mod layer_norm;
 pub mod pack;
 pub mod rows;
 
-use super::{Device, Int, Tensor, TensorData};
+use std::sync::Arc;
+
+use super::masks::dropout_mask;
+use super::spans::Spans;
+use super::{Device, DropoutDraws, Int, Tensor, TensorData};
 use burn::tensor::DType;
 use burn::tensor::activation::sigmoid;
+use pack::Padded;
 
 /// .044715 of the tanh form, and 2·√(2/π).
 const CUBIC: f64 = 0.044_715;
@@ -34,6 +38,15 @@ pub fn gelu_tanh_backward(x: Tensor<1>, gradient: Tensor<1>) -> Tensor<1> {
 fn twice_u(x: Tensor<1>) -> Tensor<1> {
     let cube = x.clone() * x.clone() * x.clone();
     (x + cube.mul_scalar(CUBIC)).mul_scalar(SLOPE)
+}
+
+/// `x` `[rows, width]` with elements dropped, counted inside of a record.
+pub fn dropout(x: Tensor<2>, records: &Arc<Spans>, draws: DropoutDraws) -> Tensor<2> {
+    let ([_, width], device) = (x.dims(), x.device());
+    let padded = Padded::new(records, &device);
+    let [b, n] = padded.shape();
+    let mask = dropout_mask(draws, b, n * width, &device).reshape([b * n, width]);
+    x.clone() * padded.unpad(mask).cast(x.dtype())
 }
 
 /// Integers of 64 bits on `device`, whatever its default is.

@@ -48,7 +48,7 @@ fn dropout_has_the_same_integers_and_the_same_bits() {
     for p in [0.1, 0.5] {
         for spans in [Spans::equal(3, 5).shared(), ragged()] {
             let x = waves([spans.n_rows(), 13], 0.3);
-            let ours = values(draws::dropout(x.clone(), &spans, draws(p)));
+            let ours = values(super::dropout(x.clone(), &spans, draws(p)));
             let kernel = values(dropout(x, &spans, draws(p)));
             assert!(ours.contains(&0.0) && ours.iter().any(|v| *v != 0.0));
             let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect::<Vec<_>>();

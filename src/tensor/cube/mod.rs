@@ -16,7 +16,7 @@ use burn::tensor::{Shape, Tensor};
 
 use super::affine::Affine;
 use super::attention::{Absent, Among, Attention};
-use super::composed::{self, attention, draws, layer_norm, pack, rows};
+use super::composed::{self, attention, layer_norm, pack, rows};
 use super::dropout::{Drop, DropoutDraws};
 use super::gated::Gates;
 use super::gelu::ExactGelu;
@@ -92,7 +92,7 @@ impl Drop for Cube {
         let shape = x.shape();
         let rows = records.n_rows();
         let x = reshaped(x, [rows, shape.num_elements() / rows.max(1)]);
-        reshaped(down(draws::dropout(up(x), &records, draws)), shape)
+        reshaped(down(composed::dropout(up(x), &records, draws)), shape)
     }
 }
 
