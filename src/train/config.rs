@@ -130,9 +130,9 @@ pub struct LoopConfig {
     /// What products are computed in; everything else is f32.
     #[serde(default)]
     pub products: Products,
-    /// Cheap operations of the forward are computed again in backward instead of kept: memory against speed.
+    /// What of the forward is computed again in backward instead of kept: memory against speed.
     #[serde(default)]
-    pub recompute: bool,
+    pub recompute: Recompute,
     /// How gradients are summed.
     #[serde(default)]
     pub reduction: Reduction,
@@ -209,6 +209,19 @@ pub enum Products {
     F32,
     /// bf16, on a GPU.
     Bf16,
+}
+
+/// What is computed again in backward. The bits are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Recompute {
+    /// Nothing: what backward needs is kept.
+    #[default]
+    None,
+    /// Elementwise operations.
+    Cheap,
+    /// The blocks that a model repeats, of which only the inputs are kept.
+    Blocks,
 }
 
 /// How gradients are summed.
@@ -317,6 +330,34 @@ impl<'de> Deserialize<'de> for Ranks {
             fn visit_str<E: serde::de::Error>(self, s: &str) -> Result<Ranks, E> {
                 match s {
                     "auto" => Ok(Ranks::Auto),
+                    _ => Err(E::invalid_value(serde::de::Unexpected::Str(s), &self)),
+                }
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for Recompute {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl serde::de::Visitor<'_> for Visitor {
+            type Value = Recompute;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+                f.write_str("\"none\", \"cheap\" or \"blocks\"")
+            }
+
+            // what it was when there were two of them, as the states of older runs have it
+            fn visit_bool<E: serde::de::Error>(self, cheap: bool) -> Result<Recompute, E> {
+                Ok(if cheap { Recompute::Cheap } else { Recompute::None })
+            }
+
+            fn visit_str<E: serde::de::Error>(self, s: &str) -> Result<Recompute, E> {
+                match s {
+                    "none" => Ok(Recompute::None),
+                    "cheap" => Ok(Recompute::Cheap),
+                    "blocks" => Ok(Recompute::Blocks),
                     _ => Err(E::invalid_value(serde::de::Unexpected::Str(s), &self)),
                 }
             }
@@ -513,5 +554,21 @@ fn differences(path: &str, a: &serde_json::Value, b: &serde_json::Value, out: &m
         }
         _ if a != b => out.push(format!("{path}: {a} → {b}")),
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A run that began when the key was `true` or `false` goes on, and may change it.
+    #[test]
+    fn what_is_recomputed_has_a_name_and_may_be_what_it_was_in_older_runs() {
+        let read = |written: &str| serde_json::from_str::<Recompute>(written).map_err(|error| error.to_string());
+        for recompute in [Recompute::None, Recompute::Cheap, Recompute::Blocks] {
+            assert_eq!(read(&serde_json::to_string(&recompute).unwrap()), Ok(recompute));
+        }
+        assert_eq!((read("false"), read("true")), (Ok(Recompute::None), Ok(Recompute::Cheap)));
+        assert!(read("\"block\"").unwrap_err().contains("expected \"none\", \"cheap\" or \"blocks\""));
     }
 }
