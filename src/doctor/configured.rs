@@ -16,7 +16,7 @@ use super::folder::{self, Room};
 use super::limits::Demand;
 use super::{Finding, Look, Verdict, bytes};
 use crate::train::checkpoint::CheckpointError;
-use crate::train::config::TrainConfig;
+use crate::train::config::{Recompute, TrainConfig};
 use crate::train::device;
 use crate::train::error::TrainError;
 use crate::train::lock::{self, LockError, Timing};
@@ -153,7 +153,8 @@ pub fn needs(config: &TrainConfig, manifest: &Manifest, usable: Usable) -> Needs
     // weights, two moments, and the raw weights beside an average
     let groups = if config.optim.ema.is_some() { 4.0 } else { 3.0 };
     let tensors = 4.0 * n * groups;
-    let (data, kept) = match config.model.n_kept_of_level(config.task.table(), train.micro_batch) {
+    let recomputed = train.recompute == Recompute::Blocks;
+    let (data, kept) = match config.model.n_kept_of_level(config.task.table(), train.micro_batch, recomputed) {
         // the vectors of all members stay in memory; there are no more niches than cells
         Some((kept, width)) => {
             let n_records: u64 =
@@ -162,7 +163,7 @@ pub fn needs(config: &TrainConfig, manifest: &Manifest, usable: Usable) -> Needs
         }
         None => {
             let in_memory = |split| manifest.decoded_bytes(split).min(config.data.window_bytes) as f64;
-            let kept = config.model.n_kept_values(shape, train.micro_batch);
+            let kept = config.model.n_kept_values(shape, train.micro_batch, recomputed);
             (in_memory(Split::Train) + in_memory(Split::Val), 4.0 * kept)
         }
     };
@@ -182,7 +183,7 @@ pub fn needs(config: &TrainConfig, manifest: &Manifest, usable: Usable) -> Needs
 /// The memory of the run against what may be used.
 pub fn memory(needs: &Needs, usable: Usable) -> Finding {
     let found = format!("about {} for {} parameters", bytes(needs.memory), needs.n_parameters);
-    let advice = "lower train.ranks, train.micro_batch or the model's sizes, or ask for more memory";
+    let advice = "lower train.ranks, train.micro_batch or the model's sizes, set train.recompute = \"blocks\", or ask for more memory";
     match usable.memory {
         Some(limit) if needs.memory > limit => {
             Finding::fail(ExitCode::Usage, "memory", format!("{found}, and {} may be used", bytes(limit)), advice)

@@ -5,6 +5,7 @@
 pub mod dit;
 pub mod generator;
 pub mod init;
+pub mod kept;
 pub mod layers;
 pub mod params;
 pub mod spackle;
@@ -171,25 +172,25 @@ impl ModelConfig {
         }
     }
 
-    /// About how many values a forward of `records` keeps for its backward.
-    pub fn n_kept_values(&self, shape: DataShape, records: usize) -> f64 {
+    /// About how many values a forward of `records` keeps for its backward; where blocks are `recomputed`, with these once.
+    pub fn n_kept_values(&self, shape: DataShape, records: usize, recomputed: bool) -> f64 {
         match self {
-            ModelConfig::Spackle(config) => config.n_kept_values(shape, records),
-            ModelConfig::Spatia(config) => config.n_kept_values(records),
-            ModelConfig::Generator(config) => config.n_kept_values(records),
-            ModelConfig::Spotdiff(config) => config.n_kept_values(shape.genes, records),
+            ModelConfig::Spackle(config) => config.n_kept_values(shape, records, recomputed),
+            ModelConfig::Spatia(config) => config.n_kept_values(records, recomputed),
+            ModelConfig::Generator(config) => config.n_kept_values(records, recomputed),
+            ModelConfig::Spotdiff(config) => config.n_kept_values(shape.genes, records, recomputed),
         }
     }
 
     /// The same of `records` places of a level above cells, and values of a member's vector; none where there is no such level.
-    pub fn n_kept_of_level(&self, of: VectorsOf, records: usize) -> Option<(f64, usize)> {
+    pub fn n_kept_of_level(&self, of: VectorsOf, records: usize, recomputed: bool) -> Option<(f64, usize)> {
         let ModelConfig::Spatia(config) = self else { return None };
         let level = match of {
             VectorsOf::Niche => config.niche,
             VectorsOf::Tissue => config.tissue,
             _ => return None,
         };
-        Some((config.n_kept_of_level(level, records), config.h))
+        Some((config.n_kept_of_level(level, records, recomputed), config.h))
     }
 
     /// Most genes of one record that are read, where a record is a list of genes.

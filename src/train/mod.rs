@@ -5,6 +5,7 @@
 
 pub mod adopt;
 pub mod checkpoint;
+mod choices;
 pub mod config;
 pub mod data;
 pub mod device;

@@ -11,7 +11,7 @@ use syncytia_shards::tables::vectors::VectorsOf;
 
 use super::adopt::{Ledger, adopt};
 use super::checkpoint::{self, CheckpointContents};
-use super::config::TrainConfig;
+use super::config::{Recompute, TrainConfig};
 use super::data::{TrainData, ValData};
 use super::error::TrainError;
 use super::pairing;
@@ -285,7 +285,10 @@ impl<'a> Ready<'a> {
 
 fn with_gradients(device: &Device, config: &TrainConfig) -> Device {
     let device = device.clone().autodiff();
-    if config.train.recompute { device.gradient_checkpointing() } else { device }
+    match config.train.recompute {
+        Recompute::Cheap => device.gradient_checkpointing(),
+        Recompute::None | Recompute::Blocks => device,
+    }
 }
 
 /// What a model sees beside its genes, and as what it sees them.

@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::time::Instant;
 
-use super::config::{OnNonFinite, Products, Reduction, TrainConfig};
+use super::config::{OnNonFinite, Products, Recompute, Reduction, TrainConfig};
 use super::error::TrainError;
 use super::sums::LaneSeen;
 use super::way::Way;
@@ -190,7 +190,9 @@ impl<'a> StepRunner<'a> {
     /// Where a lane's draws are keyed.
     fn training(&self, state: &StepState, lane: usize) -> Training {
         let train = &self.config.train;
-        Training::new(train.seed, state.global_step, lane * train.micro_batch).in_bf16(train.products == Products::Bf16)
+        Training::new(train.seed, state.global_step, lane * train.micro_batch)
+            .in_bf16(train.products == Products::Bf16)
+            .recomputing_blocks(train.recompute == Recompute::Blocks)
     }
 
     /// The term over all lanes, where the task has one: a forward of each of this rank's lanes, its vectors gathered by slot;

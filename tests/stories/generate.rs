@@ -107,6 +107,29 @@ fn any_number_of_ranks_and_a_stop_give_the_same_bits_beside_a_frozen_encoder() {
     assert!(one.train_state.contains_key("raw"), "an average is kept");
 }
 
+/// Every block looks at the same condition: what each adds to its gradient is added in the same order, with tokens merged or not.
+#[test]
+fn what_runs_again_in_backward_changes_no_bit() {
+    let (runs, dir) = (runs(), tempfile::tempdir().unwrap());
+    let s1 = text(&runs.join("s1"));
+    for ratio in ["0.0", "0.5"] {
+        let with = |ranks: &str, recompute: &str, overlap: &str| {
+            let sets = [
+                format!("model.generator.dit.token_merging={{ ratio = {ratio}, mlp = true, cross = true }}"),
+                format!("train.recompute={recompute}"),
+                format!("train.overlap={overlap}"),
+            ];
+            let run = dir.path().join([ratio, ranks, recompute, overlap].join("-"));
+            train(&s1, &run, ranks, &sets.each_ref().map(String::as_str))
+        };
+        let kept = with("1", "none", "false");
+        assert!(with("1", "cheap", "false") == kept, "merged {ratio}, cheap operations");
+        for (ranks, overlap) in [("1", "false"), ("2", "false"), ("2", "true")] {
+            assert!(with(ranks, "blocks", overlap) == kept, "merged {ratio}, {ranks} ranks, overlap: {overlap}");
+        }
+    }
+}
+
 /// Nothing merged is the plain network whatever else is said of merging, also in training; something merged is another.
 #[test]
 fn a_merging_of_nothing_is_the_plain_network_in_training() {

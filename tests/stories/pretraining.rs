@@ -8,7 +8,7 @@ use std::time::Duration;
 use syncytia::task::TaskConfig;
 use syncytia::task::cells::ContrastScope;
 use syncytia::train::checkpoint::CheckpointContents;
-use syncytia::train::config::TrainConfig;
+use syncytia::train::config::{Recompute, TrainConfig};
 use syncytia::train::trainer::End;
 use syncytia_shards::reader::Shards;
 
@@ -84,6 +84,32 @@ fn a_forward_that_is_kept_for_its_backward_has_the_bits_of_a_second_one() {
     let none = with(0);
     for kept in [1, 4] {
         assert!(with(kept) == none, "{kept} of 4 lanes kept");
+    }
+}
+
+/// Genes' and pictures' blocks and the painter's, also where what comes before them is frozen and a first forward is kept.
+#[test]
+fn blocks_that_run_again_in_backward_change_no_bit() {
+    for (of, freeze) in [
+        (ContrastScope::Step, &[][..]),
+        (ContrastScope::Lane, &["image_encoder.patch", "image_encoder.cls", "mvc"][..]),
+    ] {
+        let with = |recompute: Recompute, ranks: usize, overlap: bool| {
+            let config = tiny(|c| {
+                scope(c, of);
+                c.train.max_steps = 3;
+                c.train.freeze = freeze.iter().map(|part| (*part).to_owned()).collect();
+                c.train.freeze_untrained = true;
+                (c.train.recompute, c.train.overlap) = (recompute, Some(overlap));
+            });
+            let theatre = Theatre::new();
+            let (_, seen) = theatre.run_on(cells(), &config, ranks, None).unwrap();
+            (theatre.last(), seen.losses)
+        };
+        let kept = with(Recompute::None, 1, false);
+        for (ranks, overlap) in [(1, false), (2, false), (2, true)] {
+            assert!(with(Recompute::Blocks, ranks, overlap) == kept, "{of:?}, {ranks} ranks, overlap: {overlap}");
+        }
     }
 }
 

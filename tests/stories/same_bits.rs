@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use syncytia::task::TaskConfig;
 use syncytia::task::completion::CompletionConfig;
-use syncytia::train::config::{Reduction, TrainConfig};
+use syncytia::train::config::{Recompute, Reduction, TrainConfig};
 use syncytia::train::ready::{self, Ready};
 use syncytia::train::trainer::End;
 use syncytia_shards::draw::{Purpose, ShuffleStream};
@@ -83,14 +83,40 @@ fn kernel_threads_do_not_change_a_bit() {
 #[test]
 fn recomputing_what_is_cheap_changes_no_bit() {
     for recipe in ["tiny", "best"] {
-        let with = |recompute: bool| {
+        let with = |recompute: Recompute| {
             let mut config = shipped(recipe);
             (config.train.max_steps, config.train.lanes, config.train.recompute) = (2, 2, recompute);
             straight(&config, 1)
         };
-        let ((kept, seen), (again, seen_again)) = (with(false), with(true));
+        let ((kept, seen), (again, seen_again)) = (with(Recompute::None), with(Recompute::Cheap));
         assert_eq!(seen.losses, seen_again.losses, "{recipe}.toml");
         assert!(kept.last().model == again.last().model, "{recipe}.toml");
+    }
+}
+
+/// A block's second forward draws as its first did, its gradients are added up in the same order, and those who sum them during
+/// backward are told from within it: norms before and after, with all parts training and without the first ones.
+#[test]
+fn blocks_that_run_again_in_backward_change_no_bit() {
+    for (recipe, freeze) in
+        [("tiny", &[][..]), ("best", &["linear", "transformer_encoder.layers.0"][..]), ("paper", &[][..])]
+    {
+        let with = |recompute: Recompute, ranks: usize, overlap: bool| {
+            let mut config = shipped(recipe);
+            config.train.freeze = freeze.iter().map(|part| (*part).to_owned()).collect();
+            config.train.freeze_untrained = true;
+            (config.train.max_steps, config.train.lanes, config.train.micro_batch) = (3, 4, 8);
+            (config.train.recompute, config.train.overlap) = (recompute, Some(overlap));
+            let (theatre, seen) = straight(&config, ranks);
+            (theatre.last(), seen.losses)
+        };
+        let kept = with(Recompute::None, 1, false);
+        for (ranks, overlap) in [(1, false), (2, false), (2, true)] {
+            assert!(
+                with(Recompute::Blocks, ranks, overlap) == kept,
+                "{recipe}.toml, {ranks} ranks, overlap: {overlap}"
+            );
+        }
     }
 }
 

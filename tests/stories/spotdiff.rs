@@ -167,6 +167,23 @@ fn any_number_of_ranks_and_a_stop_between_give_the_same_bits() {
 }
 
 #[test]
+fn blocks_that_run_again_in_backward_change_no_bit() {
+    let (tables, shards, _) = whole();
+    let with = |ranks: &str, recompute: &str, overlap: &str| {
+        let run = tables.path(&["blocks", ranks, recompute, overlap].join("-"));
+        let keys = [("recompute", recompute), ("overlap", overlap)].map(|(key, is)| format!("train.{key}={is}"));
+        let sets = ["--set", &keys[0], "--set", &keys[1], "--set", "model.spotdiff.psi.dropout=0.1"];
+        done(&train(shards, &run, &[&["--ranks", ranks, "--fold", "0"][..], &sets].concat()));
+        let CheckpointContents { model, train_state, .. } = last(&Path::new(&run).join("fold-0"));
+        (model, train_state)
+    };
+    let kept = with("1", "none", "false");
+    for (ranks, overlap) in [("1", "false"), ("2", "false"), ("2", "true")] {
+        assert!(with(ranks, "blocks", overlap) == kept, "{ranks} ranks, overlap: {overlap}");
+    }
+}
+
+#[test]
 fn what_a_fold_hides_reaches_no_weight_of_it() {
     let (tables, shards, run) = whole();
     let folds = Manifest::read(Path::new(shards)).unwrap().holdout.unwrap().fold_of_gene;

@@ -58,7 +58,7 @@ fn a_run_is_the_cores_within_rounding_wherever_its_state_is_kept() {
     near(&cores, &train(dir.path(), "host", "wgpu", &["train.keep=host"]).0);
     near(&cores, &train(dir.path(), "fast", "wgpu", &["train.reduction=fast"]).0);
     near(&cores, &train(dir.path(), "beside", "wgpu", &["train.overlap=true"]).0);
-    assert_eq!(train(dir.path(), "again", "wgpu", &["train.recompute=true"]).0, there);
+    assert_eq!(train(dir.path(), "again", "wgpu", &["train.recompute=blocks"]).0, there);
     // What the device kept came to the host: a run that goes on there is the one that was not interrupted, to the bit.
     train(dir.path(), "resumed", "wgpu", &["train.max_steps=5"]);
     let (losses, resumed) = train(dir.path(), "resumed", "wgpu", &[]);

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::patch::Grid;
 use super::time::TIME_FEATURES;
 use super::token_merging::TokenMergingConfig;
+use crate::model::kept::{self, Stack};
 
 /// `[model.dit]` (`spatia.md` §6).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -115,7 +116,7 @@ impl DitConfig {
     }
 
     /// About how many values a forward of `records` images keeps for its backward, with `tokens` of condition each.
-    pub fn n_kept_values(&self, records: usize, tokens: usize) -> f64 {
+    pub fn n_kept_values(&self, records: usize, tokens: usize, recomputed: bool) -> f64 {
         let n = self.grid().n_tokens();
         let merged = self.token_merging.n_merged(n);
         let short = |also: bool| (if also { n - merged } else { n }) as f64;
@@ -124,7 +125,8 @@ impl DitConfig {
         let cross = short(self.token_merging.cross) * (4.0 * d + 3.0 * heads * tokens as f64);
         let feed_forward = short(self.token_merging.mlp) * 3.0 * FEED_FORWARD as f64 * d;
         let norms = 12.0 * n as f64 * d;
-        records as f64 * self.blocks as f64 * (attention + cross + feed_forward + norms)
+        let block = attention + cross + feed_forward + norms;
+        records as f64 * kept::of_stacks(&[Stack { blocks: self.blocks, input: n as f64 * d, block }], recomputed)
     }
 }
 

@@ -28,7 +28,7 @@ use self::time::TimeEmbedding;
 use self::token_merging::match_tokens;
 pub use self::token_merging::{Destinations, TokenMergingConfig};
 use super::init::{Init, Scope};
-use super::layers::{Linear, Training};
+use super::layers::{Linear, Training, in_block};
 use crate::tensor::{Device, Module, Tensor, TensorData, enter, silu};
 
 /// A micro-batch of noisy images.
@@ -117,7 +117,11 @@ impl Dit {
         let x = self.x_embedder.forward(patches, training) + at;
         let through = |x, (i, block): (usize, &DitBlock)| {
             let merged = self.merged(&x, i as u32, input.destinations);
-            block.forward(x, &c, &keys, merged.as_ref(), training)
+            let absent = keys.absent.clone();
+            in_block(training, block, (x, c.clone(), keys.tokens.clone()), move |block, (x, c, tokens), training| {
+                let keys = Keys { tokens, absent: absent.clone() };
+                block.forward(x, &c, &keys, merged.as_ref(), training)
+            })
         };
         let x = self.blocks.iter().enumerate().fold(x, through);
         to_images(self.final_layer.forward(x, &c, training), self.config.grid(), self.config.patch)

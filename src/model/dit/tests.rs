@@ -183,6 +183,11 @@ fn a_network_without_a_null_condition_cannot_drop_one() {
 /// those of the block before it.
 #[test]
 fn gradients_are_complete_and_told_block_by_block() {
+    told_block_by_block(false);
+    told_block_by_block(true);
+}
+
+fn told_block_by_block(recomputing: bool) {
     use std::sync::{Arc, Mutex};
 
     let device = cpu().autodiff();
@@ -194,7 +199,7 @@ fn gradients_are_complete_and_told_block_by_block() {
         let told = Arc::clone(&told);
         crate::tensor::Listener::new(move |place, _| told.lock().unwrap().push(place))
     };
-    let training = Training::new(1, 0, 0).with_listener(listener, params::ids(&dit));
+    let training = Training::new(1, 0, 0).with_listener(listener, params::ids(&dit)).recomputing_blocks(recomputing);
     let out = dit.forward(&input(&config, &device), Some(&training));
     let mut gradients = (out.clone() * out).sum().backward();
     let mut rest = Vec::new();

@@ -53,8 +53,8 @@ impl GeneratorConfig {
     }
 
     /// About how many values a forward of `records` cells keeps for its backward.
-    pub fn n_kept_values(&self, records: usize) -> f64 {
+    pub fn n_kept_values(&self, records: usize, recomputed: bool) -> f64 {
         // The gene side keeps nothing where it is frozen; counted all the same, with the rest of the encoder, as a bound.
-        self.encoder.n_kept_values(records) + self.dit.n_kept_values(records, self.n_tokens())
+        self.encoder.n_kept_values(records, recomputed) + self.dit.n_kept_values(records, self.n_tokens(), recomputed)
     }
 }

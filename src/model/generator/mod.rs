@@ -18,7 +18,7 @@ use super::dit::{Condition, Dit};
 use super::init::Scope;
 use super::layers::{Linear, Training};
 use super::params::GeneAxis;
-use crate::tensor::{Device, Module, Tensor};
+use crate::tensor::{Device, Module, Tensor, with_gradients};
 
 /// The part whose parameters are also a [`crate::model::spatia::Spatia`]'s.
 const ENCODER: &str = "encoder.";
@@ -74,21 +74,16 @@ impl Generator {
             self.encoder.forward(&cells.input(device), training)
         };
         let (t, top) = (seen.tokens.n_extra, cells.k.min(TOP_GENES));
-        let genes = on(seen.tokens.tokens.narrow(1, 0, t + top), device);
+        let genes = with_gradients(seen.tokens.tokens.narrow(1, 0, t + top), device);
         let genes = match &self.token_bridge {
             Some(bridge) => bridge.forward(genes, training),
             None => genes,
         };
-        let vector = on(seen.z_cell, device);
-        let z = on(seen.z, device).unsqueeze_dim::<3>(1);
+        let vector = with_gradients(seen.z_cell, device);
+        let z = with_gradients(seen.z, device).unsqueeze_dim::<3>(1);
         let tokens = Tensor::cat(vec![z, vector.clone().unsqueeze_dim::<3>(1), genes], 1);
         Condition { tokens, absent: cells.absent(VECTORS + t, top), vector, dropped }
     }
-}
-
-/// The tensor with autodiff where the device has it.
-fn on<const D: usize>(x: Tensor<D>, device: &Device) -> Tensor<D> {
-    if device.is_autodiff() { x.autodiff() } else { x }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AttentionAxis, Dropout, LayerNorm, Linear, SelfAttention, Training, before};
+use super::{AttentionAxis, Dropout, LayerNorm, Linear, SelfAttention, Training, before, in_block};
 use crate::model::init::Scope;
 use crate::tensor::{Bool, Module, Spans, Tensor, gelu, pack, relu, unpack};
 
@@ -123,7 +123,10 @@ impl TransformerEncoder {
         let through = |x: Tensor<3>, absent: Option<Vec<bool>>| {
             let [b, s, _] = x.dims();
             let records = absent.map_or_else(|| Spans::equal(b, s), |absent| Spans::present(b, &absent)).shared();
-            let rows = self.layers.iter().fold(pack(x, &records), |x, layer| layer.forward(x, &records, training));
+            let rows = self.layers.iter().fold(pack(x, &records), |x, layer| {
+                let records = Arc::clone(&records);
+                in_block(training, layer, x, move |layer, x, training| layer.forward(x, &records, training))
+            });
             unpack(rows, &records, [b, s])
         };
         match self.axis {

@@ -18,4 +18,4 @@ pub use dropout::Dropout;
 pub use encoder::{Activation, EncoderConfig, EncoderLayer, NormPlacement, TransformerEncoder};
 pub use layer_norm::LayerNorm;
 pub use linear::Linear;
-pub use training::{Training, before, in_products};
+pub use training::{Training, before, in_block, in_products};

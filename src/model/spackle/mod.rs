@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use self::readout::CentreResidual;
 use super::init::{Init, Scope};
+use super::kept::{self, Stack};
 use super::layers::{Activation, AttentionAxis, EncoderConfig, Linear, NormPlacement, Training, TransformerEncoder};
 use super::params::GeneAxis;
 use crate::model::DataShape;
@@ -87,7 +88,7 @@ impl SpackleConfig {
 
     /// About how many values a forward of `records` neighbourhoods keeps for its backward. The multiples are what the
     /// peak memory of `paper.toml` showed (README, "Measured"): right to a third, not to a value.
-    pub fn n_kept_values(&self, shape: DataShape, records: usize) -> f64 {
+    pub fn n_kept_values(&self, shape: DataShape, records: usize, recomputed: bool) -> f64 {
         let rows = records as f64 * shape.spots as f64;
         let attended = match self.attention_axis {
             AttentionAxis::Spots => shape.spots,
@@ -95,7 +96,8 @@ impl SpackleConfig {
         };
         let scores = 3.0 * self.heads as f64 * attended as f64;
         let layer = 12.0 * self.d as f64 + 6.0 * self.feed_forward as f64 + scores;
-        rows * (2.0 * (self.width(shape) + shape.genes) as f64 + self.layers as f64 * layer)
+        let stack = Stack { blocks: self.layers, input: self.d as f64, block: layer };
+        rows * (2.0 * (self.width(shape) + shape.genes) as f64 + kept::of_stacks(&[stack], recomputed))
     }
 }
 

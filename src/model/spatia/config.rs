@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::classes::ClassFamily;
+use crate::model::kept::{self, Stack};
 use crate::model::layers::EncoderConfig;
 
 /// `[model.spatia]`.
@@ -293,27 +294,30 @@ impl SpatiaConfig {
     }
 
     /// About how many values a forward of `records` cells keeps for its backward, by the multiples of SpaCKLE's blocks.
-    pub fn n_kept_values(&self, records: usize) -> f64 {
+    pub fn n_kept_values(&self, records: usize, recomputed: bool) -> f64 {
         let (gene, image, decoder) = (&self.gene, &self.image, &self.image.decoder);
         let genes = gene.n_extra() + gene.context;
-        let kept = 1 + kept_of(image.n_patches(), image.mask_ratio);
-        let cell = gene.blocks as f64 * block(genes, gene.width, gene.heads)
-            + image.blocks as f64 * block(kept, image.width, image.heads)
-            + decoder.blocks as f64 * block(1 + image.n_patches(), decoder.width, decoder.heads);
-        records as f64 * cell
+        let seen = 1 + kept_of(image.n_patches(), image.mask_ratio);
+        let stacks = [
+            stack(gene.blocks, genes, gene.width, gene.heads),
+            stack(image.blocks, seen, image.width, image.heads),
+            stack(decoder.blocks, 1 + image.n_patches(), decoder.width, decoder.heads),
+        ];
+        records as f64 * kept::of_stacks(&stacks, recomputed)
     }
 
     /// The same of `records` niches or tissues, whose `level` reads the vectors of as many members as it may.
-    pub fn n_kept_of_level(&self, level: LevelConfig, records: usize) -> f64 {
+    pub fn n_kept_of_level(&self, level: LevelConfig, records: usize, recomputed: bool) -> f64 {
         let tokens = 2 + level.members; // the query, a picture
-        records as f64 * level.blocks as f64 * block(tokens, self.h, level.heads)
+        records as f64 * kept::of_stacks(&[stack(level.blocks, tokens, self.h, level.heads)], recomputed)
     }
 }
 
-/// Values that a block keeps of a sequence.
-fn block(tokens: usize, d: usize, heads: usize) -> f64 {
+/// Blocks over a sequence.
+fn stack(blocks: usize, tokens: usize, d: usize, heads: usize) -> Stack {
     let scores = 3.0 * (heads * tokens) as f64;
-    tokens as f64 * (12.0 * d as f64 + 6.0 * 4.0 * d as f64 + scores)
+    let block = tokens as f64 * (12.0 * d as f64 + 6.0 * 4.0 * d as f64 + scores);
+    Stack { blocks, input: (tokens * d) as f64, block }
 }
 
 /// How many of `patches` stay when `ratio` of them is hidden: N(1 − r) rounded down, at least one.
@@ -363,9 +367,9 @@ mod tests {
         }
         assert_eq!(config.problems().len(), 3);
         for size in [SpatiaConfig::base(), SpatiaConfig::foundation()] {
-            let kept = |members| size.n_kept_of_level(LevelConfig { members, ..size.niche }, 32);
+            let kept = |members| size.n_kept_of_level(LevelConfig { members, ..size.niche }, 32, false);
             assert!(
-                kept(2) < kept(50) && kept(50) < size.n_kept_values(32),
+                kept(2) < kept(50) && kept(50) < size.n_kept_values(32, false),
                 "a place is its members, not their pictures"
             );
             assert_eq!(size.problems(), Vec::<String>::new());

@@ -49,9 +49,9 @@ impl SpotdiffConfig {
     }
 
     /// About how many values a forward of `records` spots keeps for its backward.
-    pub fn n_kept_values(&self, genes: usize, records: usize) -> f64 {
+    pub fn n_kept_values(&self, genes: usize, records: usize, recomputed: bool) -> f64 {
         // three rows of ω, or a spot and a cell of ψ, whichever stage asks for more
-        let each = (3.0 * self.omega.n_kept_values(genes)).max(2.0 * self.psi.n_kept_values(genes));
+        let each = (3.0 * self.omega.n_kept_values(genes)).max(2.0 * self.psi.n_kept_values(genes, recomputed));
         records as f64 * each
     }
 

@@ -9,7 +9,8 @@ use super::block::PsiBlock;
 use crate::model::dit::norm::adaptive_norm;
 use crate::model::dit::time::{TIME_FEATURES, TimeEmbedding};
 use crate::model::init::{Init, Scope};
-use crate::model::layers::{Linear, Training};
+use crate::model::kept::{self, Stack};
+use crate::model::layers::{Linear, Training, in_block};
 use crate::tensor::{Module, Param, Tensor, enter, silu};
 
 /// What a token is.
@@ -209,9 +210,10 @@ impl PsiConfig {
     }
 
     /// About how many values a record keeps for its backward.
-    pub fn n_kept_values(&self, genes: usize) -> f64 {
+    pub fn n_kept_values(&self, genes: usize, recomputed: bool) -> f64 {
         let tokens = genes.div_ceil(self.patch(genes)) as f64;
-        tokens * self.d as f64 * (4.0 + 20.0 * self.blocks as f64)
+        let stack = Stack { blocks: self.blocks, input: 1.0, block: 20.0 };
+        tokens * self.d as f64 * (4.0 + kept::of_stacks(&[stack], recomputed))
     }
 }
 
@@ -261,7 +263,9 @@ impl Psi {
 
         let x = self.x_embedder.forward(self.patches(noisy, known), training);
         let at = enter(self.positions.val(), &x).unsqueeze::<3>();
-        let x = self.blocks.iter().fold(x + at, |x, block| block.forward(x, &c, training));
+        let x = self.blocks.iter().fold(x + at, |x, block| {
+            in_block(training, block, (x, c.clone()), |block, (x, c), training| block.forward(x, &c, training))
+        });
 
         let d = self.config.d;
         let ada = self.last_ada_ln.forward2(enter(c, &x), training);
