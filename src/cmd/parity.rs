@@ -130,15 +130,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         _ => None,
     };
     if let Some(step) = &step {
-        let line = |what: String, worst: f64| Line { what, worst, limit: args.tolerance, ok: worst <= args.tolerance };
-        lines.push(line("loss terms".to_owned(), step.difference.terms));
-        lines.push(line(format!("gradients ({})", step.difference.parameter), step.difference.gradients));
-        if let Some(kink) = &step.kink {
-            // A kink is where it is and small; a race or memory that nobody wrote is neither.
-            let (worst, limit, what) = (kink.worst, KINK, "gradients at a kink, one point of three".to_owned());
-            lines.push(Line { what, worst, limit, ok: worst <= limit });
-            lines.push(line("gradients there, the device against itself".to_owned(), kink.again));
-        }
+        lines.extend(judged(step, args.tolerance));
     }
     let ok = lines.iter().all(|line| line.ok);
     if args.json {
@@ -159,12 +151,26 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(if ok { ExitCode::Done } else { ExitCode::Numerics })
 }
 
+/// Terms and gradients against `tolerance`. A kink is where it is and small; a race or memory that nobody wrote is neither.
+fn judged(step: &Step, tolerance: f64) -> Vec<Line> {
+    let line = |what: String, worst: f64, limit: f64| Line { what, worst, limit, ok: worst <= limit };
+    let mut lines = vec![
+        line("loss terms".to_owned(), step.difference.terms, tolerance),
+        line(format!("gradients ({})", step.difference.parameter), step.difference.gradients, tolerance),
+    ];
+    if let Some(kink) = &step.kink {
+        lines.push(line("gradients at a kink, one point of three".to_owned(), kink.worst, KINK));
+        lines.push(line("gradients there, the device against itself".to_owned(), kink.again, tolerance));
+    }
+    lines
+}
+
 /// The device, and in words.
 fn place(on: On, config: Option<&TrainConfig>) -> anyhow::Result<Place> {
     let vars = |name: &str| std::env::var_os(name);
     Ok(match (on, config) {
         (On::Cpu, _) => Place::cores(),
-        (On::Wgpu, _) => device::wgpu()?,
+        (On::Wgpu, _) => device::wgpu(true)?,
         (On::Cuda, Some(config)) => device::find(config, &World::local(), vars)?,
         (On::Cuda, None) => device::gpu(&World::local(), vars)?,
     })
@@ -235,4 +241,25 @@ fn step(args: &Args, config: TrainConfig, shards: &Path, device: &Device) -> any
 fn median(mut seconds: Vec<f64>) -> Option<f64> {
     seconds.sort_by(f64::total_cmp);
     seconds.get(seconds.len() / 2).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(gradients: f64, kink: Option<(f64, f64)>) -> Step {
+        let difference = Difference { terms: 1e-7, gradients, parameter: "a.weight".to_owned() };
+        let kink = kink.map(|(worst, again)| Kink { worst, again });
+        Step { difference, at_points: vec![], kink, cores_s: None, device_s: None, sent_ahead: 0 }
+    }
+
+    #[test]
+    fn a_kink_is_small_and_the_same_again_and_nothing_else_is_one() {
+        let ok = |gradients, kink| judged(&step(gradients, kink), 1e-4).iter().all(|line| line.ok);
+        assert!(ok(1e-6, None) && ok(1e-6, Some((7e-4, 0.0))));
+        assert!(!ok(2e-4, None), "two points beyond");
+        assert!(!ok(1e-6, Some((0.5, 0.0))), "too much for a kink");
+        assert!(!ok(1e-6, Some((f64::INFINITY, 0.0))) && !ok(f64::NAN, None), "no number");
+        assert!(!ok(1e-6, Some((7e-4, 3e-4))), "a device that says something else each time");
+    }
 }

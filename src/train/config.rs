@@ -172,12 +172,13 @@ pub struct LoopConfig {
 }
 
 impl LoopConfig {
-    /// Whether gradients, parameters and moments stay where the model is.
+    /// Whether gradients, parameters and moments stay where the model is; not where sums are the host's, beside backward or in bf16.
     pub fn keeps_there(&self) -> bool {
-        match self.keep {
+        let there = match self.keep {
             Some(keep) => keep == Keep::Device,
             None => self.device.is_elsewhere(),
-        }
+        };
+        there && self.overlap != Some(true) && self.reduction != Reduction::FastBf16
     }
 }
 

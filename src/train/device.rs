@@ -48,16 +48,16 @@ pub fn find(config: &TrainConfig, world: &World, vars: impl Fn(&str) -> Option<O
         )));
     }
     match config.train.device {
-        ComputeOn::Wgpu => wgpu(),
+        ComputeOn::Wgpu => wgpu(config.train.keeps_there()),
         _ => gpu(world, vars),
     }
 }
 
-/// What wgpu finds.
+/// What wgpu finds. `sums`: whether exact sums are made there.
 ///
 /// # Errors
-/// [`TrainError::Config`] where the build has no wgpu or no driver shows a device.
-pub fn wgpu() -> Result<Place, TrainError> {
+/// [`TrainError::Config`] where the build has no wgpu, no driver shows a device, or it lacks what sums need.
+pub fn wgpu(sums: bool) -> Result<Place, TrainError> {
     let refused = |what: &str| TrainError::Config(vec![format!("train.device = \"wgpu\": {what}")]);
     if !cfg!(feature = "wgpu") {
         return Err(refused("this build has no wgpu: rebuild with `--features wgpu`"));
@@ -65,8 +65,9 @@ pub fn wgpu() -> Result<Place, TrainError> {
     let (device, name) = tensor::wgpu().ok_or_else(|| {
         refused("no driver of Vulkan shows a device: install the GPU's, or Mesa's in software (mesa-vulkan-drivers, libvulkan1)")
     })?;
-    if let Some(missing) = tensor::lacks(&device) {
-        return Err(refused(&format!("{name} has no {missing} in its shaders, which exact sums need")));
+    if let (true, Some(missing)) = (sums, tensor::lacks(&device)) {
+        let advice = "set train.keep = \"host\"";
+        return Err(refused(&format!("{name} has no {missing} in its shaders, which sums there need: {advice}")));
     }
     Ok(Place { device, ordinal: 0, words: format!("{name}, wgpu") })
 }

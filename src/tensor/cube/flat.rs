@@ -299,14 +299,14 @@ impl Flat for Cube {
 }
 
 #[cfg(all(test, feature = "wgpu"))]
-mod tests {
+pub(super) mod tests {
     use burn::tensor::{Device, Tensor};
 
     use crate::tensor::cube::{down, up};
     use crate::tensor::flat;
 
     /// What CUDA's memory is like: the buffer goes on behind the values, here with what is no number.
-    fn padded(values: &[f32], device: &Device) -> Tensor<1> {
+    pub(in crate::tensor::cube) fn padded(values: &[f32], device: &Device) -> Tensor<1> {
         let mut long = values.to_vec();
         long.resize(values.len() + 28, f32::NAN);
         let mut tensor = down(flat::values(long, device));

@@ -99,3 +99,24 @@ fn whole(x: Tensor<1>) -> BufferArg {
     assert!(x.is_contiguous(), "a flat tensor lies in one piece");
     x.into_buffer_arg()
 }
+
+#[cfg(all(test, feature = "wgpu"))]
+mod tests {
+    use super::*;
+    use crate::tensor::cube::flat::tests::padded;
+
+    #[test]
+    fn what_lies_behind_the_values_is_not_read() {
+        let (device, _) = crate::tensor::wgpu().expect("a driver of Vulkan (mesa-vulkan-drivers)");
+        let xs: Vec<f32> = (-50..50).map(|i| 0.1 * i as f32).collect();
+        let x = crate::tensor::flat::values(xs.clone(), &crate::tensor::cpu().autodiff()).require_grad();
+        let y = crate::tensor::gelu(x.clone());
+        let slopes = x.grad(&y.clone().sum().backward()).expect("it asks for one");
+        let there = exact_gelu(padded(&xs, &device)).expect("f32");
+        let slopes_there = exact_gelu_backward(padded(&xs, &device), padded(&[1.0; 100], &device)).expect("f32");
+        for (cores, there) in [(y.inner(), there), (slopes, slopes_there)] {
+            let [a, b] = [cores, there].map(|x| x.into_data().try_to_vec::<f32>().expect("f32"));
+            assert!(a.len() == 100 && a.iter().zip(&b).all(|(a, b)| (a - b).abs() <= 1e-6), "{a:?} and {b:?}");
+        }
+    }
+}

@@ -105,3 +105,24 @@ impl Masks for Cube {
         out
     }
 }
+
+#[cfg(all(test, feature = "wgpu"))]
+mod tests {
+    use syncytia_shards::draw::{DrawKey, Purpose};
+
+    use super::*;
+    use crate::tensor::cube::flat::tests::padded;
+    use crate::tensor::cube::{down, up};
+    use crate::tensor::{Tensor, cpu};
+
+    #[test]
+    fn a_mask_in_a_longer_buffer_is_the_cores() {
+        let (device, _) = crate::tensor::wgpu().expect("a driver of Vulkan (mesa-vulkan-drivers)");
+        let key = DrawKey::new(3, Purpose::Dropout);
+        let draws = DropoutDraws { p: 0.4, key, first_slot: u32::MAX - 1, global_step: 2, site: 5 };
+        let there: Tensor<1> = up(Cube::fill_mask(down(padded(&[9.0; 3 * 37], &device)), 3, 37, draws));
+        let cores = crate::tensor::masks::dropout_mask(draws, 3, 37, &cpu());
+        let [a, b] = [there, cores.reshape([3 * 37])].map(|x| x.into_data().try_to_vec::<f32>().expect("f32"));
+        assert!(a == b && a.contains(&0.0), "{a:?} and {b:?}");
+    }
+}

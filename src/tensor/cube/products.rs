@@ -86,4 +86,20 @@ mod tests {
             }
         }
     }
+
+    /// Rows with others' values between them, as CUDA pads them.
+    #[test]
+    fn rows_that_are_further_apart_than_they_are_wide_are_read_as_rows() {
+        let (device, _) = crate::tensor::wgpu().expect("a driver of Vulkan (mesa-vulkan-drivers)");
+        let values: Vec<f32> = (0..20 * 128).map(|i: usize| (i * 7 % 11) as f32 - 5.0).collect();
+        let of =
+            |device: &_| Tensor::<2>::from_data(TensorData::new(values.clone(), [20, 128]), device).narrow(1, 0, 64);
+        let there = down(of(&device));
+        assert!(!there.is_contiguous(), "the cut is a view");
+        let product: Tensor<2> = up(true_f32(&there, &down(of(&device).transpose())).expect("a kernel"));
+        let cores = of(&crate::tensor::cpu());
+        let [a, b] =
+            [product, cores.clone().matmul(cores.transpose())].map(|x| x.into_data().try_to_vec::<f32>().unwrap());
+        assert_eq!(a, b);
+    }
 }

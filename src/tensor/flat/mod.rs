@@ -73,7 +73,7 @@ pub trait Flat: Backend {
         n: usize,
         shift: i32,
     ) -> FloatTensor<Self>;
-    /// Σ g² in f64, in [`PARTS`] parts.
+    /// Σ g² in f64, in as many parts as `parts` has values.
     fn flat_squares(parts: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self>;
     /// Parameters, and moments in one `[2, n]`, after an update.
     fn flat_adamw(
