@@ -40,6 +40,8 @@ pub use self::layer_norm::{layer_norm, layer_norm_by_record};
 pub use self::matmul::{allow_tf32, matmul};
 pub use self::memory::keep_free_pages;
 pub use self::pack::{pack, unpack};
+#[cfg(test)]
+pub(crate) use self::recomputed::RAN_AGAIN;
 pub use self::recomputed::{Inputs, recomputed};
 pub use self::rows::{RowMap, average_rows, copy_rows, sum_rows};
 pub use self::spans::Spans;

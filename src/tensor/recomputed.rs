@@ -20,6 +20,12 @@ use burn::backend::{
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Shape, Tensor};
 
+#[cfg(test)]
+thread_local! {
+    /// Blocks that ran again on this thread: nothing else tells a model that recomputes from one that does not.
+    pub(crate) static RAN_AGAIN: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 /// How many inputs of a block may have gradients.
 const INPUTS: usize = 3;
 
@@ -189,6 +195,8 @@ where
     }
 
     let again = move |gradient: DispatchTensor| {
+        #[cfg(test)]
+        RAN_AGAIN.set(RAN_AGAIN.get() + 1);
         let block = plain.clone().map(&mut Leaves(trains.iter()));
         let inputs: Vec<_> = values.iter().zip(&tracked).map(|(x, &tracked)| leaf(x.clone(), tracked)).collect();
         let y = forward(&block, I::from_list(&mut inputs.iter().cloned()));

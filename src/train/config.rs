@@ -10,6 +10,7 @@ pub use super::choices::{ComputeOn, Keep, OnNonFinite, Products, Ranks, Recomput
 use super::error::TrainError;
 use super::stages::FirstStage;
 use crate::model::ModelConfig;
+use crate::model::layers::Training;
 use crate::optim::OptimConfig;
 use crate::optim::schedule::Schedule;
 use crate::task::TaskConfig;
@@ -172,6 +173,13 @@ pub struct LoopConfig {
 }
 
 impl LoopConfig {
+    /// What the forward of a lane has beside its input.
+    pub fn training(&self, global_step: u64, lane: usize) -> Training {
+        Training::new(self.seed, global_step, lane * self.micro_batch)
+            .in_bf16(self.products == Products::Bf16)
+            .recomputing_blocks(self.recompute == Recompute::Blocks)
+    }
+
     /// Whether gradients, parameters and moments stay where the model is; not where sums are the host's, beside backward or in bf16.
     pub fn keeps_there(&self) -> bool {
         let there = match self.keep {
@@ -377,5 +385,28 @@ fn differences(path: &str, a: &serde_json::Value, b: &serde_json::Value, out: &m
         }
         _ if a != b => out.push(format!("{path}: {a} → {b}")),
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lanes_forward_is_keyed_and_computed_as_the_config_says() {
+        let text = "max_steps = 1\nlanes = 4\nmicro_batch = 8\nseed = 1\n";
+        let plain: LoopConfig = toml::from_str(text).unwrap();
+        let training = plain.training(7, 3);
+        assert_eq!((training.global_step(), training.first_slot()), (7, 24));
+        assert!(!training.is_narrow() && !training.recomputes_blocks());
+        for (key, narrow, blocks) in [
+            ("recompute = \"blocks\"", false, true),
+            ("recompute = \"cheap\"", false, false),
+            ("products = \"bf16\"", true, false),
+        ] {
+            let other: LoopConfig = toml::from_str(&format!("{text}{key}\n")).unwrap();
+            let training = other.training(0, 0);
+            assert_eq!((training.is_narrow(), training.recomputes_blocks()), (narrow, blocks), "{key}");
+        }
     }
 }

@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::time::Instant;
 
-use super::config::{OnNonFinite, Products, Recompute, Reduction, TrainConfig};
+use super::config::{OnNonFinite, Reduction, TrainConfig};
 use super::error::TrainError;
 use super::sums::LaneSeen;
 use super::way::Way;
@@ -187,14 +187,6 @@ impl<'a> StepRunner<'a> {
         }
     }
 
-    /// Where a lane's draws are keyed.
-    fn training(&self, state: &StepState, lane: usize) -> Training {
-        let train = &self.config.train;
-        Training::new(train.seed, state.global_step, lane * train.micro_batch)
-            .in_bf16(train.products == Products::Bf16)
-            .recomputing_blocks(train.recompute == Recompute::Blocks)
-    }
-
     /// The term over all lanes, where the task has one: a forward of each of this rank's lanes, its vectors gathered by slot;
     /// and the first lanes' forwards, which need not be repeated.
     fn across(
@@ -211,7 +203,7 @@ impl<'a> StepRunner<'a> {
         let slots = train.lanes * train.micro_batch;
         let (mut words, mut kept) = (Vec::new(), Vec::new());
         for (at, LaneBatch { lane, batch }) in batches.iter().enumerate() {
-            let training = self.training(state, *lane);
+            let training = train.training(state.global_step, *lane);
             let begun = self.task.begin(model, batch, &training, self.device);
             let [rows, width] = begun.vectors.dims();
             let vectors: Vec<f32> = begun.vectors.clone().inner().into_data().try_to_vec().expect("vectors are f32");
@@ -246,7 +238,7 @@ impl<'a> StepRunner<'a> {
         let (across, kept) = across.unzip();
         let mut kept = kept.into_iter().flatten();
         for (at, LaneBatch { lane, batch }) in batches.iter().enumerate() {
-            let training = self.training(state, *lane);
+            let training = train.training(state.global_step, *lane);
             let (task, lambdas, device) = (self.task, &self.lambdas, self.device);
             let across = across.as_ref().map(|across| across.of_lane(*lane, train.lanes, kept.next()));
             let backward = |training: &Training| {

@@ -238,8 +238,9 @@ fn read(values: &Tensor<1>) -> Vec<f32> {
     values.clone().into_data().try_to_vec().expect("state is f32")
 }
 
-/// The operation, where the tail goes by itself.
+/// The operation by way of the host, the tail going by itself; and where the sums lie.
 const GRADIENTS: &str = "sum of gradients";
+const IN_PLACE: &str = "sum of gradients, in place";
 
 fn all_reduce_fixed(engine: &mut dyn Engine, sums: Tensor<1, Int>) -> Result<Tensor<1, Int>, EngineError> {
     let (sums, summed) = where_it_lies(engine, sums, Sum::I64)?;
@@ -277,10 +278,10 @@ fn where_it_lies<K: Lendable>(
     }
     let (values, lent) = K::lend(values);
     // The others are on their way into the sum: there is no other way for this rank alone.
-    let lent = lent.map_err(|message| EngineError::Memory { rank: engine.rank(), operation: GRADIENTS, message })?;
+    let lent = lent.map_err(|message| EngineError::Memory { rank: engine.rank(), operation: IN_PLACE, message })?;
     // SAFETY: the memory is this tensor's alone, of this rank's device, which has done all that was asked of it; it is lent until the
     // engine returns.
-    match unsafe { engine.all_reduce_there(GRADIENTS, lent.address(), lent.length(), of) } {
+    match unsafe { engine.all_reduce_there(IN_PLACE, lent.address(), lent.length(), of) } {
         Ok(()) => Ok((values, true)),
         Err(error) => {
             lent.forget(); // a sum that waits for a lost peer may still write there

@@ -11,7 +11,7 @@ use syncytia::train::config::{Keep, Reduction, TrainConfig};
 use syncytia::train::trainer::{End, thread_ranks};
 
 use crate::nccl;
-use crate::stage::{self, Theatre, tiny};
+use crate::stage::{self, Seen, Theatre, tiny};
 
 /// Clipped in some steps, with an average and a decay; digests at steps at which nothing else looks at the state.
 fn config(keep: Option<Keep>, change: impl FnOnce(&mut TrainConfig)) -> TrainConfig {
@@ -22,14 +22,32 @@ fn config(keep: Option<Keep>, change: impl FnOnce(&mut TrainConfig)) -> TrainCon
     })
 }
 
+/// A run from its start; and the operations of its first rank.
+fn run(
+    config: &TrainConfig,
+    ranks: usize,
+    engines: impl Fn(usize) -> Vec<Watched>,
+) -> (Theatre, Seen, Vec<&'static str>) {
+    let (theatre, mut flight) = (Theatre::new(), None);
+    let engines = |n| {
+        let engines = engines(n);
+        flight = Some(Arc::clone(engines[0].flight()));
+        engines
+    };
+    let (_, seen) = theatre.run_with(stage::shards(), config, ranks, None, engines).unwrap();
+    let operations = flight.unwrap().record("").operations.iter().map(|o| o.operation).collect();
+    (theatre, seen, operations)
+}
+
 #[test]
 fn a_state_on_the_device_is_the_hosts_bit_for_bit_on_any_number_of_ranks() {
     let host = Theatre::new();
     let (_, by_host) = host.run(&config(Some(Keep::Host), |_| {}), 2, None).unwrap();
     assert!(by_host.norms.iter().any(|&norm| norm > 0.05), "nothing was clipped: {:?}", by_host.norms);
     for ranks in [1, 2, 3] {
-        let theatre = Theatre::new();
-        let (_, seen) = theatre.run(&config(Some(Keep::Device), |_| {}), ranks, None).unwrap();
+        let (theatre, seen, operations) =
+            run(&config(Some(Keep::Device), |_| {}), ranks, |n| thread_ranks(n, Duration::from_secs(60)));
+        assert!(operations.contains(&"tail"), "{ranks} ranks: the host's sums take the tail along");
         assert_eq!(seen.losses, by_host.losses, "{ranks} ranks");
         assert_eq!((seen.validations, &seen.reruns), (by_host.validations.clone(), &by_host.reruns), "{ranks} ranks");
         let apart = seen.norms.iter().zip(&by_host.norms).map(|(a, b)| (a - b).abs() / b).fold(0.0, f64::max);
@@ -75,26 +93,13 @@ fn nccl_adds_up_what_lies_on_the_device_where_it_lies() {
     };
     let threads = |n: usize| thread_ranks(n, Duration::from_secs(60));
     for reduction in [Reduction::Exact, Reduction::Fast] {
-        let trained = |keep, engines: &dyn Fn(usize) -> Vec<Watched>| {
-            let config = config(Some(keep), |c| (c.train.max_steps, c.train.reduction) = (4, reduction));
-            let theatre = Theatre::new();
-            let mut flight = None;
-            let engines = |n| {
-                let engines = engines(n);
-                flight = Some(Arc::clone(engines[0].flight()));
-                engines
-            };
-            let (_, seen) = theatre.run_with(stage::shards(), &config, 2, None, engines).unwrap();
-            let operations = flight.unwrap().record("").operations;
-            let bytes = operations.iter().filter(|o| o.operation == "sum of gradients").map(|o| o.bytes).max();
-            (theatre.last(), seen.losses, bytes)
-        };
-        let (host, losses, _) = trained(Keep::Host, &threads);
-        let (there, losses_there, bytes) = trained(Keep::Device, &over_nccl);
-        assert_eq!(losses_there, losses, "{reduction:?}");
-        assert!(there == host, "{reduction:?}");
-        let parameters: usize = host.model.iter().map(|t| t.values.len()).sum();
-        let of_value = if reduction == Reduction::Exact { 8 } else { 4 };
-        assert_eq!(bytes, Some(of_value * parameters), "{reduction:?}: one sum, of all parameters");
+        let config = |keep| config(Some(keep), |c| (c.train.max_steps, c.train.reduction) = (4, reduction));
+        let (host, seen, _) = run(&config(Keep::Host), 2, threads);
+        let (there, seen_there, operations) = run(&config(Keep::Device), 2, over_nccl);
+        assert_eq!(seen_there.losses, seen.losses, "{reduction:?}");
+        assert!(there.last() == host.last(), "{reduction:?}");
+        // Once in every step, and twice in the first where it measures exponents.
+        let in_place = operations.iter().filter(|o| **o == "sum of gradients, in place").count();
+        assert_eq!(in_place, 4 + seen_there.reruns.len(), "{reduction:?}: {operations:?}");
     }
 }

@@ -22,6 +22,9 @@ fn train(dir: &Path, name: &str, device: &str, sets: &[&str]) -> (Vec<f64>, Chec
     let sets = always.iter().chain(sets).flat_map(|set| ["--set", *set]);
     let args = ["train", "configs/spackle/tiny.toml", "--shards", shards, "--run", run];
     done(&args.into_iter().chain(sets).collect::<Vec<_>>());
+    let world: Value =
+        serde_json::from_str(&std::fs::read_to_string(Path::new(run).join("world.json")).unwrap()).unwrap();
+    assert_eq!(world.to_string().contains(", wgpu"), name != "cores", "where it ran: {world}");
     let metrics = std::fs::read_to_string(Path::new(run).join("metrics.jsonl")).unwrap();
     let steps = metrics.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     let losses = steps.filter(|line| line["kind"] == "train").map(|line| line["loss"].as_f64().unwrap()).collect();
@@ -45,6 +48,7 @@ fn every_operation_and_every_models_first_step_are_the_cores() {
     for args in parity::of_every_model("wgpu") {
         let said = done(&args.iter().map(String::as_str).collect::<Vec<_>>());
         let table: Value = serde_json::from_str(&said).unwrap();
+        assert!(table["device"].as_str().unwrap().ends_with(", wgpu"), "{table}");
         assert!(table["ok"] == true && table["step"]["sent_ahead"].as_u64().unwrap() > 100, "{args:?}: {table}");
     }
 }

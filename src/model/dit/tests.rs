@@ -190,6 +190,8 @@ fn gradients_are_complete_and_told_block_by_block() {
 fn told_block_by_block(recomputing: bool) {
     use std::sync::{Arc, Mutex};
 
+    use crate::tensor::RAN_AGAIN;
+
     let device = cpu().autodiff();
     let config = tiny();
     let dit = trained(&config, &device);
@@ -201,7 +203,9 @@ fn told_block_by_block(recomputing: bool) {
     };
     let training = Training::new(1, 0, 0).with_listener(listener, params::ids(&dit)).recomputing_blocks(recomputing);
     let out = dit.forward(&input(&config, &device), Some(&training));
+    RAN_AGAIN.set(0);
     let mut gradients = (out.clone() * out).sum().backward();
+    assert_eq!(RAN_AGAIN.get(), if recomputing { config.blocks } else { 0 });
     let mut rest = Vec::new();
     params::each_gradient(&dit, &mut gradients, &mut |place, _| rest.push(place));
     let told = told.lock().unwrap().clone();

@@ -221,4 +221,20 @@ mod tests {
         // The reference is f64, ours f32 with values near 3.
         assert_near(&values(encoder.forward(x(), None, None)), &reference, 2e-6);
     }
+
+    #[test]
+    fn every_layer_runs_again_where_the_training_says_so() {
+        use crate::tensor::RAN_AGAIN;
+
+        let (device, sites) = (crate::tensor::cpu().autodiff(), std::cell::Cell::new(0));
+        let config = EncoderConfig::pre_norm(4, 3, 1, 0.1);
+        let encoder = TransformerEncoder::new(&Scope::root(1, &device, &sites), &config);
+        for (recomputes, again) in [(true, 3), (false, 0)] {
+            let training = Training::new(1, 0, 0).recomputing_blocks(recomputes);
+            let y = encoder.forward(x().autodiff(), None, Some(&training));
+            RAN_AGAIN.set(0);
+            y.sum().backward();
+            assert_eq!(RAN_AGAIN.get(), again);
+        }
+    }
 }

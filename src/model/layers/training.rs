@@ -58,6 +58,11 @@ impl Training {
         Self { recomputes, ..self }
     }
 
+    /// Whether repeated blocks run again in backward.
+    pub fn recomputes_blocks(&self) -> bool {
+        self.recomputes
+    }
+
     /// Whether products are in bf16.
     pub fn is_narrow(&self) -> bool {
         self.narrow

@@ -4,7 +4,7 @@ use super::super::paired::tests::wave;
 use super::*;
 use crate::model::params;
 use crate::model::spotdiff::tests::tiny;
-use crate::tensor::cpu;
+use crate::tensor::{RAN_AGAIN, cpu};
 
 const AT: DrawsAt = DrawsAt::Step { global_step: 3, first_slot: 8 };
 const FOLDED: [usize; 2] = [2, 5];
@@ -114,10 +114,12 @@ fn both_terms_reach_psi_and_the_prompt_and_none_reaches_omega() {
     let task = task(&paired);
     let model = params::from_flat(trained(8), &params::to_flat(&trained(8)), &device);
     let batch = task.prepare(&paired, &[0, 1, 2], AT);
-    let terms = task.loss(&model, &batch, &Training::new(1, 3, 8), &device);
+    let terms = task.loss(&model, &batch, &Training::new(1, 3, 8).recomputing_blocks(true), &device);
     let (values, first_bad) = terms.values.read();
     assert!(first_bad.is_none() && values.iter().all(|v| *v > 0.0), "{values:?}");
+    RAN_AGAIN.set(0);
     let mut gradients = terms.sums.into_iter().reduce(|a, b| a + b).unwrap().backward();
+    assert_eq!(RAN_AGAIN.get(), tiny().psi.blocks, "psi's");
     let specs = params::specs(&model);
     let mut silent: Vec<bool> = vec![true; specs.len()];
     params::each_gradient(&model, &mut gradients, &mut |place, data| {
