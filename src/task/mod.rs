@@ -39,7 +39,7 @@ use self::surroundings::Surroundings;
 use crate::model::layers::Training;
 use crate::model::spatia::Sides;
 use crate::model::{Model, ModelConfig};
-use crate::tensor::{Device, Tensor};
+use crate::tensor::{Device, Tensor, total};
 
 /// Where a micro-batch's draws are keyed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,7 +89,7 @@ impl Terms {
     /// The next term, `[b]`: its value of each record.
     pub fn push(&mut self, per_record: Tensor<1>, ids: &[u64]) {
         self.values.0.push(Term::OfRecords(Box::new(per_record.clone().inner()), ids.to_vec()));
-        self.sums.push(per_record.sum());
+        self.sums.push(total(per_record));
     }
 
     /// The next term, `[1]`, whose value the host knows.

@@ -8,7 +8,7 @@ use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::Checkpoi
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, unary};
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_extension, tensor::FloatTensor};
-use burn::tensor::{Shape, Tensor};
+use burn::tensor::{DType, Shape, Tensor};
 
 use super::matmul::Products;
 use super::product::{View, add_product, product_of};
@@ -32,13 +32,13 @@ pub trait Affine: Products {
         Self::product(gradient, weight)
     }
 
-    /// Gradients of W and b.
+    /// Gradients of W and b; x may be narrower than the gradient.
     fn affine_of_parameters(
         gradient: FloatTensor<Self>,
         x: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let n_out = gradient.shape()[1];
-        let of_weight = Self::product(Self::float_transpose(gradient.clone()), x);
+        let of_weight = weight_gradient::<Self>(gradient.clone(), x);
         (of_weight, Self::float_reshape(Self::float_sum_dim(gradient, 0), Shape::from([n_out])))
     }
 
@@ -81,10 +81,25 @@ impl Affine for Flex {
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let (gradient, x) = (gradient.to_contiguous(), x.to_contiguous());
         let ([rows, n_out], [_, n_in]) = (sides(&gradient), sides(&x));
+        let of_bias = of(column_sums(slice(&gradient), n_out), [n_out]);
+        if x.dtype() != gradient.dtype() {
+            return (weight_gradient::<Flex>(gradient, x), of_bias);
+        }
         let by = View::whole(slice(&gradient), rows, n_out).transposed();
         let of_weight = product_of(by, View::whole(slice(&x), rows, n_in));
-        (of(of_weight, [n_out, n_in]), of(column_sums(slice(&gradient), n_out), [n_out]))
+        (of(of_weight, [n_out, n_in]), of_bias)
     }
+}
+
+/// gradientᵀ · x, in the numbers of x; what comes of it has the numbers of the gradient.
+pub(super) fn weight_gradient<B: Products>(gradient: FloatTensor<B>, x: FloatTensor<B>) -> FloatTensor<B> {
+    let wide = gradient.dtype();
+    let by = as_dtype::<B>(B::float_transpose(gradient), x.dtype());
+    as_dtype::<B>(B::product(by, x), wide)
+}
+
+fn as_dtype<B: Backend>(x: FloatTensor<B>, dtype: DType) -> FloatTensor<B> {
+    if x.dtype() == dtype { x } else { B::float_cast(x, dtype.into()) }
 }
 
 fn sides(x: &FloatTensor<Flex>) -> [usize; 2] {
@@ -169,7 +184,7 @@ pub fn affine_rows(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<2
     Tensor::from_dispatch(<Dispatch as Affine>::affine_rows(x, weight, bias))
 }
 
-/// `y` as it is, which must be [`affine_rows`] of these: backward computes the gradients of weight and bias here, and x's where it
+/// `y` as it is, which must be [`affine_rows`] of these or x Wᵀ + b otherwise, with weight and bias detached and x narrower: backward computes the gradients of weight and bias here, and x's where it
 /// comes to `y`.
 pub fn parameters_first(y: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>, x: Tensor<2>) -> Tensor<2> {
     let (y, weight, bias, x) = (y.into_dispatch(), weight.into_dispatch(), bias.into_dispatch(), x.into_dispatch());

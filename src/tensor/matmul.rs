@@ -1,6 +1,6 @@
-//! Products of matrices. On a GPU, Burn's are tuned by timing among kernels that read f32 with the 10 bits of mantissa of TF32 where
-//! tensor cores take them and kernels that do not: its bits depend on a shape, a run, a rank. Ours are true f32 by one kernel unless
-//! [`allow_tf32`] says otherwise; the cores' are Burn's.
+//! Products of matrices. On a GPU, Burn takes tensor cores where it can, which read f32 with the 10 bits of mantissa of TF32, or, in a
+//! build with `tuned`, whatever was fastest when it was tried. Ours are true f32 unless [`allow_tf32`] says otherwise, and by the same
+//! kernel each time; the cores' are Burn's.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -13,7 +13,7 @@ use burn::tensor::Tensor;
 /// Of the process, as PyTorch has it: precision is no matter of a single product.
 static TF32: AtomicBool = AtomicBool::new(false);
 
-/// Whether f32 products on a GPU may be Burn's, which take tensor cores.
+/// Whether f32 products on a GPU may take tensor cores.
 pub fn allow_tf32(allowed: bool) {
     TF32.store(allowed, Ordering::Relaxed);
 }

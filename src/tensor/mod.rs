@@ -21,8 +21,10 @@ mod pack;
 mod product;
 mod recomputed;
 mod rows;
+mod softmax_rows;
 mod spans;
 mod tap;
+mod total;
 mod values;
 
 pub use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
@@ -45,7 +47,8 @@ pub(crate) use self::recomputed::RAN_AGAIN;
 pub use self::recomputed::{Inputs, recomputed};
 pub use self::rows::{RowMap, average_rows, copy_rows, sum_rows};
 pub use self::spans::Spans;
-pub use self::tap::{Listener, enter, tap, weight_first};
+pub use self::tap::{Listener, enter, tap};
+pub use self::total::total;
 
 /// The GPU of this number, without gradients; none in a build without CUDA. Nothing is asked of it yet: who is not sure
 /// that it is there looks first ([`crate::gpu::probe`]).

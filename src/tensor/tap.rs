@@ -1,9 +1,9 @@
-//! Gradients before backward has ended: identities whose backward says where it is, and does a weight's part first.
+//! Gradients before backward has ended: identities whose backward says where it is.
 //!
 //! Burn's backward runs operations by depth, deepest first, and a parameter's own views (a transpose, a broadcast) are of
 //! depth 1: without help every parameter's gradient is complete only at the very end. [`enter`] gives a parameter the depth
 //! of the activation it meets; [`tap`] stands before a block, and when backward comes by, the block's gradients are there.
-//! Burn's product gives both factors their gradients in one go; [`weight_first`] lets a tap stand between the two.
+//! An affine map's own gradients come before that of its input ([`super::parameters_first`]), so that a tap can stand between.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use std::sync::Arc;
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, unary};
-use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_extension, tensor::FloatTensor};
-use burn::tensor::{DType, Tensor, TensorData, try_read_sync};
+use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension, tensor::FloatTensor};
+use burn::tensor::{Tensor, TensorData, try_read_sync};
 
 /// Who is told of a gradient: the parameter's place, as given to [`tap`], and its values.
 #[derive(Clone)]
@@ -54,12 +54,6 @@ pub trait Taps: Backend {
     fn enter_at(parameter: FloatTensor<Self>, x: FloatTensor<Self>) -> FloatTensor<Self> {
         let _ = x;
         parameter
-    }
-
-    /// `y`; see [`weight_first`].
-    fn weight_before(y: FloatTensor<Self>, weight: FloatTensor<Self>, x: FloatTensor<Self>) -> FloatTensor<Self> {
-        let _ = (weight, x);
-        y
     }
 }
 
@@ -113,32 +107,6 @@ impl<B: Backend + Taps, C: CheckpointStrategy> Taps for Autodiff<B, C> {
             OpsKind::UnTracked(prepared) => prepared.finish(parameter.into_primitive()),
         }
     }
-
-    fn weight_before(y: FloatTensor<Self>, weight: FloatTensor<Self>, x: FloatTensor<Self>) -> FloatTensor<Self> {
-        #[derive(Debug)]
-        struct WeightFirst;
-        impl<B: Backend> Backward<B, 2> for WeightFirst {
-            type State = FloatTensor<B>;
-
-            fn backward(self, ops: Ops<FloatTensor<B>, 2>, gradients: &mut Gradients, _: &mut Checkpointer) {
-                let gradient = gradients.consume::<B>(&ops.node);
-                let [y, weight] = ops.parents;
-                if let Some(weight) = weight {
-                    let (x, wide) = (ops.state, gradient.dtype());
-                    let by = as_dtype::<B>(gradient.clone(), x.dtype());
-                    let of_transposed = B::float_matmul(B::float_transpose(x), by);
-                    gradients.register::<B>(weight.id, as_dtype::<B>(B::float_transpose(of_transposed), wide));
-                }
-                if let Some(y) = y {
-                    gradients.register::<B>(y.id, gradient);
-                }
-            }
-        }
-        match WeightFirst.prepare::<C>([y.node(), weight.node()]).compute_bound().stateful() {
-            OpsKind::Tracked(prepared) => prepared.finish(x.into_primitive(), y.into_primitive()),
-            OpsKind::UnTracked(prepared) => prepared.finish(y.into_primitive()),
-        }
-    }
 }
 
 /// `x` as it is. When backward comes by, the gradient of `parameter` is taken and told to `listener` with its `place`;
@@ -158,18 +126,6 @@ pub fn tap<const D: usize, const P: usize>(
 /// `parameter` as it is, met by `x`: backward finishes with it when it has come as far back as `x`.
 pub fn enter<const P: usize, const D: usize>(parameter: Tensor<P>, x: &Tensor<D>) -> Tensor<P> {
     Tensor::from_dispatch(<Dispatch as Taps>::enter_at(parameter.into_dispatch(), x.clone().into_dispatch()))
-}
-
-/// The gradient of a weight is what its parameter is, whatever the factors of the product were.
-fn as_dtype<B: Backend>(x: FloatTensor<B>, dtype: DType) -> FloatTensor<B> {
-    if x.dtype() == dtype { x } else { B::float_cast(x, dtype.into()) }
-}
-
-/// `y` as it is, which must be `x Wᵀ` with a detached W (rows `[rows, in]`, weight `[out, in]`): backward computes W's
-/// gradient here, and x's where it comes to `y`. Between the two [`tap`] may stand. `x` may be narrower than `y`.
-pub fn weight_first(y: Tensor<2>, weight: Tensor<2>, x: Tensor<2>) -> Tensor<2> {
-    let (y, weight, x) = (y.into_dispatch(), weight.into_dispatch(), x.into_dispatch());
-    Tensor::from_dispatch(<Dispatch as Taps>::weight_before(y, weight, x))
 }
 
 #[cfg(test)]
@@ -206,24 +162,5 @@ mod tests {
         let gradients = y.sum().backward();
         assert_eq!(*told.lock().unwrap(), [(1, of_v), (0, of_w)]);
         assert!(w.grad(&gradients).is_none() && v.grad(&gradients).is_none(), "what was told was taken");
-    }
-
-    /// y = x Wᵀ: the same gradients, and W's is told while x has none.
-    #[test]
-    fn a_weight_is_told_before_the_gradient_of_what_it_multiplies() {
-        let told: Arc<Mutex<Vec<Vec<f32>>>> = Arc::default();
-        let listener = {
-            let told = Arc::clone(&told);
-            Listener::new(move |_, data| told.lock().unwrap().push(data.try_to_vec().unwrap()))
-        };
-        let (w, x) = (leaf(vec![1., 2., 3., 4., 5., 6.], [3, 2]), leaf(vec![1., -2., 0.5, 3.], [2, 2]));
-        let squares = |y: Tensor<2>| (y.clone() * y).sum().backward();
-        let plain = squares(x.clone().matmul(w.clone().transpose()));
-        let expected = |t: &Tensor<2>| -> Vec<f32> { t.grad(&plain).unwrap().into_data().try_to_vec().unwrap() };
-        let y = tap(x.clone().matmul(w.clone().set_require_grad(false).transpose()), w.clone(), 0, Some(&listener));
-        let gradients = squares(weight_first(y, w.clone(), x.clone()));
-        assert_eq!(*told.lock().unwrap(), [expected(&w)]);
-        let of_x: Vec<f32> = x.grad(&gradients).unwrap().into_data().try_to_vec().unwrap();
-        assert_eq!(of_x, expected(&x));
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Training, before};
 use crate::model::init::{Init, Scope};
-use crate::tensor::{DType, Module, Param, Tensor, affine_rows, enter, parameters_first, weight_first};
+use crate::tensor::{DType, Module, Param, Tensor, affine_rows, matmul, parameters_first};
 
 /// An affine map of the last axis.
 #[derive(Module, Debug)]
@@ -54,10 +54,9 @@ pub(super) fn affine(
     let taps = |y| before(training, before(training, y, weight), bias);
     if training.is_some_and(Training::is_narrow) {
         let (narrow, detached) = (x.cast(DType::BF16), weight.val().set_require_grad(false).cast(DType::BF16));
-        let y = taps(narrow.clone().matmul(detached.transpose()).cast(DType::F32));
-        let y = weight_first(y, weight.val(), narrow);
-        let bias = enter(bias.val(), &y);
-        return y + bias.unsqueeze::<2>();
+        let y = matmul(narrow.clone(), detached.transpose()).cast(DType::F32);
+        let y = taps(y + bias.val().set_require_grad(false).unsqueeze::<2>());
+        return parameters_first(y, weight.val(), bias.val(), narrow);
     }
     let (of_weight, of_bias) = (weight.val(), bias.val());
     let y = taps(affine_rows(x.clone(), of_weight.clone(), of_bias.clone()));

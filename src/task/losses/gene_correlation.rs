@@ -1,6 +1,6 @@
 //! 1 − the mean over genes of Pearson's correlation over a lane's spots, where they are visible (`spotdiff.md` §3, L_PEA).
 
-use crate::tensor::{Tensor, TensorData};
+use crate::tensor::{Tensor, TensorData, total};
 
 /// Fewest visible spots of a gene that has a correlation.
 const FEWEST: usize = 3;
@@ -26,7 +26,7 @@ pub fn one_minus_correlation(y: Tensor<2>, target: &[f32], bits: &[bool]) -> Ten
     let used: Vec<bool> = (0..genes).map(|g| counts[g] >= FEWEST && squares[g] > EPS).collect();
     let n_used = used.iter().filter(|u| **u).count();
     if n_used == 0 {
-        return y.sum().mul_scalar(0.0);
+        return total(y).mul_scalar(0.0);
     }
     let tensor =
         |values: Vec<f32>, rows: usize| Tensor::<2>::from_data(TensorData::new(values, [rows, genes]), &device);
@@ -42,7 +42,7 @@ pub fn one_minus_correlation(y: Tensor<2>, target: &[f32], bits: &[bool]) -> Ten
     let product = (ours.clone() * ours.clone()).sum_dim(0) * tensor(over, 1);
     let correlation = (ours * other).sum_dim(0) / product.add_scalar(EPS).sqrt();
     let weights = tensor(used.iter().map(|&u| if u { 1.0 / n_used as f32 } else { 0.0 }).collect(), 1);
-    (correlation * weights).sum().neg().add_scalar(1.0)
+    total(correlation * weights).neg().add_scalar(1.0)
 }
 
 #[cfg(test)]

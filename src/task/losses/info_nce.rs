@@ -4,7 +4,7 @@
 //! all vectors, and [`along`] is what each lane adds to its loss, so that its backward starts from its slice.
 
 use super::cosine::unit;
-use crate::tensor::{Device, Tensor, TensorData, log_softmax, matmul};
+use crate::tensor::{Device, Tensor, TensorData, log_softmax, matmul, total};
 
 /// Per record ½(a→b + b→a), `[n]`: cross-entropy of the record's partner among all n, of cosines × `scale` (`[1]`, the
 /// inverse temperature). `a`, `b`: `[n, w]`, of any length.
@@ -56,7 +56,7 @@ pub fn over_step(a: &[f32], b: &[f32], width: usize, scale: f32, device: &Device
 /// Σ v·g, `[1]`, with g constant: its gradient with respect to `vectors` is `gradient`, of the same shape, flat.
 pub fn along<const D: usize>(vectors: Tensor<D>, gradient: &[f32]) -> Tensor<1> {
     let gradient = TensorData::new(gradient.to_vec(), vectors.dims());
-    (vectors.clone() * Tensor::from_data(gradient, &vectors.device())).sum()
+    total(vectors.clone() * Tensor::from_data(gradient, &vectors.device()))
 }
 
 #[cfg(test)]

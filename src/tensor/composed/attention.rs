@@ -4,7 +4,8 @@ use burn::tensor::DType;
 
 use super::super::attention::{Absent, Among};
 use super::super::masks::dropout_mask;
-use super::super::{Bool, Device, DropoutDraws, Tensor, TensorData, matmul, softmax};
+use super::super::softmax_rows::{softmax_rows, softmax_rows_backward};
+use super::super::{Bool, Device, DropoutDraws, Tensor, TensorData, matmul};
 use super::integers;
 use super::pack::Padded;
 
@@ -96,12 +97,11 @@ impl Asked {
     /// Before dropout, `[b, heads, n, s]`; sums and exponentials are of f32.
     fn weights(&self) -> Tensor<4> {
         let scores = matmul(self.q.clone(), self.k.clone().swap_dims(2, 3));
-        let scores = scores.cast(DType::F32).mul_scalar(self.scale());
         let scores = match &self.absent {
             Some(absent) => scores.mask_fill(absent.clone(), f32::NEG_INFINITY),
             None => scores,
         };
-        softmax(scores, 3)
+        softmax_rows(scores, self.scale())
     }
 
     fn dropped(&self, weights: Tensor<4>) -> Tensor<4> {
@@ -120,8 +120,7 @@ impl Asked {
         let dtype = self.q.dtype();
         let weights = self.weights();
         let of_weights = self.dropped(matmul(by.clone(), self.v.clone().swap_dims(2, 3)).cast(DType::F32));
-        let mean = (of_weights.clone() * weights.clone()).sum_dim(3);
-        let of_scores = (weights.clone() * (of_weights - mean)).mul_scalar(self.scale()).cast(dtype);
+        let of_scores = softmax_rows_backward(weights.clone(), of_weights, self.scale()).cast(dtype);
         let of_v = matmul(self.dropped(weights).cast(dtype).swap_dims(2, 3), by);
         let of_q = matmul(of_scores.clone(), self.k.clone());
         let of_k = matmul(of_scores.swap_dims(2, 3), self.q.clone());

@@ -3,12 +3,8 @@
 use burn::tensor::{DType, Tensor, bf16};
 use cubecl::prelude::*;
 
+use super::launch::{cubes, units, whole};
 use super::{down, up};
-
-/// Units of a cube.
-const UNITS: u32 = 256;
-/// Most cubes: beyond it units go round.
-const CUBES: usize = 1 << 15;
 
 /// Φ(x) and exp(−x²/2).
 #[cube]
@@ -56,13 +52,13 @@ fn slope<F: Float>(x: &[F], by: &[F], out: &mut [F], n: usize) {
 pub(super) fn exact_gelu(x: Tensor<1>) -> Option<Tensor<1>> {
     let out = down(Tensor::<1>::empty(x.dims(), (&x.device(), x.dtype())));
     let (n, dtype, client) = (x.dims()[0], x.dtype(), out.client.clone());
-    let cubes = cubes(n);
-    let (x, y) = (whole(x), out.clone().into_buffer_arg());
+    let (cubes, units) = (cubes(n), units());
+    let (x, y) = (whole(down(x)).into_buffer_arg(), out.clone().into_buffer_arg());
     // SAFETY: both have `n` values, a buffer may have more.
     unsafe {
         match dtype {
-            DType::F32 => value::launch_unchecked::<f32>(&client, cubes, CubeDim::new_1d(UNITS), x, y, n),
-            DType::BF16 => value::launch_unchecked::<bf16>(&client, cubes, CubeDim::new_1d(UNITS), x, y, n),
+            DType::F32 => value::launch_unchecked::<f32>(&client, cubes, units, x, y, n),
+            DType::BF16 => value::launch_unchecked::<bf16>(&client, cubes, units, x, y, n),
             _ => return None,
         }
     }
@@ -73,31 +69,21 @@ pub(super) fn exact_gelu(x: Tensor<1>) -> Option<Tensor<1>> {
 pub(super) fn exact_gelu_backward(x: Tensor<1>, gradient: Tensor<1>) -> Option<Tensor<1>> {
     let out = down(Tensor::<1>::empty(x.dims(), (&x.device(), x.dtype())));
     let (n, dtype, client) = (x.dims()[0], x.dtype(), out.client.clone());
-    let cubes = cubes(n);
+    let (cubes, units) = (cubes(n), units());
     if gradient.dtype() != dtype {
         return None;
     }
-    let (x, by, y) = (whole(x), whole(gradient), out.clone().into_buffer_arg());
+    let [x, by] = [x, gradient].map(|x| whole(down(x)).into_buffer_arg());
+    let y = out.clone().into_buffer_arg();
     // SAFETY: all have `n` values, a buffer may have more.
     unsafe {
         match dtype {
-            DType::F32 => slope::launch_unchecked::<f32>(&client, cubes, CubeDim::new_1d(UNITS), x, by, y, n),
-            DType::BF16 => slope::launch_unchecked::<bf16>(&client, cubes, CubeDim::new_1d(UNITS), x, by, y, n),
+            DType::F32 => slope::launch_unchecked::<f32>(&client, cubes, units, x, by, y, n),
+            DType::BF16 => slope::launch_unchecked::<bf16>(&client, cubes, units, x, by, y, n),
             _ => return None,
         }
     }
     Some(up(out))
-}
-
-fn cubes(n: usize) -> CubeCount {
-    CubeCount::new_1d(n.div_ceil(UNITS as usize).clamp(1, CUBES) as u32)
-}
-
-/// As kernels read it: one value after the other.
-fn whole(x: Tensor<1>) -> BufferArg {
-    let x = down(x);
-    assert!(x.is_contiguous(), "a flat tensor lies in one piece");
-    x.into_buffer_arg()
 }
 
 #[cfg(all(test, feature = "wgpu"))]

@@ -4,6 +4,7 @@ use burn::backend::Cube;
 use burn::backend::tensor::FloatTensor;
 use cubecl::prelude::*;
 
+use super::launch::{cubes, units};
 use crate::tensor::dropout::DropoutDraws;
 use crate::tensor::masks::Masks;
 
@@ -11,10 +12,6 @@ const M0: u32 = 0xD251_1F53;
 const M1: u32 = 0xCD9E_8D57;
 const W0: u32 = 0x9E37_79B9;
 const W1: u32 = 0xBB67_AE85;
-/// Units of a cube.
-const UNITS: u32 = 256;
-/// Most cubes: beyond it units go round.
-const CUBES: usize = 1 << 15;
 
 #[cube(launch_unchecked)]
 fn fill(
@@ -83,13 +80,13 @@ impl Masks for Cube {
         let client = out.client.clone();
         let ([key0, key1], threshold) = (draws.key.words(), draws.threshold());
         let scale = (1.0 / (1.0 - f64::from(threshold) / 65_536.0)) as f32;
-        let cubes = (records * elements.div_ceil(8)).div_ceil(UNITS as usize).clamp(1, CUBES) as u32;
+        let cubes = cubes(records * elements.div_ceil(8));
         // SAFETY: `out` has `records · elements` values, and a unit writes where it compared.
         unsafe {
             fill::launch_unchecked(
                 &client,
-                CubeCount::new_1d(cubes),
-                CubeDim::new_1d(UNITS),
+                cubes,
+                units(),
                 out.clone().into_buffer_arg(),
                 records,
                 elements,

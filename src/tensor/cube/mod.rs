@@ -2,8 +2,13 @@
 
 mod flat;
 mod gelu;
+mod launch;
+mod layer_norm;
 mod masks;
 mod products;
+mod row;
+mod softmax;
+mod sums;
 
 use std::sync::Arc;
 
@@ -14,9 +19,9 @@ use burn::backend::{
 };
 use burn::tensor::{Shape, Tensor};
 
-use super::affine::Affine;
+use super::affine::{Affine, weight_gradient};
 use super::attention::{Absent, Among, Attention};
-use super::composed::{self, attention, layer_norm, pack, rows};
+use super::composed::{self, attention, pack, rows};
 use super::dropout::{Drop, DropoutDraws};
 use super::gated::Gates;
 use super::gelu::ExactGelu;
@@ -26,6 +31,7 @@ use super::pack::Packs;
 use super::rows::{RowMap, Rows};
 use super::spans::Spans;
 use super::tap::Taps;
+use super::total::Totals;
 
 type Primitive = FloatTensor<Cube>;
 
@@ -98,8 +104,11 @@ impl Drop for Cube {
 
 impl Norms for Cube {
     fn norm_rows(x: Primitive, weight: Primitive, bias: Primitive, eps: f64) -> Primitive {
+        if let Some(y) = layer_norm::norm_rows(&x, &weight, &bias, eps) {
+            return reshaped(y, x.shape());
+        }
         let (weight, bias) = (up(flat_rows(weight)), up(flat_rows(bias)));
-        by_rows(x, |x| layer_norm::norm_rows(x, weight, bias, eps))
+        by_rows(x, |x| composed::layer_norm::norm_rows(x, weight, bias, eps))
     }
 
     fn norm_rows_backward(
@@ -109,10 +118,14 @@ impl Norms for Cube {
         eps: f64,
     ) -> (Primitive, Primitive, Primitive) {
         let (shape, of_parameters) = (x.shape(), weight.shape());
-        let [x, weight, gradient] = [x, weight, gradient].map(|tensor| up(flat_rows(tensor)));
-        let (x, weight, bias) = layer_norm::norm_rows_backward(x, weight, gradient, eps);
-        let parameter = |p: Tensor<2>| reshaped(down(p), of_parameters.clone());
-        (reshaped(down(x), shape), parameter(weight), parameter(bias))
+        let [to_x, to_weight, to_bias] =
+            layer_norm::norm_rows_backward(&x, &weight, &gradient, eps).unwrap_or_else(|| {
+                let [x, weight, gradient] = [x, weight, gradient].map(|tensor| up(flat_rows(tensor)));
+                let (x, weight, bias) = composed::layer_norm::norm_rows_backward(x, weight, gradient, eps);
+                [x, weight, bias].map(down)
+            });
+        let parameter = |p: Primitive| reshaped(p, of_parameters.clone());
+        (reshaped(to_x, shape), parameter(to_weight), parameter(to_bias))
     }
 }
 
@@ -167,7 +180,32 @@ impl ExactGelu for Cube {
 
 impl Taps for Cube {}
 
-/// Of the device's own products and sums.
-impl Affine for Cube {}
+impl Affine for Cube {
+    fn affine_of_parameters(gradient: Primitive, x: Primitive) -> (Primitive, Primitive) {
+        let n_out = gradient.shape()[1];
+        let of_weight = weight_gradient::<Cube>(gradient.clone(), x);
+        (of_weight, reshaped(sum_of_rows(gradient, 1, n_out), [n_out]))
+    }
+}
 
-impl Gates for Cube {}
+impl Gates for Cube {
+    fn gated_backward(y: Primitive, gate: Primitive, gradient: Primitive) -> (Primitive, Primitive) {
+        let (of_gate, [b, d]) = (gate.shape(), [gate.shape()[0], gate.shape()[2]]);
+        let sums = sum_of_rows(Self::float_mul(gradient.clone(), y), b, d);
+        (Self::float_mul(gradient, gate), reshaped(sums, of_gate))
+    }
+}
+
+impl Totals for Cube {
+    fn total(x: Primitive) -> Primitive {
+        sum_of_rows(x, 1, 1)
+    }
+}
+
+/// Sums over the rows of each of `parts` equal parts, in an order of ours where there is a kernel for it.
+fn sum_of_rows(x: Primitive, parts: usize, width: usize) -> Primitive {
+    sums::of_rows(x.clone(), parts, width).unwrap_or_else(|| {
+        let rows = x.shape().num_elements() / (parts * width).max(1);
+        Cube::float_sum_dim(reshaped(x, [parts, rows, width]), 1)
+    })
+}

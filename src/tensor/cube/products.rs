@@ -1,10 +1,10 @@
-//! Products of true f32 on a GPU by kernels without tensor cores, and always the same one: the order of its sums is a function of the
-//! shape, not of a timing.
+//! Products on a GPU by a kernel that is a function of their kind of numbers and their shape, not of a timing: true f32 without
+//! tensor cores, or what tensor cores take.
 
 use std::sync::Once;
 
 use burn::backend::{Cube, TensorMetadata, ops::FloatTensorOps, tensor::FloatTensor};
-use burn::tensor::{DType, FloatDType, Shape};
+use burn::tensor::{DType, Shape, bf16};
 use cubecl::prelude::*;
 use cubek::matmul::definition::{MatmulElems, MatmulGlobalElems};
 use cubek::matmul::launch::launch_ref;
@@ -18,12 +18,14 @@ impl Products for Cube {
     fn product(lhs: FloatTensor<Cube>, rhs: FloatTensor<Cube>) -> FloatTensor<Cube> {
         let (before, after) = (lhs.shape(), rhs.shape());
         let empty = before.num_elements() == 0 || after.num_elements() == 0;
-        if tf32_is_allowed() || lhs.dtype() != DType::F32 || empty {
+        let of_tensor_cores = tf32_is_allowed() || lhs.dtype() != DType::F32;
+        if empty || (of_tensor_cores && cfg!(feature = "tuned")) {
             return <Cube as FloatTensorOps<Cube>>::float_matmul(lhs, rhs);
         }
-        true_f32(&lhs, &rhs).unwrap_or_else(|| {
+        let product = if of_tensor_cores { by_tensor_cores(&lhs, &rhs) } else { true_f32(&lhs, &rhs) };
+        product.unwrap_or_else(|| {
             static SAID: Once = Once::new();
-            SAID.call_once(|| tracing::warn!("no kernel of true f32 takes {before:?} · {after:?}: Burn's choice does"));
+            SAID.call_once(|| tracing::warn!("no kernel of ours takes {before:?} · {after:?}: Burn's choice does"));
             <Cube as FloatTensorOps<Cube>>::float_matmul(lhs, rhs)
         })
     }
@@ -31,10 +33,27 @@ impl Products for Cube {
 
 /// None where no kernel takes such a shape.
 fn true_f32(lhs: &FloatTensor<Cube>, rhs: &FloatTensor<Cube>) -> Option<FloatTensor<Cube>> {
+    first_of([multi_level::Strategy::SimpleUnit(Default::default()), multi_level::Strategy::Naive], lhs, rhs)
+}
+
+/// f32 as TF32, bf16 as it is; without tensor cores where a device or a shape has none.
+fn by_tensor_cores(lhs: &FloatTensor<Cube>, rhs: &FloatTensor<Cube>) -> Option<FloatTensor<Cube>> {
+    let kernels = [
+        multi_level::Strategy::SimpleCyclicCmma(Default::default()),
+        multi_level::Strategy::SimpleUnit(Default::default()),
+        multi_level::Strategy::Naive,
+    ];
+    first_of(kernels, lhs, rhs)
+}
+
+fn first_of<const N: usize>(
+    kernels: [multi_level::Strategy; N],
+    lhs: &FloatTensor<Cube>,
+    rhs: &FloatTensor<Cube>,
+) -> Option<FloatTensor<Cube>> {
     let mut shape = lhs.shape();
     let last = shape.num_dims() - 1;
     shape[last] = rhs.shape()[last];
-    let kernels = [multi_level::Strategy::SimpleUnit(Default::default()), multi_level::Strategy::Naive];
     kernels.into_iter().find_map(|kernel| by(kernel, lhs, rhs, shape.clone()))
 }
 
@@ -44,10 +63,15 @@ fn by(
     rhs: &FloatTensor<Cube>,
     shape: Shape,
 ) -> Option<FloatTensor<Cube>> {
-    let out = <Cube as FloatTensorOps<Cube>>::float_empty(shape, &lhs.device, FloatDType::F32);
-    let f32s = f32::elem_type_native();
-    let mut elements = MatmulElems::from_globals(&MatmulGlobalElems { lhs: f32s, rhs: f32s, out: f32s });
-    let [left, right] = [lhs, rhs].map(|factor| InputBinding::new(factor.clone().binding(), f32s));
+    let dtype = lhs.dtype();
+    let numbers = match dtype {
+        DType::F32 => f32::elem_type_native(),
+        DType::BF16 => bf16::elem_type_native(),
+        _ => return None,
+    };
+    let out = <Cube as FloatTensorOps<Cube>>::float_empty(shape, &lhs.device, dtype.into());
+    let mut elements = MatmulElems::from_globals(&MatmulGlobalElems { lhs: numbers, rhs: numbers, out: numbers });
+    let [left, right] = [lhs, rhs].map(|factor| InputBinding::new(factor.clone().binding(), numbers));
     let done =
         launch_ref(&Strategy::MultiLevel(kernel), &lhs.client, left, right, out.clone().binding(), &mut elements);
     done.ok().map(|()| out)
@@ -78,11 +102,14 @@ mod tests {
         {
             for turned in [[false, false], [true, false], [false, true], [true, true]] {
                 let ((lhs, lhs_there), (rhs, rhs_there)) = (made([b, n, k], turned[0]), made([b, k, m], turned[1]));
-                let product = true_f32(&down(lhs_there), &down(rhs_there));
-                let product: Tensor<3> =
-                    up(product.unwrap_or_else(|| panic!("{name}: none for {b} × {n} × {k} × {m}")));
-                let [here, there] = [lhs.matmul(rhs), product].map(|x| x.into_data().try_to_vec::<f32>().unwrap());
-                assert_eq!(there, here, "{b} × {n} × {k} × {m}, turned: {turned:?}");
+                let (lhs_there, rhs_there) = (down(lhs_there), down(rhs_there));
+                let here = lhs.matmul(rhs).into_data().try_to_vec::<f32>().unwrap();
+                // The second without tensor cores, which a device in software has none of: the way past a kernel that does not fit.
+                for product in [true_f32(&lhs_there, &rhs_there), by_tensor_cores(&lhs_there, &rhs_there)] {
+                    let product = product.unwrap_or_else(|| panic!("{name}: none for {b} × {n} × {k} × {m}"));
+                    let there = up::<3>(product).into_data().try_to_vec::<f32>().unwrap();
+                    assert_eq!(there, here, "{b} × {n} × {k} × {m}, turned: {turned:?}");
+                }
             }
         }
     }

@@ -11,7 +11,7 @@ mod weights;
 pub use self::config::{FeedForwardKind, T5Config};
 pub use self::tokenizer::{MOST_TOKENS, T5Tokenizer, Vocabulary};
 use self::weights::Weights;
-use crate::tensor::{Device, Int, Tensor, TensorData, gelu_tanh, relu, softmax};
+use crate::tensor::{Device, Int, Tensor, TensorData, gelu_tanh, matmul, relu, softmax};
 
 /// Why a folder is no T5, or a text not read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -195,18 +195,18 @@ impl T5 {
         let by_head = |x: Tensor<2>| x.reshape([n, heads, dh]).swap_dims(0, 1); // [heads, n, dh]
         let x = self.layers.iter().fold(x, |x, layer| {
             let h = self.rms(x.clone(), &layer.attention_norm);
-            let [q, k, v] = layer.qkv.each_ref().map(|w| by_head(h.clone().matmul(w.clone().transpose())));
-            let weights = softmax(q.matmul(k.swap_dims(1, 2)) + bias.clone(), 2);
-            let mixed = weights.matmul(v).swap_dims(0, 1).reshape([n, heads * dh]);
-            let x = x + mixed.matmul(layer.o.clone().transpose());
+            let [q, k, v] = layer.qkv.each_ref().map(|w| by_head(matmul(h.clone(), w.clone().transpose())));
+            let weights = softmax(matmul(q, k.swap_dims(1, 2)) + bias.clone(), 2);
+            let mixed = matmul(weights, v).swap_dims(0, 1).reshape([n, heads * dh]);
+            let x = x + matmul(mixed, layer.o.clone().transpose());
             let h = self.rms(x.clone(), &layer.feed_forward_norm);
-            let into = |w: &Tensor<2>| h.clone().matmul(w.clone().transpose());
+            let into = |w: &Tensor<2>| matmul(h.clone(), w.clone().transpose());
             let hidden = match layer.wi.as_slice() {
                 [wi] => relu(into(wi)),
                 [gelu, gate] => gelu_tanh(into(gelu)) * into(gate),
                 _ => unreachable!("a feed-forward has one map into it, or two"),
             };
-            x + hidden.matmul(layer.wo.clone().transpose())
+            x + matmul(hidden, layer.wo.clone().transpose())
         });
         self.rms(x, &self.norm)
     }

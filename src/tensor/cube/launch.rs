@@ -1,0 +1,40 @@
+//! What all launches have in common: cubes of so many units, and tensors as kernels read them, one value after the other.
+
+use burn::backend::{Cube, TensorMetadata, ops::FloatTensorOps, tensor::FloatTensor};
+use burn::tensor::{DType, Shape};
+use cubecl::prelude::*;
+
+use super::reshaped;
+
+/// Units of a cube.
+pub const UNITS: u32 = 256;
+/// Most cubes: beyond it units go round.
+const CUBES: usize = 1 << 15;
+
+/// A cube's units, in a row.
+pub fn units() -> CubeDim {
+    CubeDim::new_1d(UNITS)
+}
+
+/// Cubes for a unit to each of `n` values.
+pub fn cubes(n: usize) -> CubeCount {
+    n_cubes(n.div_ceil(UNITS as usize))
+}
+
+/// So many cubes, as far as that goes.
+pub fn n_cubes(n: usize) -> CubeCount {
+    CubeCount::new_1d(n.clamp(1, CUBES) as u32)
+}
+
+/// The values in one piece. A buffer may be longer: CUDA's are padded, so that kernels are told how many there are.
+pub fn whole(x: FloatTensor<Cube>) -> FloatTensor<Cube> {
+    let n = x.shape().num_elements();
+    let x = reshaped(x, [n]);
+    assert!(x.is_contiguous(), "a flat tensor lies in one piece");
+    x
+}
+
+/// `n` values to be written, in one piece: of more axes than one CUDA's rows would be further apart than they are wide.
+pub fn unwritten(n: usize, like: &FloatTensor<Cube>, dtype: DType) -> FloatTensor<Cube> {
+    <Cube as FloatTensorOps<Cube>>::float_empty(Shape::from([n]), &like.device, dtype.into())
+}
