@@ -5,10 +5,12 @@ use std::path::Path;
 
 use serde_json::Value;
 use syncytia::train::checkpoint::{CheckpointContents, newest_valid};
+use syncytia::train::config::{ComputeOn, Recompute};
 use syncytia::train::run_folder::RunFolder;
 
 use crate::command::{cut, done};
 use crate::parity;
+use crate::stage::{Theatre, tiny};
 
 /// Trains `tiny.toml` for twelve steps of two lanes; gives the losses and the last checkpoint.
 fn train(dir: &Path, name: &str, device: &str, sets: &[&str]) -> (Vec<f64>, CheckpointContents) {
@@ -44,7 +46,7 @@ fn near(a: &[f64], b: &[f64]) {
 #[test]
 fn every_operation_and_every_models_first_step_are_the_cores() {
     let table: Value = serde_json::from_str(&done(&["parity", "--on", "wgpu", "--json"])).unwrap();
-    assert_eq!(table["lines"].as_array().unwrap().len(), 15, "{table}");
+    assert_eq!(table["lines"].as_array().unwrap().len(), 16, "{table}");
     for args in parity::of_every_model("wgpu") {
         let said = done(&args.iter().map(String::as_str).collect::<Vec<_>>());
         let table: Value = serde_json::from_str(&said).unwrap();
@@ -68,4 +70,33 @@ fn a_run_is_the_cores_within_rounding_wherever_its_state_is_kept() {
     let (losses, resumed) = train(dir.path(), "resumed", "wgpu", &[]);
     assert_eq!(losses, there);
     assert!(resumed == last);
+}
+
+/// Kernels are chosen by shapes alone, and nothing adds where it comes first: ranks that share the device, three of them with lanes
+/// of other numbers, kills and block-wise recomputation change no bit of it.
+#[test]
+fn any_number_of_ranks_on_the_device_gives_the_same_bits() {
+    let on_it = |recompute| {
+        tiny(|c| {
+            c.train.device = ComputeOn::Wgpu;
+            c.train.recompute = recompute;
+            c.optim.clip_norm = Some(0.05);
+        })
+    };
+    let (config, one) = (on_it(Recompute::None), Theatre::new());
+    let (_, by_one) = one.run(&config, 1, None).unwrap();
+    for ranks in [2, 3] {
+        let theatre = Theatre::new();
+        let (_, seen) = theatre.run(&config, ranks, None).unwrap();
+        assert_eq!(
+            (seen.losses, seen.validations),
+            (by_one.losses.clone(), by_one.validations.clone()),
+            "{ranks} ranks"
+        );
+        assert!(theatre.last() == one.last(), "{ranks} ranks");
+    }
+    let theatre = Theatre::new();
+    theatre.run(&config, 3, Some(5)).unwrap();
+    theatre.run(&on_it(Recompute::Blocks), 2, None).unwrap();
+    assert!(theatre.last() == one.last(), "stopped on three ranks, gone on with two that recompute");
 }
