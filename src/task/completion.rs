@@ -11,7 +11,7 @@ use syncytia_shards::row_group::Columns;
 use super::{DrawsAt, Terms};
 use crate::model::layers::Training;
 use crate::model::spackle::{Spackle, SpackleInput};
-use crate::tensor::{Device, Tensor, TensorData, Values};
+use crate::tensor::{Device, Padding, Tensor, TensorData, Values};
 
 mod gene_means;
 
@@ -150,7 +150,7 @@ pub struct Prepared {
     /// `[b, E]`: mean over the record's section.
     pub covariate_mean: Values<f32>,
     /// `[b, s]`, true where a neighbour is padding; `None` when there is no padding.
-    pub absent: Option<Values<bool>>,
+    pub absent: Option<Padding>,
     /// W_k.
     pub weights: Vec<f64>,
 }
@@ -292,7 +292,7 @@ impl Completion {
         if self.has_visible_term() {
             out.weights.push(out.visible_at_centre().map(f64::from).sum());
         }
-        out.absent = (n_absent > 0).then(|| absent.into());
+        out.absent = Padding::of(absent, [slots.len(), spots]);
         out
     }
 
@@ -310,7 +310,7 @@ impl Completion {
             (LossOn::All, None) => None,
             (LossOn::All, Some(absent)) => {
                 let present =
-                    absent.chunks(s).flat_map(|a| a[..rows].iter()).map(|&a| f32::from(u8::from(!a))).collect();
+                    absent.flags().chunks(s).flat_map(|a| a[..rows].iter()).map(|&a| f32::from(u8::from(!a))).collect();
                 Some(tensor(present, [b, rows, 1]))
             }
             (LossOn::CentreHidden, _) => Some(batch.scored.tensor([b, 1, g], device)),
@@ -376,7 +376,7 @@ impl Prepared {
             values: self.values.tensor([b, s, g], device),
             visible: self.visible.tensor([b, s, g], device),
             gene_mean: self.gene_mean.tensor([b, g], device),
-            absent: self.absent.as_ref().map(|absent| absent.tensor([b, s], device)),
+            absent: self.absent.clone(),
         }
     }
 
@@ -384,8 +384,7 @@ impl Prepared {
     pub fn send(&mut self, device: &Device) -> usize {
         let rows = [&mut self.values, &mut self.visible, &mut self.target, &mut self.scored];
         let means = [&mut self.gene_mean, &mut self.covariates, &mut self.covariate_mean];
-        let absent: usize = self.absent.iter_mut().map(|absent| absent.send(device)).sum();
-        absent + rows.into_iter().chain(means).map(|values| values.send(device)).sum::<usize>()
+        rows.into_iter().chain(means).map(|values| values.send(device)).sum()
     }
 }
 

@@ -16,7 +16,7 @@ use crate::model::spatia::gene_encoder::GeneInput;
 use crate::model::spatia::gene_list::gene_list;
 use crate::model::spatia::image_encoder::ImageInput;
 use crate::model::spatia::{CellInput, pixels};
-use crate::tensor::{Device, Tensor, TensorData};
+use crate::tensor::{Device, Padding, Tensor, TensorData};
 
 /// Records of a forward: a vector's last bits may depend on it, so it is fixed.
 pub const BATCH: usize = 32;
@@ -132,13 +132,12 @@ impl<'a> CellEncoder<'a> {
             genes.resize(padding.len(), self.genes as i64);
             values.resize(padding.len(), 0.0);
         }
-        let padded = padding.contains(&true);
         GeneInput {
             genes: Tensor::from_data(TensorData::new(genes, [b, k]), device),
             values: Tensor::from_data(TensorData::new(values, [b, k]), device),
             depth: Tensor::from_data(TensorData::new(depths.iter().map(|&d| d as f32).collect(), [b]), device),
             bins: None,
-            padding: padded.then(|| Tensor::from_data(TensorData::new(padding, [b, k]), device)),
+            padding: Padding::of(padding, [b, k]),
         }
     }
 

@@ -7,7 +7,7 @@ use syncytia_shards::processed::Matrix;
 
 use crate::model::Model;
 use crate::model::spackle::SpackleInput;
-use crate::tensor::{Device, Tensor, TensorData};
+use crate::tensor::{Device, Padding, Tensor, TensorData};
 
 /// One section (or block of one) as the model may see it.
 #[derive(Debug, Clone, Copy)]
@@ -54,7 +54,6 @@ pub fn complete(model: &Model, seen: &Visible<'_>, device: &Device) -> Matrix<f3
             }
         }
         let tensor = |v: Vec<f32>| Tensor::<3>::from_data(TensorData::new(v, [b, spots, genes]), device);
-        let padded = absent.contains(&true);
         let covariates = (e > 0).then(|| {
             (
                 Tensor::from_data(TensorData::new(covariates, [b, spots, e]), device),
@@ -66,7 +65,7 @@ pub fn complete(model: &Model, seen: &Visible<'_>, device: &Device) -> Matrix<f3
             visible: tensor(bits),
             gene_mean: Tensor::from_data(TensorData::new(mean.repeat(b), [b, genes]), device),
             covariates,
-            absent: padded.then(|| Tensor::from_data(TensorData::new(absent, [b, spots]), device)),
+            absent: Padding::of(absent, [b, spots]),
         };
         let Model::Spackle(model) = model else { unreachable!("completion is SpaCKLE's") };
         out.extend(super::completion::centre(model.forward(&input, None)));

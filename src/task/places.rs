@@ -10,7 +10,7 @@ use crate::model::layers::Training;
 use crate::model::spatia::config::SpatiaConfig;
 use crate::model::spatia::context::{ContextInput, ContextOutput, RegionInput};
 use crate::model::spatia::gene_list::gene_list;
-use crate::tensor::{Bool, Device, Tensor, TensorData, Values};
+use crate::tensor::{Bool, Device, Padding, Tensor, TensorData, Values};
 
 /// Some of a table's places, as a task is given them.
 #[derive(Debug, Clone)]
@@ -71,8 +71,7 @@ impl GatheredRegions {
     fn input(&self, device: &Device) -> RegionInput {
         let b = self.absent.len();
         let vectors = self.vectors.tensor([b, self.vectors.len() / b], device);
-        let absent = || Tensor::from_data(TensorData::new(self.absent.clone(), [b, 1]), device);
-        RegionInput { vectors, absent: self.absent.contains(&true).then(absent) }
+        RegionInput { vectors, absent: Padding::of(self.absent.clone(), [b, 1]) }
     }
 }
 
@@ -137,13 +136,12 @@ impl Gathered {
     /// The model's input on `device`; `hidden`: `[b, n]`, the members under the learned token.
     pub fn input(&self, hidden: Option<&[bool]>, device: &Device) -> ContextInput {
         let (b, n) = (self.ids.len(), self.n);
-        let mask = |of: Vec<bool>| -> Tensor<2, Bool> { Tensor::from_data(TensorData::new(of, [b, n]), device) };
-        let padding = self.padding();
+        let mask = |of: &[bool]| Tensor::<2, Bool>::from_data(TensorData::new(of.to_vec(), [b, n]), device);
         ContextInput {
             members: self.vectors.tensor([b, n, self.width], device),
             offsets_um: self.offsets_um.tensor([b, n, 2], device),
-            padding: padding.contains(&true).then(|| mask(padding)),
-            hidden: hidden.map(|hidden| mask(hidden.to_vec())),
+            padding: Padding::of(self.padding(), [b, n]),
+            hidden: hidden.map(mask),
             region: self.regions.as_ref().map(|regions| regions.input(device)),
         }
     }

@@ -18,6 +18,7 @@ mod masks;
 mod matmul;
 mod memory;
 mod pack;
+mod padding;
 mod product;
 mod recomputed;
 mod rows;
@@ -42,6 +43,7 @@ pub use self::layer_norm::{layer_norm, layer_norm_by_record};
 pub use self::matmul::{allow_tf32, matmul};
 pub use self::memory::keep_free_pages;
 pub use self::pack::{pack, unpack};
+pub use self::padding::Padding;
 #[cfg(test)]
 pub(crate) use self::recomputed::RAN_AGAIN;
 pub use self::recomputed::{Inputs, recomputed};

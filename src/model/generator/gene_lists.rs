@@ -7,7 +7,7 @@ use syncytia_shards::draw::{DrawKey, Purpose};
 
 use crate::model::spatia::gene_encoder::GeneInput;
 use crate::model::spatia::gene_list::gene_list;
-use crate::tensor::{Device, Values};
+use crate::tensor::{Device, Padding, Values};
 
 /// Expressed genes of a cell, ascending, and their counts.
 pub type Counts<'a> = (&'a [u32], &'a [f32]);
@@ -84,7 +84,7 @@ impl GeneLists {
             values: self.values.tensor(shape, device),
             depth: self.depth.tensor([self.b], device),
             bins: None,
-            padding: self.padding.contains(&true).then(|| self.padding.tensor(shape, device)),
+            padding: Padding::of(self.padding.clone(), shape),
         }
     }
 

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use super::encoder::flags;
 use super::{Linear, Training, in_products};
 use crate::model::init::Scope;
-use crate::tensor::{Bool, Module, Tensor, attend_to};
+use crate::tensor::{Module, Padding, Tensor, attend_to};
 
 /// softmax(q kᵀ / √(d/heads)) v, q of `x`, k and v of `y`; all four maps with biases, no dropout.
 #[derive(Module, Debug)]
@@ -32,16 +31,16 @@ impl CrossAttention {
         }
     }
 
-    /// `x`: `[b, n, d]`, `y`: `[b, m, d_y]` → `[b, n, d]`. `absent`: `[b, m]`, true where `y` is padding; one of every
-    /// row must not be.
+    /// `x`: `[b, n, d]`, `y`: `[b, m, d_y]` → `[b, n, d]`. `absent`: of `[b, m]`, where `y` is padding; one of every row must
+    /// not be.
     pub fn forward(
         &self,
         x: Tensor<3>,
         y: Tensor<3>,
-        absent: Option<&Tensor<2, Bool>>,
+        absent: Option<&Padding>,
         training: Option<&Training>,
     ) -> Tensor<3> {
-        let absent = absent.map(|absent| Arc::new(flags(absent)));
+        let absent = absent.map(|absent| Arc::new(absent.flags().to_vec()));
         let (q, kv) = (self.q.forward(x, training), self.kv.forward(y, training));
         let mixed = in_products(training, q, |q| {
             let kv = kv.cast(q.dtype());

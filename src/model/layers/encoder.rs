@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{AttentionAxis, Dropout, LayerNorm, Linear, SelfAttention, Training, before, in_block};
 use crate::model::init::Scope;
-use crate::tensor::{Bool, Module, Spans, Tensor, gelu, pack, relu, unpack};
+use crate::tensor::{Module, Padding, Spans, Tensor, gelu, pack, relu, unpack};
 
 /// Where the normalisation stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,12 +117,12 @@ impl TransformerEncoder {
         Self { layers, axis: config.axis }
     }
 
-    /// `[b, s, d]` → `[b, s, d]`. `absent`: `[b, s]`, true where a token is padding: nobody attends to it, it attends to
+    /// `[b, s, d]` → `[b, s, d]`. `absent`: of `[b, s]` tokens, those that are padding: nobody attends to it, it attends to
     /// nobody, nothing is computed for it, and it comes out as zeros.
-    pub fn forward(&self, x: Tensor<3>, absent: Option<&Tensor<2, Bool>>, training: Option<&Training>) -> Tensor<3> {
-        let through = |x: Tensor<3>, absent: Option<Vec<bool>>| {
+    pub fn forward(&self, x: Tensor<3>, absent: Option<&Padding>, training: Option<&Training>) -> Tensor<3> {
+        let through = |x: Tensor<3>, absent: Option<&Padding>| {
             let [b, s, _] = x.dims();
-            let records = absent.map_or_else(|| Spans::equal(b, s), |absent| Spans::present(b, &absent)).shared();
+            let records = absent.map_or_else(|| Spans::equal(b, s), Padding::present).shared();
             let rows = self.layers.iter().fold(pack(x, &records), |x, layer| {
                 let records = Arc::clone(&records);
                 in_block(training, layer, x, move |layer, x, training| layer.forward(x, &records, training))
@@ -130,15 +130,10 @@ impl TransformerEncoder {
             unpack(rows, &records, [b, s])
         };
         match self.axis {
-            AttentionAxis::Spots => through(x, absent.map(flags)),
+            AttentionAxis::Spots => through(x, absent),
             AttentionAxis::Batch => through(x.swap_dims(0, 1), None).swap_dims(0, 1),
         }
     }
-}
-
-/// A mask on the host.
-pub(super) fn flags(mask: &Tensor<2, Bool>) -> Vec<bool> {
-    mask.to_data().try_to_vec_as().expect("a device stores its flags in its own way")
 }
 
 impl EncoderLayer {

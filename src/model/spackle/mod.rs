@@ -15,7 +15,7 @@ use super::kept::{self, Stack};
 use super::layers::{Activation, AttentionAxis, EncoderConfig, Linear, NormPlacement, Training, TransformerEncoder};
 use super::params::GeneAxis;
 use crate::model::DataShape;
-use crate::tensor::{Bool, Device, Module, Param, Tensor};
+use crate::tensor::{Device, Module, Padding, Param, Tensor};
 
 /// `[model.spackle]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -152,8 +152,8 @@ pub struct SpackleInput {
     pub gene_mean: Tensor<2>,
     /// `[b, s, E]`: covariates as they are, and their mean over the section, `[b, E]`; `None` where there are none.
     pub covariates: Option<(Tensor<3>, Tensor<2>)>,
-    /// `[b, s]`: true where a neighbour is padding.
-    pub absent: Option<Tensor<2, Bool>>,
+    /// Of `[b, s]` spots, neighbours that are not there.
+    pub absent: Option<Padding>,
 }
 
 /// The network.

@@ -6,7 +6,7 @@ use super::config::{LevelConfig, POSITION_FEATURES};
 use super::{norm_last, positions};
 use crate::model::init::{Init, Scope};
 use crate::model::layers::{EncoderConfig, LayerNorm, Linear, Training, TransformerEncoder};
-use crate::tensor::{Bool, Module, Param, Tensor};
+use crate::tensor::{Bool, Module, Padding, Param, Tensor};
 
 /// Standard deviation of the query and of the masked member's token at the start.
 const TOKEN_SD: f64 = 0.02;
@@ -18,8 +18,8 @@ pub struct ContextInput {
     pub members: Tensor<3>,
     /// `[b, n, 2]`: x and y of the members from the place's centre, µm; 0 where padded.
     pub offsets_um: Tensor<3>,
-    /// `[b, n]`: true where padded; `None` if nothing is.
-    pub padding: Option<Tensor<2, Bool>>,
+    /// Of `[b, n]` members; `None` if none is padding.
+    pub padding: Option<Padding>,
     /// `[b, n]`: true where a member is hidden by the learned token (the masked objective); its position stays.
     pub hidden: Option<Tensor<2, Bool>>,
     /// Of niches: the picture of the region, where it is read.
@@ -31,8 +31,8 @@ pub struct ContextInput {
 pub struct RegionInput {
     /// `[b, e]`: the image encoder's vectors; 0 where there is no picture.
     pub vectors: Tensor<2>,
-    /// `[b, 1]`: true where there is none; `None` if there are all.
-    pub absent: Option<Tensor<2, Bool>>,
+    /// Of `[b, 1]`, those that are not there; `None` if all are.
+    pub absent: Option<Padding>,
 }
 
 /// What comes out.
@@ -105,16 +105,9 @@ impl Context {
         let mut parts = vec![query, members + self.position.forward(at, training)];
         let region = input.region.as_ref().filter(|_| image.is_some());
         parts.extend(image);
-        let no_picture = region.and_then(|region| region.absent.clone());
-        let absent = (input.padding.is_some() || no_picture.is_some()).then(|| {
-            let device = input.members.device();
-            let present = |n| Tensor::<2, crate::tensor::Int>::zeros([b, n], &device).equal_elem(1);
-            let mut parts = vec![present(1), input.padding.clone().unwrap_or_else(|| present(n))];
-            if region.is_some() {
-                parts.push(no_picture.unwrap_or_else(|| present(1)));
-            }
-            Tensor::cat(parts, 1)
-        });
+        let mut padding = vec![(1, None), (n, input.padding.as_ref())];
+        padding.extend(region.map(|region| (1, region.absent.as_ref())));
+        let absent = Padding::side_by_side(b, &padding);
         let tokens = self.encoder.forward(Tensor::cat(parts, 1), absent.as_ref(), training);
         let tokens = norm_last(&self.norm, tokens, training);
         ContextOutput { z: tokens.clone().narrow(1, 0, 1).squeeze_dim(1), members: tokens.narrow(1, 1, n) }

@@ -3,7 +3,7 @@
 use super::config::{FusionConfig, FusionKind, SpatiaConfig};
 use crate::model::init::Scope;
 use crate::model::layers::{CrossAttention, LayerNorm, Linear, Training, before};
-use crate::tensor::{Bool, Module, Tensor, gelu};
+use crate::tensor::{Module, Padding, Tensor, gelu};
 
 /// The exchange.
 #[derive(Module, Debug)]
@@ -52,13 +52,13 @@ impl Fusion {
         }
     }
 
-    /// `genes`: `[b, n, d]`, `image`: `[b, m, e]`, each of its shape after the exchange. `absent`: `[b, n]`, true where
-    /// a gene is padding.
+    /// `genes`: `[b, n, d]`, `image`: `[b, m, e]`, each of its shape after the exchange. `absent`: of `[b, n]`, the
+    /// genes that are padding.
     pub fn forward(
         &self,
         genes: Tensor<3>,
         image: Tensor<3>,
-        absent: Option<&Tensor<2, Bool>>,
+        absent: Option<&Padding>,
         training: Option<&Training>,
     ) -> (Tensor<3>, Tensor<3>) {
         let fused_genes = match &self.genes {
@@ -86,7 +86,7 @@ impl Exchange {
         &self,
         x: Tensor<3>,
         other: Tensor<3>,
-        absent: Option<&Tensor<2, Bool>>,
+        absent: Option<&Padding>,
         training: Option<&Training>,
     ) -> Tensor<3> {
         let FusionConfig { alpha, doubled_residual, .. } = self.config;
@@ -111,12 +111,12 @@ impl FusionBlock {
         }
     }
 
-    /// `x`: `[b, n, d]`, `y`: `[b, m, d]`; `absent`: `[b, m]`, true where `y` is padding.
+    /// `x`: `[b, n, d]`, `y`: `[b, m, d]`; `absent`: of `[b, m]`, where `y` is padding.
     pub fn forward(
         &self,
         x: Tensor<3>,
         y: Tensor<3>,
-        absent: Option<&Tensor<2, Bool>>,
+        absent: Option<&Padding>,
         training: Option<&Training>,
     ) -> Tensor<3> {
         let x = before(training, x, &self.norm1);

@@ -6,7 +6,7 @@ use super::config::{EXTRA_BEFORE_FAMILIES, SpatiaConfig};
 use super::{positions, select_rows};
 use crate::model::init::{Init, Scope};
 use crate::model::layers::{Dropout, EncoderConfig, LayerNorm, Linear, Training, TransformerEncoder};
-use crate::tensor::{Bool, Int, Module, Param, Tensor, relu};
+use crate::tensor::{Int, Module, Padding, Param, Tensor, relu};
 
 /// V reads a gene's share in per cent: beside a bias of order 1 and under a norm, a share of .01 is next to nothing, and
 /// denoising begins to learn much later (.2 nats a count after 300 steps of tiny).
@@ -26,8 +26,8 @@ pub struct GeneInput {
     pub depth: Tensor<1>,
     /// `[b, k]`: genomic bins 0…9,999, negative where unknown; without them P_g = 0.
     pub bins: Option<Tensor<2>>,
-    /// `[b, k]`: true where padded; `None` if nothing is.
-    pub padding: Option<Tensor<2, Bool>>,
+    /// Of `[b, k]` genes; `None` if none is padding.
+    pub padding: Option<Padding>,
 }
 
 /// Tokens of the genes.
@@ -37,10 +37,10 @@ pub struct GeneTokens {
     pub tokens: Tensor<3>,
     /// `[b, k, d]`: E_g, as MVC reads it.
     pub embeddings: Tensor<3>,
-    /// `[b, k]`: true where a gene is padding.
-    pub padding: Option<Tensor<2, Bool>>,
-    /// `[b, t + k]`: the same over all tokens.
-    pub absent: Option<Tensor<2, Bool>>,
+    /// Of `[b, k]` genes.
+    pub padding: Option<Padding>,
+    /// The same over all tokens, `[b, t + k]`.
+    pub absent: Option<Padding>,
     /// t.
     pub n_extra: usize,
 }
@@ -111,10 +111,7 @@ impl GeneEncoder {
         }
         parts.push(genes);
         let tokens = Tensor::cat(parts, 1);
-        let absent = input.padding.as_ref().map(|padding| {
-            let present = Tensor::<2, Int>::zeros([b, t], &padding.device()).equal_elem(1);
-            Tensor::cat(vec![present, padding.clone()], 1)
-        });
+        let absent = Padding::side_by_side(b, &[(t, None), (k, input.padding.as_ref())]);
         let tokens = self.encoder.forward(tokens, absent.as_ref(), training);
         let tokens = super::norm_last(&self.norm, tokens, training);
         GeneTokens { tokens, embeddings, padding: input.padding.clone(), absent, n_extra: t }

@@ -6,7 +6,7 @@ use super::config::SpatiaConfig;
 use super::norm_last;
 use crate::model::init::{Init, Scope};
 use crate::model::layers::{LayerNorm, Linear, Training, before};
-use crate::tensor::{Bool, Module, Param, Tensor, enter, leaky_relu, matmul, softmax};
+use crate::tensor::{Module, Padding, Param, Tensor, enter, leaky_relu, matmul, softmax};
 
 /// LeakyReLU's slope.
 const SLOPE: f64 = 0.01;
@@ -36,10 +36,10 @@ pub struct Expression {
 
 impl Expression {
     /// Of (a, b, c) per gene, `[b, k, 3]`. `depth`: `[b]`, Σ of the counts that are predicted.
-    fn of(parameters: Tensor<3>, depth: Tensor<1>, padding: Option<&Tensor<2, Bool>>) -> Self {
+    fn of(parameters: Tensor<3>, depth: Tensor<1>, padding: Option<&Padding>) -> Self {
         let column = |i: usize| parameters.clone().narrow(2, i, 1).squeeze_dim::<2>(2);
         let logits = match padding {
-            Some(padding) => column(0).mask_fill(padding.clone(), NEVER),
+            Some(padding) => column(0).mask_fill(padding.mask(&parameters.device()), NEVER),
             None => column(0),
         };
         Self {
@@ -82,7 +82,7 @@ impl ExpressionDecoder {
         &self,
         genes: Tensor<3>,
         depth: Tensor<1>,
-        padding: Option<&Tensor<2, Bool>>,
+        padding: Option<&Padding>,
         training: Option<&Training>,
     ) -> Expression {
         let x = leaky_relu(norm_last(&self.norm1, self.linear1.forward(genes, training), training), SLOPE);
@@ -120,7 +120,7 @@ impl Mvc {
         z: Tensor<2>,
         embeddings: Tensor<3>,
         depth: Tensor<1>,
-        padding: Option<&Tensor<2, Bool>>,
+        padding: Option<&Padding>,
         training: Option<&Training>,
     ) -> Expression {
         let q = norm_last(&self.norm, self.linear.forward2(z, training), training); // [b, d]

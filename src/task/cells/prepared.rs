@@ -6,7 +6,7 @@ use crate::model::spatia::heads::Expression;
 use crate::model::spatia::image_encoder::ImageInput;
 use crate::model::spatia::patches::Kept;
 use crate::task::losses::negative_binomial::zinb;
-use crate::tensor::{Bool, Device, Tensor, Values};
+use crate::tensor::{Device, Padding, Tensor, Values};
 
 /// A micro-batch on the host.
 #[derive(Debug, Clone)]
@@ -48,7 +48,7 @@ impl Prepared {
             values: self.values.tensor([b, k], device),
             depth: self.depth.tensor([b], device),
             bins: None,
-            padding: self.padding(device),
+            padding: self.padding(),
         };
         let pixels = self.pixels.tensor([b, channels, size, size], device);
         CellInput { genes: Some(genes), image: Some(ImageInput { pixels, kept: Some(self.kept.clone()) }) }
@@ -59,8 +59,8 @@ impl Prepared {
         let counts = self.counts.tensor([self.ids.len(), self.k], device);
         let Expression { mean, dispersion, dropout_logit } = expression;
         let entries = zinb(counts, mean, dispersion, dropout_logit);
-        let entries = match self.padding(device) {
-            Some(padding) => entries.mask_fill(padding, 0.0),
+        let entries = match self.padding() {
+            Some(padding) => entries.mask_fill(padding.mask(device), 0.0),
             None => entries,
         };
         entries.sum_dim(1).squeeze_dim(1)
@@ -88,7 +88,7 @@ impl Prepared {
         values + self.genes.send(device) + self.padding.send(device)
     }
 
-    fn padding(&self, device: &Device) -> Option<Tensor<2, Bool>> {
-        self.padding.contains(&true).then(|| self.padding.tensor([self.ids.len(), self.k], device))
+    fn padding(&self) -> Option<Padding> {
+        Padding::of(self.padding.clone(), [self.ids.len(), self.k])
     }
 }

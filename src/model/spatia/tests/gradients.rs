@@ -13,7 +13,6 @@ fn everything(model: &Spatia, training: Option<&Training>) -> Tensor<1> {
     genes.values = Tensor::from_data(genes.values.into_data(), &device);
     genes.depth = Tensor::from_data(genes.depth.into_data(), &device);
     genes.genes = Tensor::from_data(genes.genes.into_data(), &device);
-    genes.padding = genes.padding.map(|padding| Tensor::from_data(padding.into_data(), &device));
     image.pixels = Tensor::from_data(image.pixels.into_data(), &device);
     let depth = genes.depth.clone();
     let out = model.forward(&CellInput { genes: Some(genes), image: Some(image) }, training);

@@ -9,7 +9,7 @@ use super::context::RegionInput;
 use super::*;
 use crate::model::layers::reference::{tensor, values};
 use crate::model::params;
-use crate::tensor::{Bool, cpu};
+use crate::tensor::{Bool, Padding, cpu};
 
 const GENES: usize = 64;
 
@@ -48,13 +48,12 @@ fn gene_input(cells: &[Vec<(i64, f32)>], k: usize) -> GeneInput {
         }
     }
     let b = cells.len();
-    let flag = padding.contains(&true);
     GeneInput {
         genes: Tensor::from_data(TensorData::new(genes, [b, k]), &cpu()),
         values: tensor(shares, [b, k]),
         depth: tensor(depths, [b]),
         bins: None,
-        padding: flag.then(|| Tensor::<2, Bool>::from_data(TensorData::new(padding, [b, k]), &cpu())),
+        padding: Padding::of(padding, [b, k]),
     }
 }
 
@@ -330,7 +329,7 @@ fn a_level_ignores_padding_and_sees_neither_order_nor_what_is_hidden() {
         let input = ContextInput {
             members: tensor(members, [1, 4, 32]),
             offsets_um: tensor(at, [1, 4, 2]),
-            padding: flags(vec![false, false, false, true]),
+            padding: Padding::of(vec![false, false, false, true], [1, 4]),
             hidden: flags(order.iter().map(|&i| i == 1).chain([false]).collect()),
             region: None,
         };
@@ -340,8 +339,7 @@ fn a_level_ignores_padding_and_sees_neither_order_nor_what_is_hidden() {
         let [members, at] =
             [(noise(2 * 32, 1), [1, 2, 32]), (noise(4, 2), [1, 2, 2])].map(|(of, shape)| tensor(of, shape));
         let vectors = Tensor::<2>::from_data(TensorData::new(vec![value; 32], [1, 32]), &cpu());
-        let absent = absent.then(|| Tensor::<2, Bool>::from_data(TensorData::new(vec![true], [1, 1]), &cpu()));
-        let region = Some(RegionInput { vectors, absent });
+        let region = Some(RegionInput { vectors, absent: Padding::of(vec![absent], [1, 1]) });
         values(model.niche(&ContextInput { members, offsets_um: at, padding: None, hidden: None, region }, None).z)
     };
     assert_eq!(pictured(true, 0.0), pictured(true, 3.0), "a picture that is not there");
