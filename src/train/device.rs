@@ -11,6 +11,9 @@ use crate::gpu::nccl::Nccl;
 use crate::gpu::probe::{Needs, Probe};
 use crate::tensor::{self, Device};
 
+/// What a reader of `world.json` must know of a build whose bits differ from run to run.
+const BY_TIMING: &str = if cfg!(feature = "tuned") { ", kernels by timing" } else { "" };
+
 /// A place to compute.
 #[derive(Debug, Clone)]
 pub struct Place {
@@ -69,7 +72,7 @@ pub fn wgpu(sums: bool) -> Result<Place, TrainError> {
         let advice = "set train.keep = \"host\"";
         return Err(refused(&format!("{name} has no {missing} in its shaders, which sums there need: {advice}")));
     }
-    Ok(Place { device, ordinal: 0, words: format!("{name}, wgpu") })
+    Ok(Place { device, ordinal: 0, words: format!("{name}, wgpu{BY_TIMING}") })
 }
 
 /// The GPU of this process.
@@ -116,7 +119,7 @@ fn in_words(probe: &Probe, ordinal: usize) -> String {
     let name = devices.get(ordinal).map_or("?", |device| device.name.as_str());
     let compiler = probe.nvrtc.as_ref().map_or("none".to_owned(), |(_, v)| format!("{}.{}", v.major, v.minor));
     let nccl = probe.nccl.as_ref().map_or("none".to_owned(), |(_, v)| v.to_string());
-    format!("{name}, driver CUDA {}.{}, NVRTC {compiler}, NCCL {nccl}", driver.major, driver.minor)
+    format!("{name}, driver CUDA {}.{}, NVRTC {compiler}, NCCL {nccl}{BY_TIMING}", driver.major, driver.minor)
 }
 
 #[cfg(test)]

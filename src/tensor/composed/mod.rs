@@ -1,4 +1,4 @@
-//! Our operations out of Burn's own, values and gradients: what a device runs that has no kernels of ours (CUDA).
+//! Our operations out of Burn's own, values and gradients: what a GPU runs where it has no kernel of ours (`tensor::cube`).
 //!
 //! Right first: every function here is held against its CPU kernel by a test. Tensors are plain ones, without a graph:
 //! `cube` puts these behind the operations, whose gradients are then asked for by name.
