@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use super::config::Reduction;
 use super::step::StepState;
 use super::sums::LaneSeen;
+use crate::elementwise::adamw::Constants;
 use crate::engine::reduce;
 use crate::engine::tail::TailLayout;
 use crate::engine::{Engine, EngineError, Sum};
-use crate::optim::OptimConfig;
-use crate::optim::adamw::Constants;
-use crate::tensor::flat::{self, AdamW, Fixed, Lendable};
+use crate::optim::{OptimConfig, adamw};
+use crate::tensor::flat::{self, Fixed, Lendable};
 use crate::tensor::{Device, Int, Tensor};
 
 /// The device's part of a step.
@@ -205,7 +205,7 @@ impl<'a> There<'a> {
         let gradient = self.gradient.take().expect("a step is applied after its sum");
         let norm = flat::norm(&gradient);
         let clip = optim.clip_norm.filter(|&limit| norm > limit).map_or(1.0, |limit| (limit / norm) as f32);
-        let by = update(&Constants::new(optim, lr, state.optim_step + 1), clip);
+        let by = Constants { clip, ..adamw::constants(optim, lr, state.optim_step + 1) };
         let kept = self.kept.take().expect("its parameters were asked for before");
         let (parameters, moments) = flat::adamw(kept.parameters, kept.moments, &gradient, by);
         let average = match (kept.average, optim.ema) {
@@ -289,9 +289,4 @@ fn where_it_lies<K: Lendable>(
             Err(error)
         }
     }
-}
-
-fn update(c: &Constants, clip: f32) -> AdamW {
-    let (b1, b2) = ([c.b1, c.one_less_b1], [c.b2, c.one_less_b2]);
-    AdamW { clip, keep: c.keep, b1, b2, step: c.step, root_c2: c.root_c2, eps: c.eps }
 }
