@@ -139,10 +139,14 @@ pub fn philox4x32_10(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
     [a, b, c, d]
 }
 
-const M0: u32 = 0xD251_1F53;
-const M1: u32 = 0xCD9E_8D57;
-const W0: u32 = 0x9E37_79B9;
-const W1: u32 = 0xBB67_AE85;
+/// Philox's multiplier of a counter's first word.
+pub const M0: u32 = 0xD251_1F53;
+/// Philox's multiplier of a counter's third word.
+pub const M1: u32 = 0xCD9E_8D57;
+/// What a round of Philox adds to a key's first word.
+pub const W0: u32 = 0x9E37_79B9;
+/// What a round of Philox adds to a key's second word.
+pub const W1: u32 = 0xBB67_AE85;
 
 /// A word as a uniform in [0, 1): its upper 24 bits · 2⁻²⁴.
 pub fn uniform(word: u32) -> f32 {
@@ -234,10 +238,20 @@ pub fn dropout_mask_slots(
 
 /// Multiplies each of a slot's elements by its mask, as [`dropout_mask_slots`] draws it. `stream`: (slot, global_step, site).
 pub fn drop_elements(elements: &mut [f32], p: f64, key: DrawKey, stream: [u32; 3]) {
+    let t = dropout_threshold(p);
+    drop_in_blocks(elements, t, dropout_scale(t), stream, key.0);
+}
+
+/// t = ⌊p·2¹⁶⌋: halves below it are dropped.
+pub fn dropout_threshold(p: f64) -> u16 {
     let t = (p * 65_536.0) as u32;
     assert!(t < 65_536, "dropout must keep something");
-    let scale = (1.0 / (1.0 - f64::from(t) / 65_536.0)) as f32;
-    drop_in_blocks(elements, t as u16, scale, stream, key.0);
+    t as u16
+}
+
+/// What is kept is multiplied by 1/(1 − t·2⁻¹⁶).
+pub fn dropout_scale(threshold: u16) -> f32 {
+    (1.0 / (1.0 - f64::from(threshold) / 65_536.0)) as f32
 }
 
 const SIDE: usize = 16;

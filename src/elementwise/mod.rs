@@ -1,5 +1,8 @@
-//! Functions of single numbers in plain f32 operations: loops the compiler vectorises, the same bits on every host. Knows no
-//! tensor; their accuracy is tested where they are operations of one (`src/tensor`).
+//! Functions of single numbers in plain operations: loops the compiler vectorises, the same bits on every host. Knows nobody;
+//! what they are for is tested where they are used (`src/tensor`, `src/optim`, `src/engine/reduce.rs`).
 
+pub mod adamw;
+pub mod average;
 pub mod exp;
+pub mod fixed_point;
 pub mod gelu;

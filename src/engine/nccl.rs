@@ -329,17 +329,20 @@ impl NcclEngine {
         }
     }
 
-    fn sum_all<T: Copy>(
-        &mut self,
-        operation: &'static str,
-        kind: Kind,
-        data: &mut [T],
-        of: DataType,
-    ) -> Result<(), EngineError> {
+    fn sum_all<T: Copy>(&mut self, operation: &'static str, data: &mut [T], of: Sum) -> Result<(), EngineError> {
+        let (kind, data_type) = named(of);
         self.meet(operation, kind, data.len())?;
         let bytes = size_of_val(data);
         data.chunks_mut(PIECE / size_of::<T>())
-            .try_for_each(|chunk| self.reduce(operation, bytes, chunk, (of, Operation::Sum)))
+            .try_for_each(|chunk| self.reduce(operation, bytes, chunk, (data_type, Operation::Sum)))
+    }
+}
+
+/// What ranks and NCCL call it.
+fn named(of: Sum) -> (Kind, DataType) {
+    match of {
+        Sum::I64 => (Kind::SumI64, DataType::I64),
+        Sum::F32 => (Kind::SumF32, DataType::F32),
     }
 }
 
@@ -353,7 +356,7 @@ impl Engine for NcclEngine {
     }
 
     fn all_reduce_i64(&mut self, operation: &'static str, data: &mut Vec<i64>) -> Result<(), EngineError> {
-        self.sum_all(operation, Kind::SumI64, data, DataType::I64)
+        self.sum_all(operation, data, Sum::I64)
     }
 
     fn all_reduce_converted(
@@ -366,13 +369,13 @@ impl Engine for NcclEngine {
     ) -> Result<(), EngineError> {
         let n = out.len();
         assert_eq!(n + tail, words.len(), "words are values, then the tail");
-        self.sum_all(operation, Kind::SumI64, words, DataType::I64)?;
+        self.sum_all(operation, words, Sum::I64)?;
         convert(0, &words[..n], out);
         Ok(())
     }
 
     fn all_reduce_f32(&mut self, operation: &'static str, data: &mut Vec<f32>) -> Result<(), EngineError> {
-        self.sum_all(operation, Kind::SumF32, data, DataType::F32)
+        self.sum_all(operation, data, Sum::F32)
     }
 
     fn all_reduce_bf16(&mut self, operation: &'static str, data: &mut Vec<u16>) -> Result<(), EngineError> {
@@ -392,10 +395,7 @@ impl Engine for NcclEngine {
         length: usize,
         of: Sum,
     ) -> Result<(), EngineError> {
-        let (kind, data_type) = match of {
-            Sum::I64 => (Kind::SumI64, DataType::I64),
-            Sum::F32 => (Kind::SumF32, DataType::F32),
-        };
+        let (kind, data_type) = named(of);
         self.meet(operation, kind, length)?;
         let Some(communicator) = self.communicator else {
             return Err(self.refused(operation, "the group was left or given up"));

@@ -1,39 +1,15 @@
 //! Exact sums: gradients as 64-bit fixed point with one exponent per parameter tensor (`docs/step.md` §5).
 //!
-//! Integer addition is associative, so any engine, order or world size gives the same bits. Knows no engine.
+//! Integer addition is associative, so any engine, order or world size gives the same bits. Here is what is about exponents and
+//! tensors; the loops over values are [`crate::elementwise::fixed_point`]'s. Knows no engine.
 
 use std::ops::Range;
 
-use multiversion::multiversion;
+use crate::elementwise::fixed_point::INFINITE;
+pub use crate::elementwise::fixed_point::{Scan, dequantise, overflows, quantise, quantise_add, scan};
 
 /// Bits kept free above the exponent seen last, so that a gradient may grow 2⁵-fold without a rerun.
 const HEADROOM: i32 = 6;
-
-/// What a lane's gradient of one tensor looks like, before any conversion.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Scan {
-    /// Number of values that are NaN or infinite.
-    pub non_finite: u64,
-    /// Largest |g| as f32 bits; 0 where the tensor is all zero.
-    pub max_bits: u32,
-}
-
-/// Looks at a lane's gradient of one tensor.
-pub fn scan(gradient: &[f32]) -> Scan {
-    let max_bits = max_abs_bits(gradient);
-    let non_finite = match max_bits {
-        INFINITE.. => gradient.iter().filter(|v| !v.is_finite()).count() as u64,
-        _ => 0,
-    };
-    Scan { non_finite, max_bits }
-}
-
-const INFINITE: u32 = 0x7f80_0000;
-
-#[multiversion(targets("x86_64+avx512f+avx512dq+avx512bw+avx512vl", "x86_64+avx2"))]
-fn max_abs_bits(values: &[f32]) -> u32 {
-    values.iter().fold(0, |max, v| max.max(v.to_bits() & 0x7fff_ffff))
-}
 
 /// ⌊log2 |g|⌋ of a positive finite f32 given by its bits, subnormals included.
 pub fn binary_exponent(bits: u32) -> i16 {
@@ -56,36 +32,6 @@ pub fn shift(exponent: i16, lanes: usize) -> i32 {
     62 - lanes.next_power_of_two().trailing_zeros() as i32 - HEADROOM - i32::from(exponent)
 }
 
-/// Whether a lane's largest value leaves the range that `lanes` summands may use: |q| > 2^62 / lanes.
-pub fn overflows(max_bits: u32, shift: i32, lanes: usize) -> bool {
-    let q = (f64::from(f32::from_bits(max_bits)) * exp2(shift)).round_ties_even();
-    q * lanes as f64 > 4_611_686_018_427_387_904.0
-}
-
-/// Sets the accumulator to round-to-nearest-even(g · 2^shift), element by element.
-pub fn quantise(gradient: &[f32], shift: i32, sum: &mut [i64]) {
-    quantise_scaled(gradient, exp2(shift), sum);
-}
-
-#[multiversion(targets("x86_64+avx512f+avx512dq+avx512bw+avx512vl", "x86_64+avx2"))]
-fn quantise_scaled(gradient: &[f32], scale: f64, sum: &mut [i64]) {
-    for (s, &g) in sum.iter_mut().zip(gradient) {
-        *s = (f64::from(g) * scale).round_ties_even() as i64;
-    }
-}
-
-/// Adds round-to-nearest-even(g · 2^shift) to the accumulator, element by element.
-pub fn quantise_add(gradient: &[f32], shift: i32, sum: &mut [i64]) {
-    quantise_add_scaled(gradient, exp2(shift), sum);
-}
-
-#[multiversion(targets("x86_64+avx512f+avx512dq+avx512bw+avx512vl", "x86_64+avx2"))]
-fn quantise_add_scaled(gradient: &[f32], scale: f64, sum: &mut [i64]) {
-    for (s, &g) in sum.iter_mut().zip(gradient) {
-        *s = s.wrapping_add((f64::from(g) * scale).round_ties_even() as i64);
-    }
-}
-
 /// The flat gradient's values from `first` on: each by its tensor's shift, 0 where the tensor has none.
 pub fn dequantise_segment(
     tensors: &[Range<usize>],
@@ -105,26 +51,10 @@ pub fn dequantise_segment(
     }
 }
 
-/// f32(f64(Σq) · 2^−shift).
-pub fn dequantise(sum: &[i64], shift: i32, out: &mut [f32]) {
-    dequantise_scaled(sum, exp2(-shift), out);
-}
-
-#[multiversion(targets("x86_64+avx512f+avx512dq+avx512bw+avx512vl", "x86_64+avx2"))]
-fn dequantise_scaled(sum: &[i64], scale: f64, out: &mut [f32]) {
-    for (o, &q) in out.iter_mut().zip(sum) {
-        *o = (q as f64 * scale) as f32;
-    }
-}
-
-/// 2^n exactly, for |n| ≤ 1022.
-fn exp2(n: i32) -> f64 {
-    f64::from_bits(((1023 + n) as u64) << 52)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::elementwise::fixed_point::exp2;
 
     #[test]
     fn exponents_are_the_floor_of_the_logarithm() {
@@ -202,12 +132,5 @@ mod tests {
             assert!(!overflows(32.0f32.to_bits(), e, lanes), "2^5 on {lanes} lanes");
             assert!(overflows(128.0f32.to_bits(), e, lanes), "128 on {lanes} lanes");
         }
-    }
-
-    #[test]
-    fn non_finite_values_are_counted_per_lane() {
-        assert_eq!(scan(&[1.0, f32::NAN, 0.0, f32::NEG_INFINITY, -3.0]).non_finite, 2);
-        assert_eq!(scan(&[0.0, -0.0]), Scan { non_finite: 0, max_bits: 0 });
-        assert_eq!(scan(&[0.5, -3.0]), Scan { non_finite: 0, max_bits: 3f32.to_bits() });
     }
 }

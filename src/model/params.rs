@@ -62,26 +62,17 @@ pub fn to_flat<M: Module>(module: &M) -> Vec<f32> {
 ///
 /// On an autodiff device the leaves ask for gradients.
 pub fn from_flat<M: Module>(module: M, flat: &[f32], device: &Device) -> M {
-    let mut mapper = Place { flat, at: 0, device };
-    let module = module.map(&mut mapper);
-    assert_eq!(mapper.at, flat.len(), "a flat buffer must fill the module exactly");
-    module
+    Place { flat: Flat::OnHost(flat), trained_only: false, at: 0, device }.fill(module)
 }
 
 /// The module with new leaves holding `flat` for the parameters that train; the others stay as they are.
 pub fn with_trained<M: Module>(module: M, flat: &[f32], device: &Device) -> M {
-    let mut mapper = PlaceTrained(Place { flat, at: 0, device });
-    let module = module.map(&mut mapper);
-    assert_eq!(mapper.0.at, flat.len(), "a flat buffer must fill what trains exactly");
-    module
+    Place { flat: Flat::OnHost(flat), trained_only: true, at: 0, device }.fill(module)
 }
 
 /// The same from a flat tensor, which lies where `device` is; where tensors are cut from it without a copy they see its changes.
 pub fn with_trained_there<M: Module>(module: M, flat: &Tensor<1>, device: &Device) -> M {
-    let mut mapper = PlaceThere { flat, at: 0, device };
-    let module = module.map(&mut mapper);
-    assert_eq!(mapper.at, flat.dims()[0], "a flat tensor must fill what trains exactly");
-    module
+    Place { flat: Flat::There(flat), trained_only: true, at: 0, device }.fill(module)
 }
 
 /// The module with its parameters trained or not, in declaration order.
@@ -148,46 +139,48 @@ impl ModuleVisitor for Collect {
     }
 }
 
+/// Where flat values lie.
+enum Flat<'a> {
+    OnHost(&'a [f32]),
+    There(&'a Tensor<1>),
+}
+
+/// Puts flat values in the place of a module's parameters.
 struct Place<'a> {
-    flat: &'a [f32],
+    flat: Flat<'a>,
+    /// The others stay as they are.
+    trained_only: bool,
     at: usize,
     device: &'a Device,
+}
+
+impl Place<'_> {
+    fn fill<M: Module>(mut self, module: M) -> M {
+        let module = module.map(&mut self);
+        let length = match self.flat {
+            Flat::OnHost(flat) => flat.len(),
+            Flat::There(flat) => flat.dims()[0],
+        };
+        assert_eq!(self.at, length, "flat values must fill their parameters exactly");
+        module
+    }
 }
 
 impl ModuleMapper for Place<'_> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let shape = param.val().dims();
-        let n: usize = shape.iter().product();
-        let values = self.flat[self.at..self.at + n].to_vec();
-        self.at += n;
-        Param::from_data(TensorData::new(values, shape), self.device)
-    }
-}
-
-struct PlaceTrained<'a>(Place<'a>);
-
-impl ModuleMapper for PlaceTrained<'_> {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        if param.is_require_grad() { self.0.map_float(param) } else { param }
-    }
-}
-
-struct PlaceThere<'a> {
-    flat: &'a Tensor<1>,
-    at: usize,
-    device: &'a Device,
-}
-
-impl ModuleMapper for PlaceThere<'_> {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        if !param.is_require_grad() {
+        if self.trained_only && !param.is_require_grad() {
             return param;
         }
         let shape = param.val().dims();
         let n: usize = shape.iter().product();
-        let values = self.flat.clone().slice(self.at..self.at + n).reshape(shape);
+        let range = self.at..self.at + n;
         self.at += n;
-        Param::from_tensor(with_gradients(values, self.device))
+        match self.flat {
+            Flat::OnHost(flat) => Param::from_data(TensorData::new(flat[range].to_vec(), shape), self.device),
+            Flat::There(flat) => {
+                Param::from_tensor(with_gradients(flat.clone().slice(range).reshape(shape), self.device))
+            }
+        }
     }
 }
 

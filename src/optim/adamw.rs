@@ -1,67 +1,30 @@
 //! AdamW (Loshchilov & Hutter 2019), in the order of operations of PyTorch's single-tensor path.
 
-use multiversion::multiversion;
-
 use super::OptimConfig;
+use crate::elementwise::adamw::{self, Constants};
 
 /// One update of all parameters; `t` is `optim_step` + 1.
 ///
 /// Elementwise in f32, bias corrections in f64 and rounded once (`docs/step.md` §5):
 /// p ← p·(1 − lr·wd); m ← β₁m + (1 − β₁)g; v ← β₂v + ((1 − β₂)g)g; p ← p − (lr/c₁)·(m / (√v/√c₂ + ε)).
 pub fn update(config: &OptimConfig, lr: f64, t: u64, gradient: &[f32], p: &mut [f32], m: &mut [f32], v: &mut [f32]) {
-    elementwise(&Constants::new(config, lr, t), gradient, p, m, v);
+    adamw::update(&constants(config, lr, t), gradient, p, m, v);
 }
 
-/// What is the same for all parameters, made in f64 and rounded once.
-#[derive(Debug, Clone, Copy)]
-pub struct Constants {
-    /// 1 − lr·wd.
-    pub keep: f32,
-    /// β₁.
-    pub b1: f32,
-    /// 1 − β₁.
-    pub one_less_b1: f32,
-    /// β₂.
-    pub b2: f32,
-    /// 1 − β₂.
-    pub one_less_b2: f32,
-    /// lr/c₁.
-    pub step: f32,
-    /// √c₂.
-    pub root_c2: f32,
-    /// ε.
-    pub eps: f32,
-}
-
-impl Constants {
-    /// Those of update `t` = `optim_step` + 1.
-    pub fn new(config: &OptimConfig, lr: f64, t: u64) -> Constants {
-        let [b1, b2] = config.betas;
-        let correction = |b: f64| 1.0 - libm::pow(b, t as f64);
-        Constants {
-            keep: (1.0 - lr * config.weight_decay) as f32,
-            b1: b1 as f32,
-            one_less_b1: (1.0 - b1) as f32,
-            b2: b2 as f32,
-            one_less_b2: (1.0 - b2) as f32,
-            step: (lr / correction(b1)) as f32,
-            root_c2: libm::sqrt(correction(b2)) as f32,
-            eps: config.eps as f32,
-        }
-    }
-}
-
-#[multiversion(targets("x86_64+avx512f+avx512dq+avx512bw+avx512vl", "x86_64+avx2"))]
-fn elementwise(c: &Constants, gradient: &[f32], p: &mut [f32], m: &mut [f32], v: &mut [f32]) {
-    let n = gradient.len();
-    let (p, m, v) = (&mut p[..n], &mut m[..n], &mut v[..n]);
-    for i in 0..n {
-        let g = gradient[i];
-        let m1 = c.b1 * m[i] + c.one_less_b1 * g;
-        let v1 = c.b2 * v[i] + c.one_less_b2 * g * g;
-        m[i] = m1;
-        v[i] = v1;
-        p[i] = p[i] * c.keep - c.step * (m1 / (v1.sqrt() / c.root_c2 + c.eps));
+/// What is the same for all parameters in update `t` = `optim_step` + 1, made in f64 and rounded once. Nothing is clipped.
+pub fn constants(config: &OptimConfig, lr: f64, t: u64) -> Constants {
+    let [b1, b2] = config.betas;
+    let correction = |b: f64| 1.0 - libm::pow(b, t as f64);
+    Constants {
+        clip: 1.0,
+        keep: (1.0 - lr * config.weight_decay) as f32,
+        b1: b1 as f32,
+        one_less_b1: (1.0 - b1) as f32,
+        b2: b2 as f32,
+        one_less_b2: (1.0 - b2) as f32,
+        step: (lr / correction(b1)) as f32,
+        root_c2: libm::sqrt(correction(b2)) as f32,
+        eps: config.eps as f32,
     }
 }
 

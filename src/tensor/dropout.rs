@@ -27,14 +27,6 @@ pub struct DropoutDraws {
 }
 
 impl DropoutDraws {
-    /// A half below it is dropped.
-    #[cfg_attr(not(feature = "cube"), expect(dead_code, reason = "the cores' kernel has its own"))]
-    pub(super) fn threshold(&self) -> u32 {
-        let threshold = (self.p * 65_536.0) as u32;
-        assert!(threshold < 65_536, "dropout must keep something");
-        threshold
-    }
-
     /// Multiplies the elements of a record, the first of which is its element 0, by 0 or 1/(1 − p).
     pub(super) fn apply(&self, record: usize, elements: &mut [f32]) {
         let slot = self.first_slot + record as u32;

@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use super::config::Reduction;
 use super::step::StepState;
 use super::sums::LaneSeen;
+use crate::elementwise::adamw::Constants;
 use crate::engine::reduce;
 use crate::engine::tail::TailLayout;
 use crate::engine::{Engine, EngineError, Sum};
-use crate::optim::OptimConfig;
-use crate::optim::adamw::Constants;
-use crate::tensor::flat::{self, AdamW, Fixed, Lendable};
+use crate::optim::{OptimConfig, adamw};
+use crate::tensor::flat::{self, Fixed, Lendable};
 use crate::tensor::{Device, Int, Tensor};
 
 /// The device's part of a step.
@@ -30,10 +30,9 @@ pub struct There<'a> {
     sums: Sums,
     /// A row for each tensor of each of this rank's lanes.
     facts: Option<Tensor<1, Int>>,
-    /// The whole gradient, from [`There::finish`] to [`There::apply`].
+    /// The whole gradient, from [`There::finish`] to [`There::apply`], or to the next attempt where it is kept.
     gradient: Option<Tensor<1>>,
-    /// The last one, where somebody asks for it.
-    last: Option<Option<Tensor<1>>>,
+    keeps_gradient: bool,
     tail: Vec<i64>,
     own: Duration,
 }
@@ -80,7 +79,7 @@ impl<'a> There<'a> {
             sums,
             facts: None,
             gradient: None,
-            last: None,
+            keeps_gradient: false,
             tail,
             own,
         })
@@ -179,7 +178,7 @@ impl<'a> There<'a> {
         engine.all_reduce_i64("tail", &mut self.tail)?;
         let gradient = match &mut self.sums {
             Sums::Fixed(sums) => {
-                let sums = all_reduce_fixed(engine, sums.take().expect(BEGUN))?;
+                let sums = all_reduce(engine, sums.take().expect(BEGUN), Sum::I64, fixed_by_host)?;
                 let mut gradient = flat::zeros(sums.dims()[0], &self.device);
                 for (tensor, shift) in self.tensors.iter().zip(&self.shifts) {
                     if let Some(shift) = shift {
@@ -188,7 +187,7 @@ impl<'a> There<'a> {
                 }
                 gradient
             }
-            Sums::Plain(sums) => all_reduce_plain(engine, sums.take().expect(BEGUN))?,
+            Sums::Plain(sums) => all_reduce(engine, sums.take().expect(BEGUN), Sum::F32, plain_by_host)?,
         };
         self.gradient = Some(gradient);
         self.own = begun.elapsed().saturating_sub(engine.waited() - waited);
@@ -205,7 +204,7 @@ impl<'a> There<'a> {
         let gradient = self.gradient.take().expect("a step is applied after its sum");
         let norm = flat::norm(&gradient);
         let clip = optim.clip_norm.filter(|&limit| norm > limit).map_or(1.0, |limit| (limit / norm) as f32);
-        let by = update(&Constants::new(optim, lr, state.optim_step + 1), clip);
+        let by = Constants { clip, ..adamw::constants(optim, lr, state.optim_step + 1) };
         let kept = self.kept.take().expect("its parameters were asked for before");
         let (parameters, moments) = flat::adamw(kept.parameters, kept.moments, &gradient, by);
         let average = match (kept.average, optim.ema) {
@@ -215,20 +214,18 @@ impl<'a> There<'a> {
             (average, _) => average,
         };
         self.kept = Some(Kept { parameters, moments, average, optim_step: state.optim_step + 1 });
-        if let Some(last) = &mut self.last {
-            *last = Some(gradient);
-        }
+        self.gradient = self.keeps_gradient.then_some(gradient);
         norm
     }
 
     /// Keeps every step's gradient for [`There::gradient`], 4 bytes a parameter.
     pub fn keep_gradient(&mut self) {
-        self.last = Some(None);
+        self.keeps_gradient = true;
     }
 
     /// The last step's gradient, summed, on the host; empty where none was kept.
     pub fn gradient(&self) -> Vec<f32> {
-        self.last.iter().flatten().map(read).next().unwrap_or_default()
+        self.gradient.as_ref().map(read).unwrap_or_default()
     }
 }
 
@@ -242,56 +239,47 @@ fn read(values: &Tensor<1>) -> Vec<f32> {
 const GRADIENTS: &str = "sum of gradients";
 const IN_PLACE: &str = "sum of gradients, in place";
 
-fn all_reduce_fixed(engine: &mut dyn Engine, sums: Tensor<1, Int>) -> Result<Tensor<1, Int>, EngineError> {
-    let (sums, summed) = where_it_lies(engine, sums, Sum::I64)?;
-    if summed {
+type ByHost<K> = fn(&mut dyn Engine, Tensor<1, K>) -> Result<Tensor<1, K>, EngineError>;
+
+/// Sums over ranks, where they lie if the engine can: a rank alone has nothing to add, and not every engine adds in a device's
+/// memory.
+fn all_reduce<K: Lendable>(
+    engine: &mut dyn Engine,
+    sums: Tensor<1, K>,
+    of: Sum,
+    by_host: ByHost<K>,
+) -> Result<Tensor<1, K>, EngineError> {
+    if engine.world_size() == 1 {
         return Ok(sums);
     }
+    if !engine.sums_there() {
+        return by_host(engine, sums);
+    }
+    let (sums, lent) = K::lend(sums);
+    // The others are on their way into the sum: there is no other way for this rank alone.
+    let lent = lent.map_err(|message| EngineError::Memory { rank: engine.rank(), operation: IN_PLACE, message })?;
+    // SAFETY: the memory is this tensor's alone, of this rank's device, which has done all that was asked of it; it is lent until the
+    // engine returns.
+    match unsafe { engine.all_reduce_there(IN_PLACE, lent.address(), lent.length(), of) } {
+        Ok(()) => Ok(sums),
+        Err(error) => {
+            lent.forget(); // a sum that waits for a lost peer may still write there
+            std::mem::forget(sums);
+            Err(error)
+        }
+    }
+}
+
+fn fixed_by_host(engine: &mut dyn Engine, sums: Tensor<1, Int>) -> Result<Tensor<1, Int>, EngineError> {
     let device = sums.device();
     let mut words: Vec<i64> = sums.into_data().try_to_vec().expect("sums are i64");
     engine.all_reduce_i64(GRADIENTS, &mut words)?;
     Ok(flat::sums(words, &device))
 }
 
-fn all_reduce_plain(engine: &mut dyn Engine, sums: Tensor<1>) -> Result<Tensor<1>, EngineError> {
-    let (sums, summed) = where_it_lies(engine, sums, Sum::F32)?;
-    if summed {
-        return Ok(sums);
-    }
+fn plain_by_host(engine: &mut dyn Engine, sums: Tensor<1>) -> Result<Tensor<1>, EngineError> {
     let device = sums.device();
     let mut values = read(&sums);
     engine.all_reduce_f32(GRADIENTS, &mut values)?;
     Ok(flat::values(values, &device))
-}
-
-/// Values, and whether they are summed: a rank alone has nothing to add, and not every engine adds in a device's memory.
-fn where_it_lies<K: Lendable>(
-    engine: &mut dyn Engine,
-    values: Tensor<1, K>,
-    of: Sum,
-) -> Result<(Tensor<1, K>, bool), EngineError> {
-    if engine.world_size() == 1 {
-        return Ok((values, true));
-    }
-    if !engine.sums_there() {
-        return Ok((values, false));
-    }
-    let (values, lent) = K::lend(values);
-    // The others are on their way into the sum: there is no other way for this rank alone.
-    let lent = lent.map_err(|message| EngineError::Memory { rank: engine.rank(), operation: IN_PLACE, message })?;
-    // SAFETY: the memory is this tensor's alone, of this rank's device, which has done all that was asked of it; it is lent until the
-    // engine returns.
-    match unsafe { engine.all_reduce_there(IN_PLACE, lent.address(), lent.length(), of) } {
-        Ok(()) => Ok((values, true)),
-        Err(error) => {
-            lent.forget(); // a sum that waits for a lost peer may still write there
-            std::mem::forget(values);
-            Err(error)
-        }
-    }
-}
-
-fn update(c: &Constants, clip: f32) -> AdamW {
-    let (b1, b2) = ([c.b1, c.one_less_b1], [c.b2, c.one_less_b2]);
-    AdamW { clip, keep: c.keep, b1, b2, step: c.step, root_c2: c.root_c2, eps: c.eps }
 }

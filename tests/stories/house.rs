@@ -65,6 +65,11 @@ fn what_finds_nvidias_libraries_knows_nobody() {
 }
 
 #[test]
+fn what_is_done_to_single_numbers_knows_nobody() {
+    forbid("src/elementwise", &["crate::", "burn::", "syncytia_shards", "syncytia_launch", "std::fs"]);
+}
+
+#[test]
 fn an_engine_and_an_optimizer_know_no_model() {
     for folder in ["src/engine", "src/optim"] {
         forbid(folder, &["crate::model", "crate::task", "crate::train", "crate::tensor", "std::fs", "crate::cmd"]);

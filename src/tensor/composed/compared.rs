@@ -12,6 +12,7 @@ use super::super::{
     average_rows, copy_rows, cpu, dropout, flat, gelu, gelu_tanh, layer_norm, layer_norm_by_record, matmul, pack,
     parameters_first, sum_rows, unpack,
 };
+use crate::elementwise::adamw::Constants;
 
 /// An operation's answers on two devices.
 #[derive(Debug, Clone, PartialEq)]
@@ -154,8 +155,17 @@ fn updated(device: &Device) -> Vec<f64> {
     let (mut p, mut moments) = (flat::values(wave(0.7), device), flat::zeros(10_000, device));
     let mut average = p.clone() + 0.0;
     let gradient = flat::add(flat::values(wave(1.3), device), flat::values(wave(0.1)[..40].to_vec(), device), 4960);
-    let by =
-        flat::AdamW { clip: 0.5, keep: 0.999, b1: [0.9, 0.1], b2: [0.999, 0.001], step: 0.01, root_c2: 0.3, eps: 1e-8 };
+    let by = Constants {
+        clip: 0.5,
+        keep: 0.999,
+        b1: 0.9,
+        one_less_b1: 0.1,
+        b2: 0.999,
+        one_less_b2: 0.001,
+        step: 0.01,
+        root_c2: 0.3,
+        eps: 1e-8,
+    };
     for _ in 0..3 {
         (p, moments) = flat::adamw(p, moments, &gradient, by);
         average = flat::average(average, &p, 0.9, 0.1);

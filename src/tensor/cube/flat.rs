@@ -5,10 +5,11 @@ use burn::backend::Cube;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use cubecl::prelude::*;
 
-use crate::tensor::flat::{AdamW, Fixed, Flat, INFINITE, PARTS, exp2};
+use super::launch::{UNITS, n_cubes, units};
+use crate::elementwise::adamw::Constants;
+use crate::elementwise::fixed_point::{INFINITE, exp2};
+use crate::tensor::flat::{Fixed, Flat, PARTS};
 
-/// Units of a cube.
-const UNITS: u32 = 256;
 /// Values that a unit has at least, where there are so many.
 const EACH: usize = 8;
 /// Most cubes: beyond it units go round.
@@ -155,11 +156,7 @@ fn mix(average: &mut [f32], p: &[f32], n: usize, keep: f32, take: f32) {
 
 /// Cubes for `n` values, at most so many.
 fn cubes(n: usize, most: usize) -> CubeCount {
-    CubeCount::new_1d(n.div_ceil(UNITS as usize * EACH).clamp(1, most) as u32)
-}
-
-fn units() -> CubeDim {
-    CubeDim::new_1d(UNITS)
+    n_cubes(n.div_ceil(UNITS as usize * EACH).min(most))
 }
 
 /// Values of a tensor that lie one after the other, as kernels read them. A buffer may be longer: CUDA's are padded.
@@ -252,12 +249,12 @@ impl Flat for Cube {
         parameters: FloatTensor<Cube>,
         moments: FloatTensor<Cube>,
         gradient: FloatTensor<Cube>,
-        by: AdamW,
+        by: Constants,
     ) -> (FloatTensor<Cube>, FloatTensor<Cube>) {
         let client = parameters.client.clone();
         let n = contiguous(&gradient);
         let cubes = cubes(n, CUBES);
-        let AdamW { clip, keep, b1, b2, step, root_c2, eps } = by;
+        let Constants { clip, keep, b1, one_less_b1, b2, one_less_b2, step, root_c2, eps } = by;
         // SAFETY: see above.
         unsafe {
             adamw::launch_unchecked(
@@ -270,10 +267,10 @@ impl Flat for Cube {
                 n,
                 clip,
                 keep,
-                b1[0],
-                b1[1],
-                b2[0],
-                b2[1],
+                b1,
+                one_less_b1,
+                b2,
+                one_less_b2,
                 step,
                 root_c2,
                 eps,
@@ -302,6 +299,7 @@ impl Flat for Cube {
 pub(super) mod tests {
     use burn::tensor::{Device, Tensor};
 
+    use crate::elementwise::adamw::Constants;
     use crate::tensor::cube::{down, up};
     use crate::tensor::flat;
 
@@ -319,8 +317,17 @@ pub(super) mod tests {
         let wave = |n: usize, of: f32| -> Vec<f32> { (0..n).map(|i| (of * i as f32).sin()).collect() };
         let (mut p, mut moments) = (tensor(&wave(172, 0.3), device), tensor(&[0.0; 344], device));
         let (mut average, mut plain) = (tensor(&wave(172, 0.3), device), tensor(&[0.0; 172], device));
-        let by =
-            flat::AdamW { clip: 0.5, keep: 0.9, b1: [0.9, 0.1], b2: [0.99, 0.01], step: 0.1, root_c2: 0.1, eps: 1e-8 };
+        let by = Constants {
+            clip: 0.5,
+            keep: 0.9,
+            b1: 0.9,
+            one_less_b1: 0.1,
+            b2: 0.99,
+            one_less_b2: 0.01,
+            step: 0.1,
+            root_c2: 0.1,
+            eps: 1e-8,
+        };
         let mut said = Vec::new();
         for _ in 0..2 {
             let (mut facts, mut sums) = (flat::no_facts(2, device), flat::no_sums(172, device));

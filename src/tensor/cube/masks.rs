@@ -3,15 +3,11 @@
 use burn::backend::Cube;
 use burn::backend::tensor::FloatTensor;
 use cubecl::prelude::*;
+use syncytia_shards::draw::{self, M0, M1, W0, W1};
 
 use super::launch::{cubes, units};
 use crate::tensor::dropout::DropoutDraws;
 use crate::tensor::masks::Masks;
-
-const M0: u32 = 0xD251_1F53;
-const M1: u32 = 0xCD9E_8D57;
-const W0: u32 = 0x9E37_79B9;
-const W1: u32 = 0xBB67_AE85;
 
 #[cube(launch_unchecked)]
 fn fill(
@@ -78,9 +74,6 @@ fn put(out: &mut [f32], at: usize, left: usize, word: u32, threshold: u32, scale
 impl Masks for Cube {
     fn fill_mask(out: FloatTensor<Cube>, records: usize, elements: usize, draws: DropoutDraws) -> FloatTensor<Cube> {
         let client = out.client.clone();
-        let ([key0, key1], threshold) = (draws.key.words(), draws.threshold());
-        let scale = (1.0 / (1.0 - f64::from(threshold) / 65_536.0)) as f32;
-        let cubes = cubes(records * elements.div_ceil(8));
         // SAFETY: `out` has `records · elements` values, and a unit writes where it compared.
         unsafe {
             fill::launch_unchecked(
@@ -95,7 +88,7 @@ impl Masks for Cube {
                 draws.site,
                 key0,
                 key1,
-                threshold,
+                u32::from(threshold),
                 scale,
             );
         }

@@ -1,7 +1,7 @@
 //! What training keeps of a model, flat and where the model is: sums of gradients, parameters, Adam's moments, the average.
 //!
 //! On a GPU each of these is one pass of a kernel of ours over memory (`tensor::cube::flat`); what the host learns of a lane are two numbers
-//! a tensor, read when all lanes are done. The cores have the same operations as loops, so that a test on any machine says what
+//! a tensor, read when all lanes are done. The cores have the same operations (`elementwise`), so that a test on any machine says what
 //! the kernels must say. All change their first argument where it lies: whoever else holds that memory sees the change.
 
 mod lend;
@@ -11,13 +11,12 @@ use burn::backend::{Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 pub use self::lend::{Lendable, Lent};
+use super::values::slice;
+use crate::elementwise::adamw::{self, Constants};
+use crate::elementwise::{average, fixed_point};
 
-/// f32 bits from which on a value is not finite.
-pub(super) const INFINITE: u32 = 0x7f80_0000;
 /// Units that share a sum of squares; the host adds up their parts in order.
 pub(super) const PARTS: usize = 1 << 14;
-/// 2⁶²: what the sum of all lanes must not leave.
-const ROOM: f64 = 4_611_686_018_427_387_904.0;
 
 /// Where a tensor lies among flat values, and its fixed point.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -30,25 +29,6 @@ pub struct Fixed {
     pub shift: i32,
     /// Lanes of a step: a lane's largest value may take 2⁶² / lanes.
     pub lanes: usize,
-}
-
-/// An update by AdamW (`optim::adamw`), its constants rounded once.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct AdamW {
-    /// What clipping multiplies the gradient by.
-    pub clip: f32,
-    /// 1 − lr · weight decay.
-    pub keep: f32,
-    /// β₁ and 1 − β₁.
-    pub b1: [f32; 2],
-    /// β₂ and 1 − β₂.
-    pub b2: [f32; 2],
-    /// lr / (1 − β₁ᵗ).
-    pub step: f32,
-    /// √(1 − β₂ᵗ).
-    pub root_c2: f32,
-    /// ε.
-    pub eps: f32,
 }
 
 /// The operations on a backend.
@@ -80,7 +60,7 @@ pub trait Flat: Backend {
         parameters: FloatTensor<Self>,
         moments: FloatTensor<Self>,
         gradient: FloatTensor<Self>,
-        by: AdamW,
+        by: Constants,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
     /// keep · average + take · parameters.
     fn flat_average(
@@ -157,7 +137,7 @@ pub fn norm(gradient: &Tensor<1>) -> f64 {
 }
 
 /// One update: parameters, moments (the first of all, then the second of all).
-pub fn adamw(parameters: Tensor<1>, moments: Tensor<1>, gradient: &Tensor<1>, by: AdamW) -> (Tensor<1>, Tensor<1>) {
+pub fn adamw(parameters: Tensor<1>, moments: Tensor<1>, gradient: &Tensor<1>, by: Constants) -> (Tensor<1>, Tensor<1>) {
     let gradient = gradient.clone().into_dispatch();
     let (parameters, moments) =
         <Dispatch as Flat>::flat_adamw(parameters.into_dispatch(), moments.into_dispatch(), gradient, by);
@@ -170,14 +150,13 @@ pub fn average(average: Tensor<1>, parameters: &Tensor<1>, keep: f32, take: f32)
     Tensor::from_dispatch(<Dispatch as Flat>::flat_average(average, parameters, keep, take))
 }
 
-/// The cores' own, as loops.
+/// The cores' own.
 impl Flat for Flex {
     fn flat_look(mut facts: IntTensor<Flex>, gradient: FloatTensor<Flex>, row: usize) -> IntTensor<Flex> {
-        let bits = |g: &f32| g.to_bits() & !(1 << 31);
-        let gradient = gradient.to_contiguous();
+        let seen = fixed_point::scan(slice(&gradient.to_contiguous()));
         let row = &mut facts.storage_mut::<u32>()[2 * row..][..2];
-        row[0] = slice(&gradient).iter().map(bits).fold(row[0], u32::max);
-        row[1] += slice(&gradient).iter().filter(|g| bits(g) >= INFINITE).count() as u32;
+        row[0] = row[0].max(seen.max_bits);
+        row[1] += seen.non_finite as u32;
         facts
     }
 
@@ -185,17 +164,12 @@ impl Flat for Flex {
         mut sums: IntTensor<Flex>,
         gradient: FloatTensor<Flex>,
         facts: IntTensor<Flex>,
-        place: Fixed,
+        Fixed { at, row, shift, lanes }: Fixed,
     ) -> IntTensor<Flex> {
-        let facts = facts.storage::<u32>();
-        let largest = f64::from(f32::from_bits(facts[2 * place.row])) * exp2(place.shift);
-        if facts[2 * place.row + 1] > 0 || largest.round_ties_even() * place.lanes as f64 > ROOM {
-            return sums;
-        }
-        let (gradient, scale) = (gradient.to_contiguous(), exp2(place.shift));
-        let sum = sums.storage_mut::<i64>()[place.at..].iter_mut();
-        for (sum, &g) in sum.zip(slice(&gradient)) {
-            *sum = sum.wrapping_add((f64::from(g) * scale).round_ties_even() as i64);
+        let facts = &facts.storage::<u32>()[2 * row..][..2];
+        if facts[1] == 0 && !fixed_point::overflows(facts[0], shift, lanes) {
+            let gradient = gradient.to_contiguous();
+            fixed_point::quantise_add(slice(&gradient), shift, &mut sums.storage_mut::<i64>()[at..]);
         }
         sums
     }
@@ -214,9 +188,8 @@ impl Flat for Flex {
         n: usize,
         shift: i32,
     ) -> FloatTensor<Flex> {
-        let scale = exp2(-shift);
-        let g = gradient.storage_mut::<f32>()[at..at + n].iter_mut();
-        g.zip(&sums.storage::<i64>()[at..]).for_each(|(g, &q)| *g = (q as f64 * scale) as f32);
+        let out = &mut gradient.storage_mut::<f32>()[at..at + n];
+        fixed_point::dequantise(&sums.storage::<i64>()[at..at + n], shift, out);
         gradient
     }
 
@@ -232,16 +205,11 @@ impl Flat for Flex {
         mut parameters: FloatTensor<Flex>,
         mut moments: FloatTensor<Flex>,
         gradient: FloatTensor<Flex>,
-        by: AdamW,
+        by: Constants,
     ) -> (FloatTensor<Flex>, FloatTensor<Flex>) {
         let p = parameters.storage_mut::<f32>();
         let (m, v) = moments.storage_mut::<f32>().split_at_mut(p.len());
-        for (i, &g) in slice(&gradient).iter().enumerate() {
-            let g = g * by.clip;
-            m[i] = by.b1[0] * m[i] + by.b1[1] * g;
-            v[i] = by.b2[0] * v[i] + by.b2[1] * g * g;
-            p[i] = p[i] * by.keep - by.step * (m[i] / (v[i].sqrt() / by.root_c2 + by.eps));
-        }
+        adamw::update(&by, slice(&gradient), p, m, v);
         (parameters, moments)
     }
 
@@ -251,20 +219,9 @@ impl Flat for Flex {
         keep: f32,
         take: f32,
     ) -> FloatTensor<Flex> {
-        let a = average.storage_mut::<f32>().iter_mut();
-        a.zip(slice(&parameters)).for_each(|(a, &p)| *a = keep * *a + take * p);
+        average::mix(average.storage_mut::<f32>(), slice(&parameters), keep, take);
         average
     }
-}
-
-/// The values of a contiguous tensor.
-fn slice(x: &FloatTensor<Flex>) -> &[f32] {
-    x.as_slice().expect("contiguous f32")
-}
-
-/// 2^n exactly, for |n| ≤ 1022.
-pub(super) fn exp2(n: i32) -> f64 {
-    f64::from_bits(((1023 + n) as u64) << 52)
 }
 
 #[cfg(test)]

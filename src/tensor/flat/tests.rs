@@ -104,10 +104,7 @@ fn an_update_has_the_bits_of_the_optimizers() {
         clip::clip(&mut g, norm, 1.0);
         host::update(&config, 1e-3, t, &g, &mut p, &mut m, &mut v);
         ema::update(&mut average, &p, 0.9);
-        let c = host::Constants::new(&config, 1e-3, t);
-        let (b1, b2) = ([c.b1, c.one_less_b1], [c.b2, c.one_less_b2]);
-        let clip = (1.0 / norm) as f32;
-        let by = AdamW { clip, keep: c.keep, b1, b2, step: c.step, root_c2: c.root_c2, eps: c.eps };
+        let by = Constants { clip: (1.0 / norm) as f32, ..host::constants(&config, 1e-3, t) };
         (there, moments) = adamw(there, moments, &gradient, by);
         mean = super::average(mean, &there, 0.9, (1.0 - 0.9f64) as f32);
     }
