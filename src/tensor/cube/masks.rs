@@ -74,11 +74,13 @@ fn put(out: &mut [f32], at: usize, left: usize, word: u32, threshold: u32, scale
 impl Masks for Cube {
     fn fill_mask(out: FloatTensor<Cube>, records: usize, elements: usize, draws: DropoutDraws) -> FloatTensor<Cube> {
         let client = out.client.clone();
+        let ([key0, key1], threshold) = (draws.key.words(), draw::dropout_threshold(draws.p));
+        let scale = draw::dropout_scale(threshold);
         // SAFETY: `out` has `records · elements` values, and a unit writes where it compared.
         unsafe {
             fill::launch_unchecked(
                 &client,
-                cubes,
+                cubes(records * elements.div_ceil(8)),
                 units(),
                 out.clone().into_buffer_arg(),
                 records,
