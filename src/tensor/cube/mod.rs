@@ -2,6 +2,7 @@
 
 mod flat;
 mod gelu;
+mod look_up;
 mod masks;
 mod products;
 
