@@ -6,7 +6,7 @@ use super::config::{EXTRA_BEFORE_FAMILIES, SpatiaConfig};
 use super::{positions, select_rows};
 use crate::model::init::{Init, Scope};
 use crate::model::layers::{Dropout, EncoderConfig, LayerNorm, Linear, Training, TransformerEncoder};
-use crate::tensor::{Int, Module, Padding, Param, Tensor, relu};
+use crate::tensor::{Int, Module, Padding, Param, Tensor, look_up, relu};
 
 /// V reads a gene's share in per cent: beside a bias of order 1 and under a norm, a share of .01 is next to nothing, and
 /// denoising begins to learn much later (.2 nats a count after 300 steps of tiny).
@@ -94,7 +94,7 @@ impl GeneEncoder {
     /// Encodes the lists.
     pub fn forward(&self, input: &GeneInput, training: Option<&Training>) -> GeneTokens {
         let ([b, k], d) = (input.values.dims(), self.table.val().dims()[1]);
-        let embeddings = self.table.val().select(0, input.genes.clone().reshape([b * k])).reshape([b, k, d]);
+        let embeddings = look_up(self.table.val(), input.genes.clone().reshape([b * k])).reshape([b, k, d]);
         let values = input.values.clone().mul_scalar(PER_CENT).clamp(0.0, 1e5).reshape([b, k, 1]);
         let genes = embeddings.clone() + self.value.forward(values, training);
         let genes = match &input.bins {

@@ -35,7 +35,7 @@ use self::tissue::{FinalFusion, Tissue};
 use super::init::Scope;
 use super::layers::{LayerNorm, Linear, Training, before};
 use super::params::GeneAxis;
-use crate::tensor::{Device, Int, Module, Tensor, TensorData};
+use crate::tensor::{Device, Int, Module, Tensor, TensorData, look_up};
 
 /// A micro-batch of cells. Either side may be missing for the whole batch, not both: then there is no fusion, and the
 /// missing side's mean is zeros in z_cell. A gene-only encoding has seen nothing of any picture.
@@ -315,5 +315,5 @@ fn norm_last<const D: usize>(norm: &LayerNorm, x: Tensor<D>, training: Option<&T
 fn select_rows(x: Tensor<2>, rows: Vec<i64>) -> Tensor<2> {
     let n = rows.len();
     let rows = Tensor::<1, Int>::from_data(TensorData::new(rows, [n]), &x.device());
-    x.select(0, rows)
+    look_up(x, rows)
 }

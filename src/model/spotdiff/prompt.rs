@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::init::{Init, Scope};
 use crate::model::layers::{Linear, Training};
-use crate::tensor::{Int, Module, Param, Tensor, TensorData, attend_to, enter, matmul};
+use crate::tensor::{Int, Module, Param, Tensor, TensorData, attend_to, enter, look_up, matmul};
 
 /// Steps between −1 and 1 in which the tables know a value.
 pub const BUCKETS: usize = 16;
@@ -160,9 +160,9 @@ impl Prompt {
                 let index = |of: Vec<i64>| Tensor::<1, Int>::from_data(TensorData::new(of, [genes.len()]), &device);
                 // The map of a sum is the sum of maps: the tables are mapped, which have fewer rows than there are tokens.
                 let by_gene = mapped(tables.genes.val(), &self.spot);
-                let by_gene = by_gene.select(0, index(genes.iter().map(|&g| i64::from(g)).collect()));
+                let by_gene = look_up(by_gene, index(genes.iter().map(|&g| i64::from(g)).collect()));
                 let by_value = mapped(tables.values.val(), &self.spot);
-                let by_value = by_value.select(0, index(buckets.iter().map(|&v| i64::from(v)).collect()));
+                let by_value = look_up(by_value, index(buckets.iter().map(|&v| i64::from(v)).collect()));
                 let shares = Tensor::from_data(TensorData::new(shares(absent, *n), [genes.len(), 1]), &device);
                 (by_gene + by_value, tables.genes.val(), *n, shares)
             }

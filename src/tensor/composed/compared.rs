@@ -8,9 +8,9 @@ use syncytia_shards::draw::{DrawKey, Purpose};
 
 use super::super::spans::Spans;
 use super::super::{
-    Device, DropoutDraws, Gradients, RowMap, Tensor, TensorData, add_gated, affine_rows, attend_among, attend_to,
-    average_rows, copy_rows, cpu, dropout, flat, gelu, gelu_tanh, layer_norm, layer_norm_by_record, matmul, pack,
-    parameters_first, sum_rows, unpack,
+    Device, DropoutDraws, Gradients, Int, RowMap, Tensor, TensorData, add_gated, affine_rows, attend_among, attend_to,
+    average_rows, copy_rows, cpu, dropout, flat, gelu, gelu_tanh, layer_norm, layer_norm_by_record, look_up, matmul,
+    pack, parameters_first, sum_rows, unpack,
 };
 use crate::elementwise::adamw::Constants;
 
@@ -31,8 +31,12 @@ pub fn against_cores(device: &Device) -> Vec<Held> {
         .iter()
         .map(|&(operation, run)| Held { operation, worst: farthest(&run(&cpu()), &run(device)), exact: false })
         .collect();
-    let exact: [(&'static str, Run); 3] =
-        [("dropout's integers", dropped), ("exact sums' integers", quantised), ("order of sums of rows", summed)];
+    let exact: [(&'static str, Run); 4] = [
+        ("dropout's integers", dropped),
+        ("exact sums' integers", quantised),
+        ("order of sums of rows", summed),
+        ("rows looked up", looked_up),
+    ];
     held.extend(exact.map(|(operation, run)| Held {
         operation,
         worst: farthest(&run(&cpu()), &run(device)),
@@ -149,6 +153,14 @@ fn summed(device: &Device) -> Vec<f64> {
     bias.gradient(&(y.clone() * waves(y.dims(), device, 7.0).detach()).sum().backward())
 }
 
+/// A row of the table every other time, others now and then, some never; numbers as they come from the host by default.
+fn looked_up(device: &Device) -> Vec<f64> {
+    let table = waves([50, 12], device, 0.1);
+    let rows: Vec<i64> = (0..700).map(|i| if i % 2 == 0 { 3 } else { i * i % 41 }).collect();
+    let rows = Tensor::<1, Int>::from_data(TensorData::new(rows, [700]), device);
+    through(&[&table], look_up(table.clone(), rows))
+}
+
 /// Parameters, moments and average after three updates, and the norm: f32 may be fused on a device.
 fn updated(device: &Device) -> Vec<f64> {
     let wave = |of: f32| -> Vec<f32> { (0..5000).map(|i| (of * i as f32).sin()).collect() };
@@ -226,7 +238,7 @@ mod tests {
     #[test]
     fn a_device_against_itself_is_no_difference_and_a_wrong_value_is_one() {
         let held = against_cores(&cpu());
-        assert!(held.len() == 16 && held.iter().all(|h| h.worst == 0.0), "{held:?}");
+        assert!(held.len() == 17 && held.iter().all(|h| h.worst == 0.0), "{held:?}");
         assert_eq!(farthest(&[1.0, -4.0], &[1.0, -4.5]), 0.125);
         assert_eq!(farthest(&[1.0], &[f64::NAN]), f64::INFINITY);
     }

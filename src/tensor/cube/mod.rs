@@ -4,6 +4,7 @@ mod flat;
 mod gelu;
 mod launch;
 mod layer_norm;
+mod look_up;
 mod masks;
 mod products;
 mod row;
