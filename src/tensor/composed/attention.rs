@@ -3,10 +3,9 @@
 use burn::tensor::DType;
 
 use super::super::attention::{Absent, Among};
-use super::super::masks::dropout_mask;
+use super::super::masks::{dropout_mask, weights_mask};
 use super::super::softmax_rows::{softmax_rows, softmax_rows_backward};
-use super::super::{Bool, Device, DropoutDraws, Tensor, TensorData, matmul};
-use super::integers;
+use super::super::{Bool, Device, Tensor, TensorData, matmul};
 use super::pack::Padded;
 
 /// `[rows, 3d]` → `[rows, d]`.
@@ -79,7 +78,10 @@ impl Asked {
             let absent: Vec<bool> = there.into_iter().map(|there| !there).collect();
             expanded(&absent, [b, heads, n, n], &device)
         });
-        let mask = among.dropout.map(|draws| weights_mask(draws, heads, padded, &device).cast(q.dtype()));
+        let mask = among.dropout.map(|draws| match padded.lengths() {
+            Some(lengths) => weights_mask(draws, lengths, heads, &device),
+            None => dropout_mask(draws, b, heads * n * n, &device).reshape([b, heads, n, n]),
+        });
         Asked { q, k, v, absent, mask }
     }
 
@@ -126,21 +128,6 @@ impl Asked {
         let of_k = matmul(of_scores.swap_dims(2, 3), self.q.clone());
         [of_q, of_k, of_v]
     }
-}
-
-/// The dropout of the weights: element (head·n + asking)·n + answering of a record of n tokens.
-fn weights_mask(draws: DropoutDraws, heads: usize, padded: &Padded, device: &Device) -> Tensor<4> {
-    let [b, n] = padded.shape();
-    let mask = dropout_mask(draws, b, heads * n * n, device);
-    let Some(lengths) = padded.lengths() else { return mask.reshape([b, heads, n, n]) };
-    let column = |values: Vec<i64>, shape: [usize; 4]| integers(values, shape, device);
-    let counting = |n: usize| (0..n as i64).collect::<Vec<_>>();
-    let of_record = column(lengths.iter().map(|&n| n as i64).collect(), [b, 1, 1, 1]);
-    let row = column(counting(heads), [1, heads, 1, 1]) * of_record.clone() + column(counting(n), [1, 1, n, 1]);
-    let elements = row * of_record + column(counting(n), [1, 1, 1, n]);
-    // A place beyond a short record is read nowhere: its key or its question is padding.
-    let elements = elements.clamp_max((heads * n * n) as i64 - 1).reshape([b, heads * n * n]);
-    mask.gather(1, elements).reshape([b, heads, n, n])
 }
 
 /// `[b, s]` → `[b, heads, n, s]`.
