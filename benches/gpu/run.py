@@ -198,7 +198,8 @@ def nccl(bench):
         bench.run(*words, "train", "configs/spackle/tiny.toml", *where, "--run", run, *sets(changes + more), env=env)
         found[name] = losses(run)
     apart = {name: max(abs(a - b) / abs(a) for a, b in zip(found["one"], found[name])) for name in list(ways)[1:]}
-    limits = {name: 2e-2 if "bf16" in name else 1e-3 for name in apart}
+    # Where state lies on the GPU, sums are exact and all else is a function of shapes: the same bits.
+    limits = {name: 0.0 if name == "two" else 2e-2 if "bf16" in name else 1e-3 for name in apart}
     lines = {f"{name}: losses of 20 steps against one process": f"{far:.1e} apart" for name, far in apart.items()}
     return {"ok": all(far <= limits[name] for name, far in apart.items()), "lines": lines}
 

@@ -35,6 +35,24 @@ pub fn version(file: Option<&OsStr>) -> Result<(String, Version), LibraryError> 
 /// What is included by Burn's kernels.
 const HEADERS: [&str; 3] = ["cuda_runtime.h", "cuda_fp16.h", "cuda_bf16.h"];
 
+/// What is included by those that take tensor cores (`train.products`), beside.
+const OF_TENSOR_CORES: [&str; 2] = ["mma.h", "crt/mma.h"];
+
+/// Whether the folder of CUDA's headers has those of tensor cores.
+///
+/// # Errors
+/// In one line: what is missing where.
+pub fn has_tensor_cores(include: &Path) -> Result<(), String> {
+    match OF_TENSOR_CORES.iter().find(|header| !include.join(header).is_file()) {
+        None => Ok(()),
+        Some(header) => Err(format!(
+            "CUDA's headers are not complete: {} has no {header}, which kernels of tensor cores include; install the toolkit's (cudart \
+             and crt), or set train.products = \"f32\"",
+            include.display()
+        )),
+    }
+}
+
 /// The folder of CUDA's headers; `cuda_path` is the variable `CUDA_PATH`.
 ///
 /// # Errors
@@ -80,6 +98,11 @@ mod tests {
         assert!(partly.contains("cuda_runtime.h") && partly.contains("set CUDA_PATH"), "{partly}");
         HEADERS.iter().for_each(|header| std::fs::write(include.join(header), "").unwrap());
         assert_eq!(headers_below(None, root.path()).unwrap(), include);
+        let without = has_tensor_cores(&include).unwrap_err();
+        assert!(without.contains("no mma.h") && without.lines().count() == 1, "{without}");
+        std::fs::create_dir(include.join("crt")).unwrap();
+        OF_TENSOR_CORES.iter().for_each(|header| std::fs::write(include.join(header), "").unwrap());
+        assert_eq!(has_tensor_cores(&include), Ok(()));
         // what the variable names wins, also where it is wrong: Burn would look nowhere else
         let elsewhere = root.path().join("elsewhere");
         assert!(headers_below(Some(elsewhere.as_os_str()), root.path()).unwrap_err().contains("elsewhere"));

@@ -8,7 +8,7 @@ use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::Checkpoi
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension, tensor::FloatTensor};
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Device, Tensor, TensorData};
 
 /// Of the process, as PyTorch has it: precision is no matter of a single product.
 static TF32: AtomicBool = AtomicBool::new(false);
@@ -64,6 +64,25 @@ impl<B: Backend + Products, C: CheckpointStrategy> Products for Autodiff<B, C> {
             OpsKind::UnTracked(prepared) => prepared.finish(B::product(lhs.into_primitive(), rhs.into_primitive())),
         }
     }
+}
+
+/// Tries a product of f32, or a `narrow` one of bf16, on a device: its kernels are made when they are first asked for.
+///
+/// # Errors
+/// What the device said, or that the product is not right.
+pub fn try_product(device: &Device, narrow: bool) -> Result<(), String> {
+    const N: usize = 64;
+    let dtype = if narrow { DType::BF16 } else { DType::F32 };
+    // Small whole numbers are exact in any of them.
+    let values: Vec<f32> = (0..N * N).map(|i| (i % 7) as f32 - 3.0).collect();
+    let made = || Tensor::<2>::from_data(TensorData::new(values.clone(), [N, N]), device).cast(dtype);
+    let product = matmul(made(), made().transpose()).cast(DType::F32).try_into_data().map_err(|e| format!("{e}"))?;
+    let product: Vec<f32> = product.try_to_vec().map_err(|e| format!("{e:?}"))?;
+    let dot = |i: usize, j: usize| (0..N).map(|k| values[i * N + k] * values[j * N + k]).sum::<f32>();
+    // Sums are of up to 576; bf16 rounds them to a 256th.
+    let near = |at: usize| (product[at] - dot(at / N, at % N)).abs() <= 4.0;
+    let wrong = (0..N * N).find(|&at| !near(at));
+    wrong.map_or(Ok(()), |at| Err(format!("{} in place of {}", product[at], dot(at / N, at % N))))
 }
 
 /// `[.., n, k]` · `[.., k, m]`, the same axes before.

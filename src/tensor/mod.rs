@@ -42,7 +42,7 @@ pub use self::gelu::gelu;
 pub use self::gelu_tanh::gelu_tanh;
 pub use self::layer_norm::{layer_norm, layer_norm_by_record};
 pub use self::look_up::look_up;
-pub use self::matmul::{allow_tf32, matmul};
+pub use self::matmul::{allow_tf32, matmul, try_product};
 pub use self::memory::keep_free_pages;
 pub use self::pack::{pack, unpack};
 pub use self::padding::Padding;

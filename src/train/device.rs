@@ -8,6 +8,7 @@ use syncytia_launch::world::World;
 use super::config::{ComputeOn, Products, Ranks, TrainConfig};
 use super::error::TrainError;
 use crate::gpu::nccl::Nccl;
+use crate::gpu::nvrtc;
 use crate::gpu::probe::{Needs, Probe};
 use crate::tensor::{self, Device};
 
@@ -50,10 +51,24 @@ pub fn find(config: &TrainConfig, world: &World, vars: impl Fn(&str) -> Option<O
              srun, torchrun) and leave train.ranks (--ranks) out"
         )));
     }
-    match config.train.device {
-        ComputeOn::Wgpu => wgpu(config.train.keeps_there()),
-        _ => gpu(world, vars),
+    let place = match config.train.device {
+        ComputeOn::Wgpu => wgpu(config.train.keeps_there())?,
+        _ => gpu(world, &vars)?,
+    };
+    if config.train.products != Products::F32 {
+        if config.train.device == ComputeOn::Cuda {
+            let include = nvrtc::headers(vars("CUDA_PATH").as_deref()).map_err(refused)?;
+            nvrtc::has_tensor_cores(&include).map_err(refused)?;
+        }
+        let narrow = config.train.products == Products::Bf16;
+        tensor::try_product(&place.device, narrow).map_err(|why| {
+            let (words, why) = (&place.words, why.lines().next().unwrap_or_default());
+            refused(format!(
+                "{words} has no such products as train.products asks for ({why}); set train.products = \"f32\""
+            ))
+        })?;
     }
+    Ok(place)
 }
 
 /// What wgpu finds. `sums`: whether exact sums are made there.

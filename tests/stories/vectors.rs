@@ -4,7 +4,7 @@
 use serde_json::Value;
 use syncytia::engine::reduce;
 use syncytia::optim::{OptimConfig, adamw, clip, ema};
-use syncytia::tensor::{Tensor, cpu};
+use syncytia::tensor::{Tensor, cpu, total};
 use syncytia::train::step::objective;
 use syncytia_shards::draw::{self, DrawKey, Purpose, ShuffleStream};
 use syncytia_shards::order::{Order, OrderConfig, RowRef, Window};
@@ -159,7 +159,7 @@ fn final_weights_of_a_two_term_loss() {
     for (step, (lanes, weights)) in list(&golden["slopes"]).iter().zip(list(&golden["weights"])).enumerate() {
         let gradient_of = |lane: &Value| -> Vec<f32> {
             let leaf = Tensor::<1>::from_floats(&p[..], &device).require_grad();
-            let sum = |slope: &Value| (leaf.clone() * Tensor::from_floats(&floats(slope)[..], &device)).sum();
+            let sum = |slope: &Value| total(leaf.clone() * Tensor::from_floats(&floats(slope)[..], &device));
             let sums = list(lane).iter().map(sum).collect();
             let gradients = objective(sums, &lambdas, &reals(&weights)).backward();
             leaf.grad(&gradients).unwrap().into_data().try_to_vec().unwrap()

@@ -66,11 +66,35 @@ pub(super) fn affine(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tensor::{Device, TensorData, cpu};
+    use crate::model::params;
+    use crate::tensor::{Device, Listener, TensorData, cpu};
 
     fn linear(device: &Device) -> Linear {
         let sites = std::cell::Cell::new(0);
         Linear::new(&Scope::root(7, device, &sites), 48, 40)
+    }
+
+    #[test]
+    fn both_parameters_are_told_whatever_the_products_are() {
+        use std::sync::{Arc, Mutex};
+
+        let device = cpu().autodiff();
+        for narrow in [false, true] {
+            let (linear, told) = (linear(&device), Arc::new(Mutex::new(Vec::new())));
+            let listener = {
+                let told = Arc::clone(&told);
+                Listener::new(move |place, data| {
+                    told.lock().unwrap().push((place, data.shape().to_vec(), data.dtype()))
+                })
+            };
+            let training = Training::new(1, 0, 0).with_listener(listener, params::ids(&linear)).in_bf16(narrow);
+            let x = Tensor::<2>::ones([30, 48], &device).require_grad();
+            let y = linear.forward2(x, Some(&training));
+            y.sum().backward();
+            let mut told = told.lock().unwrap().clone();
+            told.sort_by_key(|(place, ..)| *place);
+            assert_eq!(told, [(0, vec![40, 48], DType::F32), (1, vec![40], DType::F32)], "narrow: {narrow}");
+        }
     }
 
     /// Products in bf16 (8 bits of mantissa) on both ways; what is added up and what a parameter gets is f32.

@@ -42,7 +42,7 @@ pub fn over_step(a: &[f32], b: &[f32], width: usize, scale: f32, device: &Device
     let (a, b) = (leaf(a), leaf(b));
     let scale = Tensor::<1>::from_data(TensorData::new(vec![scale], [1]), &device).require_grad();
     let values = info_nce(a.clone(), b.clone(), scale.clone());
-    let gradients = values.clone().sum().backward();
+    let gradients = total(values.clone()).backward();
     let of = |t: &Tensor<2>| t.grad(&gradients).expect("it is used").into_data().try_to_vec().expect("f32");
     let of_scale: Vec<f32> = scale.grad(&gradients).expect("it is used").into_data().try_to_vec().expect("f32");
     OverStep {

@@ -10,7 +10,7 @@ use super::super::spans::Spans;
 use super::super::{
     Device, DropoutDraws, Gradients, Int, RowMap, Tensor, TensorData, add_gated, affine_rows, attend_among, attend_to,
     average_rows, copy_rows, cpu, dropout, flat, gelu, gelu_tanh, layer_norm, layer_norm_by_record, look_up, matmul,
-    pack, parameters_first, sum_rows, unpack,
+    pack, parameters_first, sum_rows, total, unpack,
 };
 use crate::elementwise::adamw::Constants;
 
@@ -150,7 +150,7 @@ fn quantised(device: &Device) -> Vec<f64> {
 fn summed(device: &Device) -> Vec<f64> {
     let (x, weight, bias) = (waves([1000, 2], device, 0.1), waves([33, 2], device, 2.0), waves([33], device, 4.0));
     let y = parameters_first(affine_rows(x.clone(), weight.clone(), bias.clone()), weight, bias.clone(), x);
-    bias.gradient(&(y.clone() * waves(y.dims(), device, 7.0).detach()).sum().backward())
+    bias.gradient(&total(y.clone() * waves(y.dims(), device, 7.0).detach()).backward())
 }
 
 /// A row of the table every other time, others now and then, some never; numbers as they come from the host by default.
@@ -203,7 +203,7 @@ fn waves<const D: usize>(shape: [usize; D], device: &Device, k: f32) -> Tensor<D
 /// The values of `y`, and the gradients of `leaves` where `y`'s are fixed waves.
 fn through<const D: usize>(leaves: &[&dyn Leaf], y: Tensor<D>) -> Vec<f64> {
     let by = waves(y.dims(), &y.device(), 7.0).detach();
-    let gradients = (y.clone() * by).sum().backward();
+    let gradients = total(y.clone() * by).backward();
     host(y).into_iter().chain(leaves.iter().flat_map(|leaf| leaf.gradient(&gradients))).collect()
 }
 

@@ -27,14 +27,30 @@ pub fn n_cubes(n: usize) -> CubeCount {
 }
 
 /// The values in one piece. A buffer may be longer: CUDA's are padded, so that kernels are told how many there are.
+///
+/// # Panics
+/// If there are more than kernels can count.
 pub fn whole(x: FloatTensor<Cube>) -> FloatTensor<Cube> {
-    let n = x.shape().num_elements();
+    let n = counted(x.shape().num_elements());
     let x = reshaped(x, [n]);
+    if x.is_contiguous() {
+        return x;
+    }
+    // One value for all of them is a row already, and no reshape writes it out; times one it keeps its bits.
+    let ones = <Cube as FloatTensorOps<Cube>>::float_ones(Shape::from([n]), &x.device, x.dtype().into());
+    let x = <Cube as FloatTensorOps<Cube>>::float_mul(x, ones);
     assert!(x.is_contiguous(), "a flat tensor lies in one piece");
     x
 }
 
+/// Kernels count with 32 bits, and the last unit's next value is a round of all cubes further.
+fn counted(n: usize) -> usize {
+    let most = u32::MAX as usize - UNITS as usize * CUBES;
+    assert!(n <= most, "a kernel counts up to {most} values, not {n}: set train.micro_batch lower");
+    n
+}
+
 /// `n` values to be written, in one piece: of more axes than one CUDA's rows would be further apart than they are wide.
 pub fn unwritten(n: usize, like: &FloatTensor<Cube>, dtype: DType) -> FloatTensor<Cube> {
-    <Cube as FloatTensorOps<Cube>>::float_empty(Shape::from([n]), &like.device, dtype.into())
+    <Cube as FloatTensorOps<Cube>>::float_empty(Shape::from([counted(n)]), &like.device, dtype.into())
 }

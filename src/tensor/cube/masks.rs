@@ -97,7 +97,7 @@ fn fill_weights(
             let (a, b, c, d) = philox((element / 8) as u32, slot + record as u32, step, site, key0, key1);
             let half = element % 8;
             let word = select(half < 4, select(half < 2, a, b), select(half < 6, c, d));
-            let drawn = select(half % 2 == 0, word & 0xffffu32, word >> 16u32);
+            let drawn = select(half & 1 == 0, word & 0xffffu32, word >> 16u32);
             out[at] = select(drawn >= threshold, scale, 0.0f32);
         } else {
             out[at] = 0.0f32;

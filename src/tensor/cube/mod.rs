@@ -20,7 +20,7 @@ use burn::backend::{
 };
 use burn::tensor::{Shape, Tensor};
 
-use super::affine::{Affine, weight_gradient};
+use super::affine::Affine;
 use super::attention::{Absent, Among, Attention};
 use super::composed::{self, attention, pack, rows};
 use super::dropout::{Drop, DropoutDraws};
@@ -184,7 +184,7 @@ impl Taps for Cube {}
 impl Affine for Cube {
     fn affine_of_parameters(gradient: Primitive, x: Primitive) -> (Primitive, Primitive) {
         let n_out = gradient.shape()[1];
-        let of_weight = weight_gradient::<Cube>(gradient.clone(), x);
+        let of_weight = products::over_rows(gradient.clone(), x);
         (of_weight, reshaped(sum_of_rows(gradient, 1, n_out), [n_out]))
     }
 }

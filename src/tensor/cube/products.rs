@@ -1,8 +1,6 @@
 //! Products on a GPU by a kernel that is a function of their kind of numbers and their shape, not of a timing: true f32 without
 //! tensor cores, or what tensor cores take.
 
-use std::sync::Once;
-
 use burn::backend::{Cube, TensorMetadata, ops::FloatTensorOps, tensor::FloatTensor};
 use burn::tensor::{DType, Shape, bf16};
 use cubecl::prelude::*;
@@ -12,6 +10,10 @@ use cubek::matmul::multi_level;
 use cubek::matmul::strategy::Strategy;
 use cubek::std::InputBinding;
 
+use super::launch::whole;
+use super::{down, reshaped, sums, up};
+use crate::tensor::Tensor;
+use crate::tensor::affine::weight_gradient;
 use crate::tensor::matmul::{Products, tf32_is_allowed};
 
 impl Products for Cube {
@@ -22,13 +24,51 @@ impl Products for Cube {
         if empty || (of_tensor_cores && cfg!(feature = "tuned")) {
             return <Cube as FloatTensorOps<Cube>>::float_matmul(lhs, rhs);
         }
-        let product = if of_tensor_cores { by_tensor_cores(&lhs, &rhs) } else { true_f32(&lhs, &rhs) };
-        product.unwrap_or_else(|| {
-            static SAID: Once = Once::new();
-            SAID.call_once(|| tracing::warn!("no kernel of ours takes {before:?} · {after:?}: Burn's choice does"));
-            <Cube as FloatTensorOps<Cube>>::float_matmul(lhs, rhs)
-        })
+        let by_kernel = |lhs: &FloatTensor<Cube>, rhs: &FloatTensor<Cube>| {
+            if of_tensor_cores { by_tensor_cores(lhs, rhs) } else { true_f32(lhs, rhs) }
+        };
+        // What no kernel takes as it lies, one takes in a piece; Burn's choice would be tensor cores.
+        let product = by_kernel(&lhs, &rhs).or_else(|| by_kernel(&in_order(lhs), &in_order(rhs)));
+        product.unwrap_or_else(|| panic!("no kernel of this device takes a product {before:?} · {after:?}"))
     }
+}
+
+/// Rows of a part, at least: fewer are no work for a cube.
+const PART: usize = 256;
+/// Cubes that are wanted, and values along a side of what one makes (64 or 128, by kernel).
+const WANTED: usize = 256;
+const SIDE: usize = 64;
+
+/// gradientᵀ · x, where rows are many and what comes of them is small: rows are cut into parts by their shape alone, whose products
+/// run side by side and are added up in order. No kernel cuts them by itself, so that one cube would go through all rows.
+pub fn over_rows(gradient: FloatTensor<Cube>, x: FloatTensor<Cube>) -> FloatTensor<Cube> {
+    let (rows, n_out, n_in) = (gradient.shape()[0], gradient.shape()[1], x.shape()[1]);
+    let cubes = (n_out.div_ceil(SIDE) * n_in.div_ceil(SIDE)).max(1);
+    let parts = (WANTED / cubes).min(rows / PART).min(sums::ROWS);
+    if parts < 2 {
+        return weight_gradient::<Cube>(gradient, x);
+    }
+    let (each, wide) = (rows / parts, gradient.dtype());
+    let whole = parts * each;
+    let (gradient, x): (Tensor<2>, Tensor<2>) = (up(gradient), up(x));
+    let cut = |t: &Tensor<2>| t.clone().narrow(0, 0, whole).reshape([parts, each, t.dims()[1]]);
+    let by = cut(&gradient).cast(x.dtype()).swap_dims(1, 2);
+    let products = Cube::product(down(by), down(cut(&x)));
+    let Some(sum) = sums::of_rows(products, 1, n_out * n_in) else {
+        return weight_gradient::<Cube>(down(gradient), down(x));
+    };
+    let sum = up::<2>(reshaped(sum, [n_out, n_in])).cast(wide);
+    if whole == rows {
+        return down(sum);
+    }
+    let rest = |t: Tensor<2>| down(t.narrow(0, whole, rows - whole));
+    down(sum + up(weight_gradient::<Cube>(rest(gradient), rest(x))))
+}
+
+/// Its values one after the other.
+fn in_order(x: FloatTensor<Cube>) -> FloatTensor<Cube> {
+    let shape = x.shape();
+    reshaped(whole(x), shape)
 }
 
 /// None where no kernel takes such a shape.
@@ -79,10 +119,9 @@ fn by(
 
 #[cfg(all(test, feature = "wgpu"))]
 mod tests {
-    use burn::tensor::{Tensor, TensorData};
+    use burn::tensor::TensorData;
 
     use super::*;
-    use crate::tensor::cube::{down, up};
 
     /// Every layout that a model's products have: whole, turned, one row, one column, a batch, long sums. Whole numbers, so that every
     /// order of sums has the same value.
@@ -111,6 +150,21 @@ mod tests {
                     assert_eq!(there, here, "{b} × {n} × {k} × {m}, turned: {turned:?}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn products_over_many_rows_are_the_sums_of_their_parts() {
+        let (device, _) = crate::tensor::wgpu().expect("a driver of Vulkan (mesa-vulkan-drivers)");
+        // No part, parts that take all rows, and some that leave a few.
+        for (rows, n_out, n_in) in [(200, 3, 5), (1024, 70, 65), (1003, 7, 130)] {
+            let values = |n: usize| (0..n).map(|i: usize| (i * 7 % 11) as f32 - 5.0).collect::<Vec<f32>>();
+            let of =
+                |n: usize, device: &_| Tensor::<2>::from_data(TensorData::new(values(rows * n), [rows, n]), device);
+            let cores = of(n_out, &crate::tensor::cpu()).transpose().matmul(of(n_in, &crate::tensor::cpu()));
+            let there: Tensor<2> = up(over_rows(down(of(n_out, &device)), down(of(n_in, &device))));
+            let [a, b] = [cores, there].map(|x| x.into_data().try_to_vec::<f32>().unwrap());
+            assert_eq!(a, b, "{rows} rows, {n_out} × {n_in}");
         }
     }
 

@@ -14,9 +14,15 @@ pub fn cubes_of_rows(rows: usize, across: usize) -> CubeCount {
     n_cubes(rows.div_ceil(UNITS as usize / across))
 }
 
-/// Σ over the units of a row, known to all of them: halves are added to halves. All units of the cube come here.
+/// What the units of a row have found, known to all of them: its sum, or the largest. Halves meet halves; all units of the cube come here.
 #[cube]
-pub fn sum_over_row(mine: f32, meeting: &mut Shared<[f32]>, unit: usize, #[comptime] across: usize) -> f32 {
+fn over_row(
+    mine: f32,
+    meeting: &mut Shared<[f32]>,
+    unit: usize,
+    #[comptime] across: usize,
+    #[comptime] largest: bool,
+) -> f32 {
     let at = UNIT_POS as usize;
     meeting[at] = mine;
     sync_cube();
@@ -25,31 +31,27 @@ pub fn sum_over_row(mine: f32, meeting: &mut Shared<[f32]>, unit: usize, #[compt
     for level in 0..levels {
         let half = across >> (level + 1);
         if unit < half {
-            meeting[at] += meeting[at + half];
+            if largest {
+                meeting[at] = max(meeting[at], meeting[at + half]);
+            } else {
+                meeting[at] += meeting[at + half];
+            }
         }
         sync_cube();
     }
-    let sum = meeting[at - unit];
+    let met = meeting[at - unit];
     sync_cube();
-    sum
+    met
 }
 
-/// The largest of a row's units, known to all of them. All units of the cube come here.
+/// Σ over the units of a row.
+#[cube]
+pub fn sum_over_row(mine: f32, meeting: &mut Shared<[f32]>, unit: usize, #[comptime] across: usize) -> f32 {
+    over_row(mine, meeting, unit, across, false)
+}
+
+/// The largest of a row's units.
 #[cube]
 pub fn largest_of_row(mine: f32, meeting: &mut Shared<[f32]>, unit: usize, #[comptime] across: usize) -> f32 {
-    let at = UNIT_POS as usize;
-    meeting[at] = mine;
-    sync_cube();
-    let levels = comptime!(across.trailing_zeros() as usize);
-    #[unroll]
-    for level in 0..levels {
-        let half = across >> (level + 1);
-        if unit < half {
-            meeting[at] = max(meeting[at], meeting[at + half]);
-        }
-        sync_cube();
-    }
-    let largest = meeting[at - unit];
-    sync_cube();
-    largest
+    over_row(mine, meeting, unit, across, true)
 }

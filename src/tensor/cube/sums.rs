@@ -1,5 +1,5 @@
-//! Sums of a GPU in an order that is a function of the shape alone. Burn's are timed, and the fastest of one run is not that of the
-//! next; its sum of a whole tensor adds where it comes first, by atomics.
+//! Sums of a GPU in an order that is a function of the shape alone, in f32. Burn's over rows are one unit to each column, which goes
+//! through all rows, or whatever was fastest in a build with `tuned`; its sum of a whole tensor adds where it comes first, by atomics.
 
 use burn::backend::{Cube, TensorMetadata, tensor::FloatTensor};
 use burn::tensor::{DType, bf16};
