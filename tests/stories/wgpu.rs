@@ -8,7 +8,7 @@ use syncytia::train::checkpoint::{CheckpointContents, newest_valid};
 use syncytia::train::config::{ComputeOn, Recompute};
 use syncytia::train::run_folder::RunFolder;
 
-use crate::command::{cut, done};
+use crate::command::{cut, done, refused};
 use crate::parity;
 use crate::stage::{Theatre, tiny};
 
@@ -99,4 +99,16 @@ fn any_number_of_ranks_on_the_device_gives_the_same_bits() {
     theatre.run(&config, 3, Some(5)).unwrap();
     theatre.run(&on_it(Recompute::Blocks), 2, None).unwrap();
     assert!(theatre.last() == one.last(), "stopped on three ranks, gone on with two that recompute");
+}
+
+/// WGSL has no bf16, and what is asked of it there comes back as zeros.
+#[test]
+fn products_that_a_device_lacks_are_refused_before_the_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let (shards, run) = (dir.path().join("shards"), dir.path().join("run"));
+    let (shards, run) = (shards.to_str().unwrap(), run.to_str().unwrap());
+    done(&["shard", &cut(), "--out", shards, "--set", "filter.top_moran=16"]);
+    let args = ["train", "configs/spackle/tiny.toml", "--shards", shards, "--run", run, "--set", "train.device=wgpu"];
+    refused(&[&args[..], &["--set", "train.products=bf16"]].concat(), 2, &["train.products", "set train.products"]);
+    assert!(!Path::new(run).join("checkpoints").exists());
 }
