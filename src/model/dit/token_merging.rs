@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use syncytia_shards::draw::{DrawKey, Purpose};
 
 use super::patch::Grid;
-use crate::tensor::{RowMap, Tensor, TensorData, matmul};
+use crate::tensor::{Int, RowMap, Tensor, TensorData, largest_of_rows, matmul, unit_rows};
 
 /// `[model.dit.token_merging]`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -115,21 +115,17 @@ pub(super) struct Match {
 
 /// For each record of `x` (`[b, N, d]`) and each of the `sources`, the best of the `destinations`; the first of equals.
 pub(super) fn best_matches(x: Tensor<3>, sources: &[u32], destinations: &[u32]) -> Vec<Vec<Match>> {
-    let [b, n, d] = x.dims();
-    let device = x.device();
-    let values = x.into_data();
-    let values = values.as_slice::<f32>().expect("tokens are f32");
-    let unit = |of: &[u32]| {
-        let mut rows = Vec::with_capacity(b * of.len() * d);
-        for record in values.chunks_exact(n * d) {
-            of.iter().for_each(|&t| push_unit(&record[t as usize * d..][..d], &mut rows));
-        }
-        Tensor::<3>::from_data(TensorData::new(rows, [b, of.len(), d]), &device)
+    let ([b, n, d], device) = (x.dims(), x.device());
+    let unit = unit_rows(x.reshape([b * n, d])).reshape([b, n, d]);
+    let of = |tokens: &[u32]| {
+        let at = tokens.iter().map(|&t| i64::from(t)).collect::<Vec<_>>();
+        unit.clone().select(1, Tensor::<1, Int>::from_data(TensorData::new(at, [tokens.len()]), &device))
     };
-    let scores = matmul(unit(sources), unit(destinations).swap_dims(1, 2)).into_data(); // [b, src, dst]
-    let scores = scores.as_slice::<f32>().expect("scores are f32");
-    let of_record = |scores: &[f32]| scores.chunks_exact(destinations.len()).map(first_maximum).collect();
-    scores.chunks_exact(sources.len() * destinations.len()).map(of_record).collect()
+    let scores = matmul(of(sources), of(destinations).swap_dims(1, 2)); // [b, src, dst]
+    let best = largest_of_rows(scores.reshape([b * sources.len(), destinations.len()]));
+    let of_record =
+        |best: &[(f32, usize)]| best.iter().map(|&(score, destination)| Match { destination, score }).collect();
+    best.chunks_exact(sources.len()).map(of_record).collect()
 }
 
 /// The sources from the most to the least alike, the first of equals first.
@@ -137,24 +133,6 @@ pub(super) fn by_score(matches: &[Match]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..matches.len()).collect();
     order.sort_by(|&i, &j| matches[j].score.total_cmp(&matches[i].score)); // stable
     order
-}
-
-/// `row` at length 1; one without length stays at 0 and is like nothing.
-fn push_unit(row: &[f32], to: &mut Vec<f32>) {
-    const LANES: usize = 16; // independent sums, so that the compiler vectorises; their number is part of the result
-    let mut sums = [0.0f32; LANES];
-    for chunk in row.chunks(LANES) {
-        sums.iter_mut().zip(chunk).for_each(|(s, x)| *s += x * x);
-    }
-    let length = sums.iter().sum::<f32>().sqrt().max(1e-12);
-    to.extend(row.iter().map(|x| x / length));
-}
-
-fn first_maximum(scores: &[f32]) -> Match {
-    let start = Match { destination: 0, score: f32::NEG_INFINITY };
-    let better =
-        |best: Match, (destination, &score)| if score > best.score { Match { destination, score } } else { best };
-    scores.iter().enumerate().fold(start, better)
 }
 
 #[cfg(test)]

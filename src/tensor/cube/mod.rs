@@ -4,6 +4,7 @@ mod flat;
 mod gelu;
 mod launch;
 mod layer_norm;
+mod likeness;
 mod look_up;
 mod masks;
 mod products;
