@@ -49,17 +49,17 @@ fn first_largest(row: &[f32]) -> [f32; 2] {
     row.iter().enumerate().fold([f32::NEG_INFINITY, 0.0], better)
 }
 
-/// `[rows, d]`: every row over its length.
+/// `[rows, d]` of a device without gradients: every row over its length.
 pub fn unit_rows(x: Tensor<2>) -> Tensor<2> {
     Tensor::from_dispatch(<Dispatch as Likeness>::unit_rows(x.into_dispatch()))
 }
 
-/// Of every row of `[rows, width]` its largest value and where it is, the first of equals. On the host: a device is waited for.
+/// Of every row of `[rows, width]`, of a device without gradients, its largest value and where it is, the first of equals. On the host: a device is waited for.
 ///
 /// # Panics
 /// If rows are longer than f32 counts (2²⁴).
 pub fn largest_of_rows(x: Tensor<2>) -> Vec<(f32, usize)> {
-    assert!(x.dims()[1] <= 1 << 24, "places are told as f32");
+    assert!((1..=1 << 24).contains(&x.dims()[1]), "rows of values, whose places are told as f32");
     let found = <Dispatch as Likeness>::largest_of_rows(x.into_dispatch());
     let found: Vec<f32> = Tensor::<1>::from_dispatch(found).into_data().try_to_vec().expect("f32");
     found.chunks_exact(2).map(|pair| (pair[0], pair[1] as usize)).collect()

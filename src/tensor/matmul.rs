@@ -2,6 +2,8 @@
 //! build with `tuned`, whatever was fastest when it was tried. Ours are true f32 unless [`allow_tf32`] says otherwise, and by the same
 //! kernel each time; the cores' are Burn's.
 
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
@@ -76,13 +78,23 @@ pub fn try_product(device: &Device, narrow: bool) -> Result<(), String> {
     // Small whole numbers are exact in any of them.
     let values: Vec<f32> = (0..N * N).map(|i| (i % 7) as f32 - 3.0).collect();
     let made = || Tensor::<2>::from_data(TensorData::new(values.clone(), [N, N]), device).cast(dtype);
-    let product = matmul(made(), made().transpose()).cast(DType::F32).try_into_data().map_err(|e| format!("{e}"))?;
-    let product: Vec<f32> = product.try_to_vec().map_err(|e| format!("{e:?}"))?;
+    let read = || {
+        let product =
+            matmul(made(), made().transpose()).cast(DType::F32).try_into_data().map_err(|e| format!("{e}"))?;
+        product.try_to_vec::<f32>().map_err(|e| format!("{e:?}"))
+    };
+    // What a device's own thread panics with comes up here.
+    let product = catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|panic| Err(said(&*panic)))?;
     let dot = |i: usize, j: usize| (0..N).map(|k| values[i * N + k] * values[j * N + k]).sum::<f32>();
     // Sums are of up to 576; bf16 rounds them to a 256th.
     let near = |at: usize| (product[at] - dot(at / N, at % N)).abs() <= 4.0;
     let wrong = (0..N * N).find(|&at| !near(at));
     wrong.map_or(Ok(()), |at| Err(format!("{} in place of {}", product[at], dot(at / N, at % N))))
+}
+
+fn said(panic: &dyn Any) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic").to_owned()
 }
 
 /// `[.., n, k]` · `[.., k, m]`, the same axes before.

@@ -57,7 +57,7 @@ impl SizedTokens {
 
     /// The sequence with its `r` most alike pairs merged, and which token went where.
     ///
-    /// Even tokens go to the odd one they are most like by the cosine of `metric` (`[b, n, _]`, not tracked: the mean over
+    /// Even tokens go to the odd one they are most like by the cosine of `metric` (`[b, n, _]`, without gradients: the mean over
     /// heads of the attention's keys); ties go to the lowest index. `class_token`: the first token stays by itself.
     /// After: the even tokens that stay, by index, then the odd ones. At most half of the tokens are merged.
     pub fn merged(self, metric: Tensor<3>, r: usize, class_token: bool) -> (SizedTokens, Arc<RowMap>) {

@@ -74,7 +74,7 @@ impl Destinations {
     }
 }
 
-/// Matches the tokens `x` (`[b, N, d]`, not tracked) of each record with their destinations and says where each goes in
+/// Matches the tokens `x` (`[b, N, d]`, without gradients: `inner`) of each record with their destinations and says where each goes in
 /// the short sequence of N − r: what stays by descending score, then the destinations.
 ///
 /// Scores are cosines; ties go to the lowest index.

@@ -44,9 +44,12 @@ pub fn whole(x: FloatTensor<Cube>) -> FloatTensor<Cube> {
 }
 
 /// Kernels count with 32 bits, and the last unit's next value is a round of all cubes further.
-fn counted(n: usize) -> usize {
+pub fn counted(n: usize) -> usize {
     let most = u32::MAX as usize - UNITS as usize * CUBES;
-    assert!(n <= most, "a kernel counts up to {most} values, not {n}: set train.micro_batch lower");
+    assert!(
+        n <= most,
+        "a kernel counts up to {most} values, not {n}: train.micro_batch is what mostly makes them so many"
+    );
     n
 }
 

@@ -39,9 +39,10 @@ fn unit(x: &[f32], out: &mut [f32], rows: usize, width: usize, #[comptime] acros
 fn largest(x: &[f32], out: &mut [f32], rows: usize, width: usize) {
     let mut row = ABSOLUTE_POS;
     while row < rows {
-        let mut most = x[row * width];
+        // As on the cores, what is not a number is not the largest.
+        let mut most = f32::min_value();
         let mut place = 0.0f32;
-        for i in 1..width {
+        for i in 0..width {
             let value = x[row * width + i];
             if value > most {
                 most = value;
@@ -71,7 +72,7 @@ impl Likeness for Cube {
 
     fn largest_of_rows(x: FloatTensor<Cube>) -> FloatTensor<Cube> {
         let (shape, client) = (x.shape(), x.client.clone());
-        assert!(x.dtype() == DType::F32 && shape[1] > 0, "rows of f32");
+        assert_eq!(x.dtype(), DType::F32, "rows of f32");
         let [rows, width] = [shape[0], shape[1]];
         let out = unwritten(2 * rows, &x, DType::F32);
         let (x, y) = (whole(x).into_buffer_arg(), out.clone().into_buffer_arg());
@@ -104,5 +105,14 @@ mod tests {
             let apart = unit.iter().zip(&unit_there).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             assert!(unit.len() == unit_there.len() && apart <= 1e-6, "{rows} × {width}: {apart}");
         }
+    }
+
+    #[test]
+    fn what_is_not_a_number_is_not_the_largest() {
+        let (device, _) = crate::tensor::wgpu().expect("a driver of Vulkan (mesa-vulkan-drivers)");
+        let values = [f32::NAN, -2.0, -1.0, -1.0, f32::NEG_INFINITY, f32::NAN, -3.0, f32::NAN];
+        let largest = |x: Tensor<1>| largest_of_rows(x.reshape([2, 4]));
+        assert_eq!(largest(flat::values(values.to_vec(), &cpu())), [(-1.0, 2), (-3.0, 2)]);
+        assert_eq!(largest(padded(&values, &device)), [(-1.0, 2), (-3.0, 2)]);
     }
 }

@@ -5,7 +5,7 @@ use burn::tensor::TensorData;
 use cubecl::prelude::*;
 use syncytia_shards::draw::{self, M0, M1, W0, W1};
 
-use super::launch::{cubes, units};
+use super::launch::{counted, cubes, units};
 use crate::tensor::dropout::DropoutDraws;
 use crate::tensor::masks::Masks;
 
@@ -124,7 +124,7 @@ impl Masks for Cube {
         unsafe {
             fill::launch_unchecked(
                 &client,
-                cubes(records * elements.div_ceil(8)),
+                cubes(counted(records * elements.div_ceil(8) * 8) / 8),
                 units(),
                 out.clone().into_buffer_arg(),
                 records,
@@ -150,7 +150,7 @@ impl Masks for Cube {
     ) -> FloatTensor<Cube> {
         let client = out.client.clone();
         let ([key0, key1], threshold) = (draws.key.words(), draw::dropout_threshold(draws.p));
-        let total = lengths.len() * heads * longest * longest;
+        let total = counted(lengths.len() * heads * longest * longest);
         let lengths = Cube::int_from_data(TensorData::new(lengths.to_vec(), [lengths.len()]), &out.device);
         // SAFETY: `out` has `total` values of as many records as there are lengths, and a unit writes where it compared.
         unsafe {
@@ -200,7 +200,7 @@ mod tests {
     fn a_mask_of_weights_in_a_longer_buffer_is_the_cores() {
         let (device, _) = crate::tensor::wgpu().expect("a driver of Vulkan (mesa-vulkan-drivers)");
         let key = DrawKey::new(3, Purpose::Dropout);
-        let draws = DropoutDraws { p: 0.4, key, first_slot: u32::MAX - 1, global_step: 2, site: 5 };
+        let draws = DropoutDraws { p: 0.4, key, first_slot: u32::MAX - 9, global_step: 2, site: 5 };
         let (lengths, heads, longest) = ([2, 0, 13, 7], 3, 13);
         let out = [9.0; 4 * 3 * 13 * 13];
         let there: Tensor<1> =

@@ -1,6 +1,8 @@
 //! Products on a GPU by a kernel that is a function of their kind of numbers and their shape, not of a timing: true f32 without
 //! tensor cores, or what tensor cores take.
 
+use std::sync::Once;
+
 use burn::backend::{Cube, TensorMetadata, ops::FloatTensorOps, tensor::FloatTensor};
 use burn::tensor::{DType, Shape, bf16};
 use cubecl::prelude::*;
@@ -40,7 +42,7 @@ const WANTED: usize = 256;
 const SIDE: usize = 64;
 
 /// gradientᵀ · x, where rows are many and what comes of them is small: rows are cut into parts by their shape alone, whose products
-/// run side by side and are added up in order. No kernel cuts them by itself, so that one cube would go through all rows.
+/// run side by side and are added up in order, in f32 (each of bf16 was rounded to it, as a whole would be). No kernel cuts them by itself, so that one cube would go through all rows.
 pub fn over_rows(gradient: FloatTensor<Cube>, x: FloatTensor<Cube>) -> FloatTensor<Cube> {
     let (rows, n_out, n_in) = (gradient.shape()[0], gradient.shape()[1], x.shape()[1]);
     let cubes = (n_out.div_ceil(SIDE) * n_in.div_ceil(SIDE)).max(1);
@@ -54,9 +56,7 @@ pub fn over_rows(gradient: FloatTensor<Cube>, x: FloatTensor<Cube>) -> FloatTens
     let cut = |t: &Tensor<2>| t.clone().narrow(0, 0, whole).reshape([parts, each, t.dims()[1]]);
     let by = cut(&gradient).cast(x.dtype()).swap_dims(1, 2);
     let products = Cube::product(down(by), down(cut(&x)));
-    let Some(sum) = sums::of_rows(products, 1, n_out * n_in) else {
-        return weight_gradient::<Cube>(down(gradient), down(x));
-    };
+    let sum = sums::of_rows(products, 1, n_out * n_in).expect("products are f32 or bf16");
     let sum = up::<2>(reshaped(sum, [n_out, n_in])).cast(wide);
     if whole == rows {
         return down(sum);
@@ -73,7 +73,8 @@ fn in_order(x: FloatTensor<Cube>) -> FloatTensor<Cube> {
 
 /// None where no kernel takes such a shape.
 fn true_f32(lhs: &FloatTensor<Cube>, rhs: &FloatTensor<Cube>) -> Option<FloatTensor<Cube>> {
-    first_of([multi_level::Strategy::SimpleUnit(Default::default()), multi_level::Strategy::Naive], lhs, rhs)
+    let kernels = [multi_level::Strategy::SimpleUnit(Default::default()), multi_level::Strategy::Naive];
+    first_of(kernels, lhs, rhs).map(|(_, product)| product)
 }
 
 /// f32 as TF32, bf16 as it is; without tensor cores where a device or a shape has none.
@@ -83,18 +84,27 @@ fn by_tensor_cores(lhs: &FloatTensor<Cube>, rhs: &FloatTensor<Cube>) -> Option<F
         multi_level::Strategy::SimpleUnit(Default::default()),
         multi_level::Strategy::Naive,
     ];
-    first_of(kernels, lhs, rhs)
+    let (at, product) = first_of(kernels, lhs, rhs)?;
+    if at > 0 {
+        static SAID: Once = Once::new();
+        let (lhs, rhs) = (lhs.shape(), rhs.shape());
+        SAID.call_once(|| {
+            tracing::warn!("no tensor cores for a product {lhs:?} · {rhs:?}, and perhaps for others: slower, not wrong")
+        });
+    }
+    Some(product)
 }
 
+/// The first that takes such a shape, and which it was.
 fn first_of<const N: usize>(
     kernels: [multi_level::Strategy; N],
     lhs: &FloatTensor<Cube>,
     rhs: &FloatTensor<Cube>,
-) -> Option<FloatTensor<Cube>> {
+) -> Option<(usize, FloatTensor<Cube>)> {
     let mut shape = lhs.shape();
     let last = shape.num_dims() - 1;
     shape[last] = rhs.shape()[last];
-    kernels.into_iter().find_map(|kernel| by(kernel, lhs, rhs, shape.clone()))
+    kernels.into_iter().enumerate().find_map(|(at, kernel)| Some((at, by(kernel, lhs, rhs, shape.clone())?)))
 }
 
 fn by(
@@ -157,14 +167,22 @@ mod tests {
     fn products_over_many_rows_are_the_sums_of_their_parts() {
         let (device, _) = crate::tensor::wgpu().expect("a driver of Vulkan (mesa-vulkan-drivers)");
         // No part, parts that take all rows, and some that leave a few.
-        for (rows, n_out, n_in) in [(200, 3, 5), (1024, 70, 65), (1003, 7, 130)] {
+        for (rows, n_out, n_in) in [(200, 3, 5), (1024, 70, 65), (1003, 7, 130), (600, 1, 1)] {
             let values = |n: usize| (0..n).map(|i: usize| (i * 7 % 11) as f32 - 5.0).collect::<Vec<f32>>();
             let of =
                 |n: usize, device: &_| Tensor::<2>::from_data(TensorData::new(values(rows * n), [rows, n]), device);
             let cores = of(n_out, &crate::tensor::cpu()).transpose().matmul(of(n_in, &crate::tensor::cpu()));
-            let there: Tensor<2> = up(over_rows(down(of(n_out, &device)), down(of(n_in, &device))));
-            let [a, b] = [cores, there].map(|x| x.into_data().try_to_vec::<f32>().unwrap());
-            assert_eq!(a, b, "{rows} rows, {n_out} × {n_in}");
+            let cores = cores.into_data().try_to_vec::<f32>().unwrap();
+            // Rows further apart than they are wide, as CUDA lays them.
+            let apart = |x: Tensor<2>| {
+                let [rows, n] = x.dims();
+                Tensor::cat(vec![x, Tensor::full([rows, 3], f32::NAN, &device)], 1).narrow(1, 0, n)
+            };
+            let (gradient, x) = (of(n_out, &device), of(n_in, &device));
+            for (gradient, x) in [(gradient.clone(), x.clone()), (apart(gradient), apart(x))] {
+                let there: Tensor<2> = up(over_rows(down(gradient), down(x)));
+                assert_eq!(there.into_data().try_to_vec::<f32>().unwrap(), cores, "{rows} rows, {n_out} × {n_in}");
+            }
         }
     }
 
