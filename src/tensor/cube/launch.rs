@@ -57,3 +57,26 @@ pub fn counted(n: usize) -> usize {
 pub fn unwritten(n: usize, like: &FloatTensor<Cube>, dtype: DType) -> FloatTensor<Cube> {
     <Cube as FloatTensorOps<Cube>>::float_empty(Shape::from([counted(n)]), &like.device, dtype.into())
 }
+
+#[cfg(all(test, feature = "wgpu"))]
+mod tests {
+    use super::*;
+    use crate::tensor::cube::{down, up};
+    use crate::tensor::flat;
+
+    /// As the gradient of a sum is.
+    #[test]
+    fn one_value_for_all_is_written_out() {
+        let (device, _) = crate::tensor::wgpu().expect("a driver of Vulkan (mesa-vulkan-drivers)");
+        let one = down(flat::values(vec![-0.0], &device).expand([300]));
+        assert!(!one.is_contiguous());
+        let values = up::<1>(whole(one)).into_data().try_to_vec::<f32>().unwrap();
+        assert_eq!(values.iter().map(|v| v.to_bits()).collect::<Vec<_>>(), [(-0.0f32).to_bits(); 300]);
+    }
+
+    #[test]
+    #[should_panic(expected = "train.micro_batch")]
+    fn more_values_than_a_kernel_counts_are_refused() {
+        counted(u32::MAX as usize);
+    }
+}

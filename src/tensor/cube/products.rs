@@ -41,12 +41,17 @@ const PART: usize = 256;
 const WANTED: usize = 256;
 const SIDE: usize = 64;
 
+/// Into how many parts rows are cut.
+fn parts(rows: usize, n_out: usize, n_in: usize) -> usize {
+    let cubes = (n_out.div_ceil(SIDE) * n_in.div_ceil(SIDE)).max(1);
+    (WANTED / cubes).min(rows / PART).min(sums::ROWS)
+}
+
 /// gradientᵀ · x, where rows are many and what comes of them is small: rows are cut into parts by their shape alone, whose products
 /// run side by side and are added up in order, in f32 (each of bf16 was rounded to it, as a whole would be). No kernel cuts them by itself, so that one cube would go through all rows.
 pub fn over_rows(gradient: FloatTensor<Cube>, x: FloatTensor<Cube>) -> FloatTensor<Cube> {
     let (rows, n_out, n_in) = (gradient.shape()[0], gradient.shape()[1], x.shape()[1]);
-    let cubes = (n_out.div_ceil(SIDE) * n_in.div_ceil(SIDE)).max(1);
-    let parts = (WANTED / cubes).min(rows / PART).min(sums::ROWS);
+    let parts = parts(rows, n_out, n_in);
     if parts < 2 {
         return weight_gradient::<Cube>(gradient, x);
     }
@@ -161,6 +166,44 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn rows_are_cut_where_they_are_many_and_what_comes_of_them_is_small() {
+        assert_eq!(parts(16_000, 128, 128), 62, "every part has 256 rows or more");
+        assert_eq!(parts(1 << 20, 128, 128), 64, "as many as make 256 cubes");
+        assert_eq!(parts(1 << 20, 1, 1), sums::ROWS, "as many as one unit adds up");
+        assert!(parts(1 << 20, 1024, 1024) < 2 && parts(511, 8, 8) < 2, "cubes enough, or rows too few");
+    }
+
+    /// The sums of whole numbers are the same in any order; of these their parts are seen.
+    #[test]
+    fn a_weights_gradient_is_the_sum_of_its_parts_in_order() {
+        let (device, _) = crate::tensor::wgpu().expect("a driver of Vulkan (mesa-vulkan-drivers)");
+        let (rows, n) = (1024, 3);
+        let values =
+            |of: f32| (0..rows * n).map(|i| (of * i as f32).sin() * 2f32.powi(i as i32 % 9)).collect::<Vec<_>>();
+        let made = |of: f32| Tensor::<2>::from_data(TensorData::new(values(of), [rows, n]), &device);
+        let (gradient, x) = (made(1.37), made(0.71));
+        let read = |x: Tensor<2>| x.into_data().try_to_vec::<f32>().unwrap();
+        let part = |at: usize| {
+            let [gradient, x] = [&gradient, &x].map(|t| down(t.clone().narrow(0, at * PART, PART)));
+            read(up(weight_gradient::<Cube>(gradient, x)))
+        };
+        let sum = (0..rows / PART).map(part).reduce(|a, b| a.iter().zip(&b).map(|(a, b)| a + b).collect()).unwrap();
+        assert_eq!(read(up(over_rows(down(gradient.clone()), down(x.clone())))), sum);
+        assert_ne!(read(up(weight_gradient::<Cube>(down(gradient), down(x)))), sum, "one product of all rows");
+    }
+
+    #[test]
+    fn what_is_turned_is_put_in_order() {
+        let (device, _) = crate::tensor::wgpu().expect("a driver of Vulkan (mesa-vulkan-drivers)");
+        let values: Vec<f32> = (0..12).map(|i| i as f32).collect();
+        let turned = Tensor::<2>::from_data(TensorData::new(values, [3, 4]), &device).transpose();
+        let in_order = in_order(down(turned.clone()));
+        assert!(in_order.is_contiguous());
+        let [a, b] = [turned, up(in_order)].map(|x| x.into_data().try_to_vec::<f32>().unwrap());
+        assert_eq!(a, b);
     }
 
     #[test]

@@ -116,6 +116,17 @@ mod tests {
     }
 
     #[test]
+    fn a_total_is_summed_in_that_order_too() {
+        let (device, _) = crate::tensor::wgpu().expect("a driver of Vulkan (mesa-vulkan-drivers)");
+        let x = wave(5000);
+        let blocks = x.chunks(ROWS).map(|block| block.iter().fold(0.0f32, |sum, v| sum + v));
+        let total = crate::tensor::total::<1>(padded(&x, &device)).into_data().try_to_vec::<f32>().unwrap();
+        assert_eq!(total, [blocks.fold(0.0f32, |sum, block| sum + block)]);
+        let in_a_row = x.iter().fold(0.0f32, |sum, v| sum + v);
+        assert_ne!(total, [in_a_row], "values that have the same sum in another order say nothing");
+    }
+
+    #[test]
     fn more_rows_than_blocks_of_blocks_are_added_up_too() {
         let (device, _) = crate::tensor::wgpu().expect("a driver of Vulkan (mesa-vulkan-drivers)");
         let n = ROWS * ROWS * 2 + 5;
