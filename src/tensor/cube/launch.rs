@@ -70,7 +70,9 @@ mod tests {
         let (device, _) = crate::tensor::wgpu().expect("a driver of Vulkan (mesa-vulkan-drivers)");
         let one = down(flat::values(vec![-0.0], &device).expand([300]));
         assert!(!one.is_contiguous());
-        let values = up::<1>(whole(one)).into_data().try_to_vec::<f32>().unwrap();
+        let whole = whole(one);
+        assert!(whole.is_contiguous());
+        let values = up::<1>(whole).into_data().try_to_vec::<f32>().unwrap();
         assert_eq!(values.iter().map(|v| v.to_bits()).collect::<Vec<_>>(), [(-0.0f32).to_bits(); 300]);
     }
 
