@@ -154,7 +154,7 @@ fn over_mpi(ready: &Ready<'_>, mut engine: MpiEngine, gbits: &str, rounds: usize
     let [mut at_the_end, mut beside] = runners(ready);
     step(&mut at_the_end, &mut engine);
     step(&mut beside, &mut engine);
-    let plan = buckets::plan(&ready.parts.tensors);
+    let plan = buckets::plan(&ready.parts.tensors, buckets::BY_HOST);
     let buffers = plan.iter().map(|b| (vec![1; b.values.len()], vec![0.0; b.values.len()]));
     let mut buffers: Vec<(Vec<i64>, Vec<f32>)> = buffers.collect();
     let mut seen: [Vec<(f64, f64)>; 3] = Default::default();

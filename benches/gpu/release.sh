@@ -1,19 +1,22 @@
 #!/usr/bin/env bash
 # Builds the program with CUDA, strips it and packs it with what benches/gpu/run.py needs, so that it travels:
 #   benches/gpu/release.sh OUT.tar.xz
-# No CUDA toolkit and no GPU is needed to build; some 30 minutes of one core. CARGO_TARGET_DIR and CARGO_BUILD_JOBS are obeyed.
+# No CUDA toolkit and no GPU is needed to build; some 40 minutes of one core. CARGO_TARGET_DIR and CARGO_BUILD_JOBS are obeyed.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 out=$(realpath -m "${1:?benches/gpu/release.sh OUT.tar.xz}")
-cargo build --release --features cuda --bin syncytia
-built=${CARGO_TARGET_DIR:-target}/release/syncytia
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 place=$work/syncytia-cuda
 mkdir -p "$place/benches" "$place/shards/data"
-strip -o "$place/syncytia" "$built"
+cargo build --release --features cuda --bin syncytia
+strip -o "$place/syncytia" "${CARGO_TARGET_DIR:-target}/release/syncytia"
+# what PyTorch reads of ours; it needs no CUDA and is small. Cargo builds the program beside it once more, without CUDA: so it comes last
+batches=$(cargo build --release --bench step_batches --message-format=json |
+  python3 -c 'import json, sys; print(*(m["executable"] for m in map(json.loads, sys.stdin) if m.get("target", {}).get("name") == "step_batches"))')
+strip -o "$place/step_batches" "$batches"
 cp -r configs README.md LICENSE-MIT LICENSE-APACHE "$place"
-cp -r benches/gpu "$place/benches"
+cp -r benches/gpu benches/torch "$place/benches"
 cp shards/data/vis5a_cut.h5ad "$place/shards/data"
 tar -C "$work" -cf - syncytia-cuda | xz -6e -T0 >"$out"
 size() { stat -c %s "$1"; }

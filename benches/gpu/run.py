@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """All that a GPU is asked, in stages of at most ten minutes each, on data that the script makes itself.
 
-    benches/gpu/run.py PROGRAM [--out gpu.json] [--stage NAME ...] [--torch PYTHON] [--work DIR] [--on cpu]
+    benches/gpu/run.py PROGRAM [--out gpu.json] [--stage NAME ...] [--torch PYTHON] [--batches PROGRAM] [--work DIR] [--on cpu]
 
 PROGRAM is a build with `cuda` (`benches/gpu/release.sh` packs one with this script). A stage that was run is read from the JSON
 and not run again unless it is named; what fails is a line of the table and no end. Needs Python 3.9 and nothing else; with
-`--torch`, a Python that has PyTorch with CUDA for the stage `torch`. `--on cpu` puts the cores on both sides: it shows that the
+`--torch`, a Python that has PyTorch with CUDA for the stage `torch`; `--batches`, if it is not beside PROGRAM, is the bench program
+`step_batches`, which gives PyTorch the batches of ours. `--on cpu` puts the cores on both sides: it shows that the
 script works, on any machine and with any build, and says nothing of a GPU (the JSON has which it was). `--on wgpu` (a build with
 `wgpu`) runs what a GPU runs on a driver of Vulkan, also on one in software.
 
@@ -14,7 +15,7 @@ script works, on any machine and with any build, and says nothing of a GPU (the 
     parity      every model's first step: loss terms and gradients, GPU against cores, at most 1e-4
     curve       200 steps of SpaCKLE and of SPATIA on the GPU beside the cores'
     nccl        two processes on one GPU (where NCCL has that): the same losses as one process; beside backward, and in bf16
-    speed       step time, peak memory, share of the GPU's peak: SpaCKLE `paper`, SPATIA small, f32, TF32 and bf16
+    speed       step time, peak memory, share of the GPU's peak: SpaCKLE `paper`, SPATIA and its generator, f32, TF32 and bf16
     torch       the same networks in PyTorch, eager and compiled
 """
 
@@ -55,8 +56,8 @@ PEAKS = {"H100": (67, 495, 989), "H200": (67, 495, 989), "A100": (19.5, 156, 312
 
 
 class Bench:
-    def __init__(self, program, out, work, torch, on):
-        self.program, self.out, self.torch, self.on = str(Path(program).resolve()), Path(out), torch, on
+    def __init__(self, program, out, work, torch, batches, on):
+        self.program, self.out, self.torch, self.batches, self.on = str(Path(program).resolve()), Path(out), torch, batches, on
         self.work = Path(work or tempfile.mkdtemp(prefix="gpu-bench-")).resolve()
         self.work.mkdir(parents=True, exist_ok=True)
         self.found = json.loads(self.out.read_text()) if self.out.exists() else {}
@@ -190,6 +191,7 @@ def nccl(bench):
         "two": (two, []),
         "two, beside backward": (two, ["train.overlap=true"]),
         "two, state on the host": (two, ["train.keep=host"]),
+        "two, state on the host, beside backward": (two, ["train.keep=host", "train.overlap=true"]),
         "two, in bf16": (two, ["train.reduction=fast_bf16"]),
     }
     for name, (words, more) in ways.items():
@@ -199,7 +201,7 @@ def nccl(bench):
         found[name] = losses(run)
     apart = {name: max(abs(a - b) / abs(a) for a, b in zip(found["one"], found[name])) for name in list(ways)[1:]}
     # Where state lies on the GPU, sums are exact and all else is a function of shapes: the same bits.
-    limits = {name: 0.0 if name == "two" else 2e-2 if "bf16" in name else 1e-3 for name in apart}
+    limits = {name: 0.0 if name in ("two", "two, beside backward") else 2e-2 if "bf16" in name else 1e-3 for name in apart}
     lines = {f"{name}: losses of 20 steps against one process": f"{far:.1e} apart" for name, far in apart.items()}
     return {"ok": all(far <= limits[name] for name, far in apart.items()), "lines": lines}
 
@@ -241,16 +243,19 @@ def gpu_peak(products):
     return known[PRODUCTS.index(products)]
 
 
-# Name, config, data, changes. The first is what `torch` does as well.
+# Name, config, data, changes; and what `torch` calls it. As there, SPATIA has no picture from z_cell and no merged tokens.
 SPEED = [
-    ("SpaCKLE paper, 8 × 64", "spackle/paper", "spots", ["train.lanes=8", "train.micro_batch=64"]),
-    ("SPATIA small, 1 × 128", "spatia/small", "cells", ["train.lanes=1", "train.micro_batch=128"]),
-]
+    ("SpaCKLE paper, 8 × 64", "spackle/paper", "spots", ["train.lanes=8", "train.micro_batch=64"], "spackle"),
+    ("SPATIA small, 1 × 128", "spatia/small", "cells",
+     ["train.lanes=1", "train.micro_batch=128", "model.spatia.vector_painter=false", "task.picture=0.0"], "cells"),
+    ("generator small, 1 × 64", "spatia/g1-small", "cells",
+     ["train.lanes=1", "train.micro_batch=64", "model.generator.dit.token_merging.ratio=0.0", "train.freeze_untrained=true"], "generate"),
+]  # fmt: skip
 
 
 def speed(bench):
     lines, steps = {}, 40
-    for name, config, data, changes in SPEED:
+    for name, config, data, changes, _ in SPEED:
         for products in PRODUCTS:
             run = bench.work / f"speed-{config.replace('/', '-')}-{products}-{time.time_ns()}"
             always = [f"train.device={bench.on}", f"train.products={products}", f"train.max_steps={steps}", "log.every=1",
@@ -269,25 +274,55 @@ def speed(bench):
 def torch(bench):
     if not bench.torch:
         return {"ok": False, "lines": {"": "no --torch PYTHON given"}}
-    genes = len(json.loads(Path(bench.data("spots"), "manifest.json").read_text())["panel"]["selected"])
     lines = {}
-    for products in PRODUCTS:
-        for how in ("eager", "compiled"):
-            words = [bench.torch, str(Path(__file__).parent / "torch_step.py"), "8", "64", str(genes), products, how]
-            done = subprocess.run(words, capture_output=True, text=True, timeout=LIMIT_S)
-            if done.returncode:
-                lines[f"SpaCKLE paper, {products}, {how}"] = (done.stderr.strip().splitlines() or ["no word"])[-1]
-                continue
-            said = json.loads(done.stdout.splitlines()[-1])
-            peak = gpu_peak(products)
-            said["share_of_peak"] = said["tflops"] / peak if peak else None
-            lines[f"SpaCKLE paper, {products}, {how}"] = said
-            ours = bench.found.get("speed", {}).get("lines", {}).get(f"{SPEED[0][0]}, {products}")
-            if isinstance(ours, dict):
-                ours["pytorch_ms_over_ours"] = {**ours.get("pytorch_ms_over_ours", {}), how: said["step_ms"] / ours["step_ms"]}
-                if peak:
-                    ours["share_of_peak"] = said["flops"] / (ours["step_ms"] / 1e3) / 1e12 / peak
+    for name, config, data, changes, what in SPEED:
+        try:
+            words = network(bench, config, data, changes, what)
+        except (RuntimeError, OSError, subprocess.TimeoutExpired) as error:
+            lines[name] = str(error)
+            continue
+        for products in PRODUCTS:
+            for how in ("eager", "compiled"):
+                lines[f"{name}, {products}, {how}"] = one = timed(bench, [*words, products, how])
+                ours, peak = bench.found.get("speed", {}).get("lines", {}).get(f"{name}, {products}"), gpu_peak(products)
+                if not isinstance(one, dict):
+                    continue
+                one["share_of_peak"] = one["tflops"] / peak if peak else None
+                if isinstance(ours, dict):
+                    ours["pytorch_ms_over_ours"] = {**ours.get("pytorch_ms_over_ours", {}), how: one["step_ms"] / ours["step_ms"]}
+                    if peak:
+                        ours["share_of_peak"] = one["flops"] / (ours["step_ms"] / 1e3) / 1e12 / peak
     return {"ok": all(isinstance(line, dict) for line in lines.values()), "lines": lines}
+
+
+def network(bench, config, data, changes, what):
+    """The words that start PyTorch's side of a network, but for products and how."""
+    here = Path(__file__).parent
+    if what == "spackle":
+        genes = len(json.loads(Path(bench.data(data), "manifest.json").read_text())["panel"]["selected"])
+        return [bench.torch, str(here / "torch_step.py"), "8", "64", str(genes)]
+    if not bench.batches:
+        raise RuntimeError("no --batches PROGRAM given: what a step of ours reads")
+    path = bench.work / f"{what}.safetensors"
+    words = [bench.batches, f"configs/{config}.toml", str(bench.data(data)), str(path), "data", *changes]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S)
+    if done.returncode:
+        raise RuntimeError((done.stderr.strip().splitlines() or ["no word"])[-1])
+    weights = json.loads(done.stdout.splitlines()[-1])["weights"]
+    return [bench.torch, str(here / "torch_network.py"), what, str(path), json.dumps(weights)]
+
+
+def timed(bench, words):
+    """What PyTorch's side says, with the same peak memory as ours: that of the device while the process lives."""
+    on = ["cpu"] if bench.on == "cpu" and "torch_network" in words[1] else []
+    try:
+        with Watch() as watch:
+            done = subprocess.run([*words, *on], capture_output=True, text=True, timeout=LIMIT_S)
+    except subprocess.TimeoutExpired as error:
+        return str(error)
+    if done.returncode:
+        return (done.stderr.strip().splitlines() or ["no word"])[-1]
+    return {**json.loads(done.stdout.splitlines()[-1]), "peak_mib": watch.peak}
 
 
 STAGES = {f.__name__: f for f in (doctor, operations, parity, curve, nccl, speed, torch)}
@@ -298,11 +333,14 @@ def main():
     parser.add_argument("program")
     parser.add_argument("--out", default="gpu.json")
     parser.add_argument("--stage", action="append", choices=STAGES)
-    parser.add_argument("--torch")
+    parser.add_argument("--torch", metavar="PYTHON")
+    parser.add_argument("--batches", metavar="PROGRAM")
     parser.add_argument("--work")
     parser.add_argument("--on", default="cuda", choices=("cuda", "wgpu", "cpu"))
     args = parser.parse_args()
-    bench = Bench(args.program, args.out, args.work, args.torch, args.on)
+    beside = Path(args.program).resolve().parent / "step_batches"
+    batches = args.batches or (str(beside) if beside.exists() else None)
+    bench = Bench(args.program, args.out, args.work, args.torch, batches and str(Path(batches).resolve()), args.on)
     for name in args.stage or [name for name in STAGES if name not in bench.found]:
         began = time.monotonic()
         print(f"== {name}", file=sys.stderr)

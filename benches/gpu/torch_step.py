@@ -63,6 +63,6 @@ tokens = lanes * micro_batch * spots
 flops = 6 * weights * tokens + 3 * 2 * (2 * 2 * spots * 128) * tokens
 step = statistics.median(seconds[WARM_UP:])
 print(json.dumps({
-    "step_ms": 1e3 * step, "peak_mib": torch.cuda.max_memory_allocated() / 2**20, "flops": flops, "tflops": flops / step / 1e12,
+    "step_ms": 1e3 * step, "allocated_mib": torch.cuda.max_memory_allocated() / 2**20, "flops": flops, "tflops": flops / step / 1e12,
     "torch": torch.__version__,
 }))  # fmt: skip

@@ -162,7 +162,8 @@ impl Run<'_> {
             let mut gradients = objective(terms.sums, &self.task.lambdas(), prepared.weights()).backward();
             let mut gradient = vec![0.0; flat.len()];
             model.each_gradient(&mut gradients, &mut |place, data| {
-                gradient[tensors[places[place]].clone()].copy_from_slice(&data.try_to_vec::<f32>().expect("f32"));
+                gradient[tensors[places[place]].clone()]
+                    .copy_from_slice(&data.into_data().try_to_vec::<f32>().expect("f32"));
             });
             leaves = Some(model);
             let norm = clip::global_norm(&gradient, &tensors);

@@ -50,27 +50,29 @@ def n_genes(parameters):
     return len(next(t for n, t in parameters.items() if n.endswith("table"))) - 1
 
 
+NETWORKS = {
+    "cells": Network(
+        config="configs/spatia/small.toml",
+        terms=["denoise", "mvc", "dissimilarity", "reconstruction", "contrast"],
+        build=encoder,
+        lanes=lanes,
+        shapes=[(8, 32), (16, 16)],
+        steps=(3, 2),
+        # The picture from z_cell is left out on both sides: PyTorch's network here has no such term.
+        sets={"model.spatia.vector_painter": "false", "task.picture": 0.0},
+        plain={"model.spatia.dropout": 0.0},
+    ),
+    "generate": Network(
+        config="configs/spatia/g1-small.toml",
+        terms=["flow"],
+        build=generator,
+        lanes=lanes,
+        shapes=[(8, 16), (16, 8)],
+        steps=(1, 1),
+        sets={"model.generator.dit.token_merging.ratio": 0.0, "train.freeze_untrained": "true"},
+    ),
+}
+
+
 if __name__ == "__main__":
-    networks = {
-        "cells": Network(
-            config="configs/spatia/small.toml",
-            terms=["denoise", "mvc", "dissimilarity", "reconstruction", "contrast"],
-            build=encoder,
-            lanes=lanes,
-            shapes=[(8, 32), (16, 16)],
-            steps=(3, 2),
-            # The picture from z_cell is left out on both sides: PyTorch's network here has no such term.
-            sets={"model.spatia.vector_painter": "false", "task.picture": 0.0},
-            plain={"model.spatia.dropout": 0.0},
-        ),
-        "generate": Network(
-            config="configs/spatia/g1-small.toml",
-            terms=["flow"],
-            build=generator,
-            lanes=lanes,
-            shapes=[(8, 16), (16, 8)],
-            steps=(1, 1),
-            sets={"model.generator.dit.token_merging.ratio": 0.0, "train.freeze_untrained": "true"},
-        ),
-    }
-    main(__doc__, networks)
+    main(__doc__, NETWORKS)

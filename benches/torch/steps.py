@@ -47,12 +47,24 @@ class Network:
         return tomllib.loads((HERE / self.config).read_text())
 
 
+def tensors(path):
+    """What `batches.rs` wrote: safetensors of f32. Read here, so that a machine that has PyTorch alone can."""
+    import torch
+
+    whole = Path(path).read_bytes()
+    begin = 8 + int.from_bytes(whole[:8], "little")
+    for name, entry in json.loads(whole[8:begin]).items():
+        if name != "__metadata__":
+            assert entry["dtype"] == "F32", entry
+            first, end = (begin + at for at in entry["data_offsets"])
+            values = torch.frombuffer(bytearray(whole[first:end]), dtype=torch.float32) if end > first else torch.empty(0)
+            yield name, values.reshape(entry["shape"])
+
+
 def load(network, path, merged):
     """Parameters, and the lanes' batches, as one where `merged`."""
-    from safetensors.torch import load_file
-
     parameters, lanes = {}, {}
-    for name, tensor in load_file(path).items():
+    for name, tensor in tensors(path):
         of, _, name = name.partition(".")
         (parameters if of == "model" else lanes.setdefault(int(of), {}))[name] = tensor
     return parameters, network.lanes(parameters, [lanes[i] for i in sorted(lanes)], merged)
@@ -79,24 +91,18 @@ def parity(network, path, said):
     return found
 
 
-def torch_steps(network, path, merged, threads, compiled, weights):
+def stepper(network, model, lanes, weights, compiled):
+    """A step: forward and backward of every lane, clip, AdamW, EMA."""
     import torch
 
-    resource.setrlimit(resource.RLIMIT_DATA, (MOST_BYTES, MOST_BYTES))
-    torch.set_num_threads(threads)
-    torch.manual_seed(0)
-    parameters, lanes = load(network, path, merged)
-    model = built(network, parameters, False)
     trained = [p for p in model.parameters() if p.requires_grad]
     optim = network.resolved()["optim"]
     betas = optim.get("betas", [0.9, 0.999])
     optimizer = torch.optim.AdamW(trained, lr=optim["lr"], betas=betas, weight_decay=optim["weight_decay"], fused=True)
     average = [p.detach().clone() for p in trained]
     run = torch.compile(model) if compiled else model
-    seconds = []
-    steps, warm_up = network.steps
-    for _ in range(warm_up + steps):
-        start = time.perf_counter()
+
+    def step():
         optimizer.zero_grad(set_to_none=True)
         for lane in lanes:
             loss, _ = run(lane, weights)
@@ -104,6 +110,23 @@ def torch_steps(network, path, merged, threads, compiled, weights):
         torch.nn.utils.clip_grad_norm_(trained, optim["clip_norm"])
         optimizer.step()
         torch._foreach_lerp_(average, [p.detach() for p in trained], 1 - optim["ema"])
+
+    return step
+
+
+def torch_steps(network, path, merged, threads, compiled, weights):
+    import torch
+
+    resource.setrlimit(resource.RLIMIT_DATA, (MOST_BYTES, MOST_BYTES))
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    parameters, lanes = load(network, path, merged)
+    step = stepper(network, built(network, parameters, False), lanes, weights, compiled)
+    seconds = []
+    steps, warm_up = network.steps
+    for _ in range(warm_up + steps):
+        start = time.perf_counter()
+        step()
         seconds.append(time.perf_counter() - start)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(json.dumps({"seconds": seconds[warm_up:], "peak_mb": peak / 1024}))

@@ -3,8 +3,10 @@
 
 use std::ops::Range;
 
-/// Largest bucket in values, 4 MiB of int64, unless one tensor is larger.
-const LARGEST: usize = 1 << 19;
+/// Values of a bucket that travels by the host's memory, 4 MiB of int64.
+pub const BY_HOST: usize = 1 << 19;
+/// Values of a bucket that is summed in a device's memory, 32 MiB of int64: there each sum waits for a meeting and a few launches.
+pub const IN_PLACE: usize = 1 << 22;
 
 /// One bucket.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,10 +18,10 @@ pub struct Bucket {
 }
 
 /// The buckets of a model in the order they leave: the last declared first. Each is closed when it holds an eighth of the
-/// model or 4 MiB; the last one, with the first tensors, takes the tail along.
-pub fn plan(tensors: &[Range<usize>]) -> Vec<Bucket> {
+/// model or `largest` values.
+pub fn plan(tensors: &[Range<usize>], largest: usize) -> Vec<Bucket> {
     let n = tensors.last().map_or(0, |t| t.end);
-    let limit = LARGEST.min(n / 8).max(1);
+    let limit = largest.min(n / 8).max(1);
     let mut buckets = Vec::new();
     let mut end = tensors.len();
     for first in (0..tensors.len()).rev() {
@@ -41,6 +43,16 @@ pub fn whole(tensors: &[Range<usize>]) -> Vec<Bucket> {
     vec![Bucket { tensors: 0..tensors.len(), values: 0..n }]
 }
 
+/// The bucket that each tensor travels in.
+pub fn of_tensors(buckets: &[Bucket]) -> Vec<usize> {
+    let tensors = buckets.iter().map(|bucket| bucket.tensors.end).max().unwrap_or(0);
+    let mut found = vec![0; tensors];
+    for (k, bucket) in buckets.iter().enumerate() {
+        found[bucket.tensors.clone()].fill(k);
+    }
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -58,19 +70,22 @@ mod tests {
     fn buckets_tile_the_model_from_its_end() {
         for sizes in [&[3, 0, 5, 100, 2, 2][..], &[1], &[0], &[1 << 21, 7, 1 << 20, 1 << 20], &[8; 64]] {
             let tensors = tensors(sizes);
-            let buckets = plan(&tensors);
+            let buckets = plan(&tensors, BY_HOST);
+            let of_tensors = of_tensors(&buckets);
+            assert_eq!(of_tensors.len(), tensors.len(), "{sizes:?}");
             let (mut tensor, mut value) = (tensors.len(), tensors.last().unwrap().end);
             for bucket in &buckets {
                 assert_eq!((bucket.tensors.end, bucket.values.end), (tensor, value), "{sizes:?}");
+                assert!(bucket.tensors.clone().all(|tensor| buckets[of_tensors[tensor]] == *bucket), "{sizes:?}");
                 (tensor, value) = (bucket.tensors.start, bucket.values.start);
             }
             assert_eq!((tensor, value), (0, 0), "{sizes:?}");
-            assert!(buckets.len() <= 8.max(tensors.last().unwrap().end / LARGEST + 8), "{sizes:?}");
+            assert!(buckets.len() <= 8.max(tensors.last().unwrap().end / BY_HOST + 8), "{sizes:?}");
         }
     }
 
     #[test]
     fn a_model_without_parameters_still_has_a_bucket_for_the_tail() {
-        assert_eq!(plan(&[]), whole(&[]));
+        assert_eq!(plan(&[], BY_HOST), whole(&[]));
     }
 }

@@ -90,7 +90,7 @@ pub trait Engine: Send {
     ///
     /// # Safety
     /// Engines that say [`Engine::sums_there`] alone. The memory must be this rank's device's, `length` values of that kind that
-    /// nobody else reads or writes until this returns, and all that was asked of the device before must be done.
+    /// nobody else reads or writes until this returns, and all that was asked of the device for them must be done.
     unsafe fn all_reduce_there(
         &mut self,
         operation: &'static str,

@@ -1,31 +1,18 @@
 //! Ranks as processes with a GPU each, joined by NCCL.
 //!
-//! What lies on the device is summed there, where it lies ([`Engine::all_reduce_there`]): the host waits for the kernels that made
-//! it, NCCL sums in place on a stream of this engine's own, and the host waits for that. What lies on the host (the tail, digests,
-//! state kept on the host) goes to the device in pieces and comes back. Every operation begins with a *meeting*, as with MPI: a
-//! maximum over a few words in which all see whether they issue the same operation with the same length.
+//! What lies on the device is summed there, where it lies ([`Engine::all_reduce_there`]), on a stream of this engine's own, which the
+//! host waits for. What lies on the host (the tail, digests, state kept on the host) goes to the device in pieces and comes back.
+//! Every operation begins with a *meeting*, as with MPI: a maximum over a few words in which all see whether they issue the same
+//! operation with the same length.
 //! NCCL has no time limit of its own, so nothing here waits without looking at the deadline, at the communicator's
 //! asynchronous error and at peers that gave up; a call that does not return at all is the watchdog's matter.
 //!
-//! **Beside backward.** With `train.overlap = true` gradients come to the host one by one and buckets are summed while backward goes
-//! on, as with MPI. No event is needed for that to be right: a gradient is read to the host before its bucket is whole, and the
-//! read returns when the kernels that made it are done. The price is that backward's thread waits for the device at every tap, so
-//! that the device runs dry for a launch or two each time; with it off, gradients never leave the device. Which is faster nobody
-//! has measured, so it is off unless it is asked for.
-//!
-//! **What is missing for sums that leave the device beside backward without the host**, in the order in which it would be built and
-//! for want of a GPU was not:
-//! 1. A tap that tells of the gradient's tensor instead of its values (`tensor::tap`: `Cube` reads it as every backend does);
-//!    `train::there` takes gradients in any order already.
-//! 2. The bucket's address before its kernels are done: `tensor::flat::lend` waits for the device. `ComputeClient::get_resource`
-//!    (cubecl-runtime 0.11.3) runs on the device's own thread after all that was submitted before, so that the kernels are on
-//!    Burn's stream when it returns; what it gives must be held until this engine's stream has passed its last use.
-//! 3. An event behind those kernels. Burn's stream is private, so `cuEventRecord` cannot name it. `cuCtxRecordEvent` (CUDA 12.5)
-//!    captures all that was submitted to a context, and Burn's is the device's primary one, as this engine's; then
-//!    `cuStreamWaitEvent` on this engine's stream, and the sum. It also captures this engine's own stream, that is, the buckets
-//!    before: their order is the same anyway. Whether NCCL's kernels, which wait for peers, may be among what an event captures
-//!    while Burn goes on launching is the first thing to try on two GPUs: a mistake there is a deadlock that no library of host
-//!    memory shows.
+//! **Beside backward** (`train.overlap = true`). Backward's thread adds gradients where they are and asks the device for an event
+//! behind each bucket (`tensor::flat::lend`); a thread of its own waits for that event, meets the others and sums the bucket here,
+//! while backward's goes on launching and the device computing (`train::there`). One bucket at a time, in one order on all ranks:
+//! a sum begins when the one before it has ended everywhere, so that no rank's kernels wait for a sum that waits for another's. With
+//! the state on the host (`train.keep = "host"`) gradients are read one by one as they become complete, and the device runs dry for
+//! a launch or two each time. Off unless it is asked for: what it gains nobody has measured.
 //!
 //! Must not know what is summed. Calls come from one thread at a time.
 

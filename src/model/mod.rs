@@ -22,7 +22,7 @@ use self::params::{GeneAxis, ParamSpec};
 use self::spackle::{Spackle, SpackleConfig};
 use self::spatia::{Spatia, SpatiaConfig};
 use self::spotdiff::{Spotdiff, SpotdiffConfig};
-use crate::tensor::{Device, Gradients, ParamId, Tensor, TensorData};
+use crate::tensor::{Device, Gradients, ParamId, Tensor};
 
 /// `[model.<name>]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -294,12 +294,7 @@ impl Model {
     }
 
     /// Gives the gradient of every parameter that trains to `each`, with its place among them.
-    pub fn each_gradient(&self, gradients: &mut Gradients, each: &mut dyn FnMut(usize, TensorData)) {
+    pub fn each_gradient(&self, gradients: &mut Gradients, each: &mut dyn FnMut(usize, Tensor<1>)) {
         each!(self, m => params::each_gradient(m, gradients, each));
-    }
-
-    /// The same, flat and where they are.
-    pub fn each_gradient_there(&self, gradients: &mut Gradients, each: &mut dyn FnMut(usize, Tensor<1>)) {
-        each!(self, m => params::each_gradient_there(m, gradients, each));
     }
 }

@@ -87,15 +87,10 @@ pub fn ids<M: Module>(module: &M) -> Vec<ParamId> {
     visitor.0
 }
 
-/// Takes the gradient of every parameter that trains and gives it to `each` with its place among them; those without one are
-/// left out.
-pub fn each_gradient<M: Module>(module: &M, gradients: &mut Gradients, each: &mut dyn FnMut(usize, TensorData)) {
-    module.visit(&mut Take { gradients, each: &mut Each::OnHost(each), place: 0 });
-}
-
-/// The same, flat and where they are.
-pub fn each_gradient_there<M: Module>(module: &M, gradients: &mut Gradients, each: &mut dyn FnMut(usize, Tensor<1>)) {
-    module.visit(&mut Take { gradients, each: &mut Each::There(each), place: 0 });
+/// Takes the gradient of every parameter that trains and gives it to `each` with its place among them, flat and where it is;
+/// those without one are left out.
+pub fn each_gradient<M: Module>(module: &M, gradients: &mut Gradients, each: &mut dyn FnMut(usize, Tensor<1>)) {
+    module.visit(&mut Take { gradients, each, place: 0 });
 }
 
 struct Ids(Vec<ParamId>);
@@ -197,14 +192,8 @@ impl ModuleMapper for Freeze<'_> {
 
 struct Take<'a> {
     gradients: &'a mut Gradients,
-    each: &'a mut Each<'a>,
+    each: &'a mut dyn FnMut(usize, Tensor<1>),
     place: usize,
-}
-
-/// Who takes gradients.
-enum Each<'a> {
-    OnHost(&'a mut dyn FnMut(usize, TensorData)),
-    There(&'a mut dyn FnMut(usize, Tensor<1>)),
 }
 
 impl ModuleVisitor for Take<'_> {
@@ -213,13 +202,8 @@ impl ModuleVisitor for Take<'_> {
             return;
         }
         if let Some(gradient) = param.val().grad_remove(self.gradients) {
-            match self.each {
-                Each::OnHost(each) => each(self.place, gradient.into_data()),
-                Each::There(each) => {
-                    let n: usize = gradient.dims().iter().product();
-                    each(self.place, gradient.reshape([n]));
-                }
-            }
+            let n: usize = gradient.dims().iter().product();
+            (self.each)(self.place, gradient.reshape([n]));
         }
         self.place += 1;
     }

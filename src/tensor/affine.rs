@@ -250,7 +250,9 @@ mod tests {
         let told: Arc<Mutex<Told>> = Arc::default();
         let listener = {
             let told = Arc::clone(&told);
-            Listener::new(move |place, data| told.lock().unwrap().push((place, data.try_to_vec().unwrap())))
+            Listener::new(move |place, data: Tensor<1>| {
+                told.lock().unwrap().push((place, data.into_data().try_to_vec().unwrap()));
+            })
         };
         let y = affine_rows(x.clone(), weight.clone(), bias.clone());
         let y = tap(tap(y, bias.clone(), 1, Some(&listener)), weight.clone(), 0, Some(&listener));

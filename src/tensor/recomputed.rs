@@ -326,8 +326,7 @@ mod tests {
         let told: Arc<Mutex<Told>> = Arc::default();
         let listener = {
             let told = Arc::clone(&told);
-            let bits = |data: TensorData| data.try_to_vec::<f32>().unwrap().into_iter().map(f32::to_bits).collect();
-            Listener::new(move |place, data| told.lock().unwrap().push((place, bits(data))))
+            Listener::new(move |place, gradient| told.lock().unwrap().push((place, bits(gradient))))
         };
         let listener = listens.then_some(listener);
         let [first, second] = blocks();

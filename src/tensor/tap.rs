@@ -8,24 +8,28 @@
 use std::fmt;
 use std::sync::Arc;
 
+use burn::backend::TensorMetadata;
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, unary};
-use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension, tensor::FloatTensor};
-use burn::tensor::{Tensor, TensorData, try_read_sync};
+use burn::backend::{
+    Autodiff, Backend, Dispatch, DispatchKindConversion, DispatchTensor, Flex, backend_extension, tensor::FloatTensor,
+};
+use burn::tensor::{Shape, Tensor};
 
-/// Who is told of a gradient: the parameter's place, as given to [`tap`], and its values.
+/// Who is told of a gradient: the parameter's place, as given to [`tap`], and the gradient, flat and where it is. Nothing has
+/// waited for the device that computes it.
 #[derive(Clone)]
-pub struct Listener(Arc<dyn Fn(usize, TensorData) + Send + Sync>);
+pub struct Listener(Arc<dyn Fn(usize, Tensor<1>) + Send + Sync>);
 
 impl Listener {
     /// Calls `f`, on the thread that runs backward.
-    pub fn new(f: impl Fn(usize, TensorData) + Send + Sync + 'static) -> Listener {
+    pub fn new(f: impl Fn(usize, Tensor<1>) + Send + Sync + 'static) -> Listener {
         Listener(Arc::new(f))
     }
 
     /// Tells of a gradient.
-    pub fn tell(&self, place: usize, gradient: TensorData) {
+    pub fn tell(&self, place: usize, gradient: Tensor<1>) {
         (self.0)(place, gradient);
     }
 }
@@ -59,7 +63,10 @@ pub trait Taps: Backend {
 
 impl Taps for Flex {}
 
-impl<B: Backend + Taps, C: CheckpointStrategy> Taps for Autodiff<B, C> {
+impl<B: Backend + Taps, C: CheckpointStrategy> Taps for Autodiff<B, C>
+where
+    DispatchTensor: DispatchKindConversion<B>,
+{
     fn tap_gradient(
         x: FloatTensor<Self>,
         parameter: FloatTensor<Self>,
@@ -68,16 +75,19 @@ impl<B: Backend + Taps, C: CheckpointStrategy> Taps for Autodiff<B, C> {
     ) -> FloatTensor<Self> {
         #[derive(Debug)]
         struct Tap;
-        impl<B: Backend> Backward<B, 1> for Tap {
+        impl<B: Backend> Backward<B, 1> for Tap
+        where
+            DispatchTensor: DispatchKindConversion<B>,
+        {
             type State = (FloatTensor<Autodiff<B>>, usize, Option<Listener>);
 
             fn backward(self, ops: Ops<Self::State, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
                 let (parameter, place, listener) = ops.state;
                 let taken = listener.and_then(|listener| Some((gradients.remove::<B>(&parameter)?, listener)));
                 if let Some((gradient, listener)) = taken {
-                    let data = try_read_sync(B::float_into_data(gradient));
-                    let data = data.expect("a CPU tensor is read at once").expect("a gradient can be read");
-                    listener.tell(place, data);
+                    let n = gradient.shape().num_elements();
+                    let flat = B::float_reshape(gradient, Shape::from([n]));
+                    listener.tell(place, Tensor::from_primitive::<B>(flat));
                 }
                 unary::<B, _>(ops.parents, ops.node, gradients, |gradient| gradient);
             }
@@ -133,6 +143,7 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
+    use crate::tensor::TensorData;
     use crate::tensor::cpu;
 
     fn leaf<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> Tensor<D> {
@@ -146,7 +157,9 @@ mod tests {
         let told: Arc<Mutex<Told>> = Arc::default();
         let listener = {
             let told = Arc::clone(&told);
-            Listener::new(move |place, data| told.lock().unwrap().push((place, data.try_to_vec().unwrap())))
+            Listener::new(move |place, gradient: Tensor<1>| {
+                told.lock().unwrap().push((place, gradient.into_data().try_to_vec().unwrap()));
+            })
         };
         let (w, v) = (leaf(vec![1., 2., 3., 4.], [2, 2]), leaf(vec![0.5, -1., 2., 0.25], [2, 2]));
         let x = leaf(vec![1., -2., 0.5, 3.], [2, 2]);

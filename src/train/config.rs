@@ -180,13 +180,13 @@ impl LoopConfig {
             .recomputing_blocks(self.recompute == Recompute::Blocks)
     }
 
-    /// Whether gradients, parameters and moments stay where the model is; not where sums are the host's, beside backward or in bf16.
+    /// Whether gradients, parameters and moments stay where the model is; not where sums are the host's, in bf16.
     pub fn keeps_there(&self) -> bool {
         let there = match self.keep {
             Some(keep) => keep == Keep::Device,
             None => self.device.is_elsewhere(),
         };
-        there && self.overlap != Some(true) && self.reduction != Reduction::FastBf16
+        there && self.reduction != Reduction::FastBf16
     }
 }
 
@@ -277,10 +277,8 @@ impl TrainConfig {
             "train.products: the cores have kernels for \"f32\" alone; set train.device = \"cuda\"".into(),
         );
         must(
-            train.keep != Some(Keep::Device)
-                || (train.overlap != Some(true) && train.reduction != Reduction::FastBf16),
-            "train.keep = \"device\": sums beside backward (train.overlap = true) and in bf16 (train.reduction = \"fast_bf16\") are \
-             made on the host; leave one of the two out"
+            train.keep != Some(Keep::Device) || train.reduction != Reduction::FastBf16,
+            "train.keep = \"device\": sums in bf16 (train.reduction = \"fast_bf16\") are made on the host; leave one of the two out"
                 .into(),
         );
         if let Ranks::Count(n) = train.ranks {

@@ -17,6 +17,7 @@ pub mod join;
 pub mod join_nccl;
 pub mod lock;
 pub mod news;
+mod own_time;
 pub mod pairing;
 pub mod parity;
 pub mod parts;

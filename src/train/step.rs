@@ -232,7 +232,7 @@ impl<'a> StepRunner<'a> {
         (weights, next_weights, across): (&[f64], &[Vec<f64>], Option<AcrossLanes>),
         vote_stop: bool,
     ) -> Result<(Vec<LaneRow>, Instant), TrainError> {
-        let (mut unread, mut seen) = (Vec::with_capacity(batches.len()), Vec::with_capacity(batches.len()));
+        let mut unread = Vec::with_capacity(batches.len());
         let mut computed = Instant::now();
         let train = &self.config.train;
         let (across, kept) = across.unzip();
@@ -250,34 +250,23 @@ impl<'a> StepRunner<'a> {
                 Ok((terms.values, objective.backward()))
             };
             let last = at + 1 == batches.len();
-            if let Way::Host(way) = &mut self.way
-                && last
-                && way.overlaps()
-            {
-                let told = way.overlapped(engine, at == 0, |listener| {
+            if last && self.way.overlaps() {
+                let told = self.way.overlapped(engine, at, |listener| {
                     let training = training.with_listener(listener.clone(), model.ids());
                     let (values, mut gradients) = backward(&training)?;
                     computed = Instant::now();
                     model.each_gradient(&mut gradients, &mut |place, gradient| listener.tell(place, gradient));
                     Ok::<_, TrainError>(values)
                 });
-                let (values, of_lane) = told?;
-                unread.push(values?);
-                seen.push(of_lane);
+                unread.push(told??);
             } else {
                 let (values, mut gradients) = backward(&training)?;
                 unread.push(values);
-                match &mut self.way {
-                    Way::Host(way) => seen.push(way.lane(at == 0, |add| model.each_gradient(&mut gradients, add))),
-                    Way::There(there) => there.lane(at, |add| model.each_gradient_there(&mut gradients, add)),
-                }
+                self.way.lane(at, |add| model.each_gradient(&mut gradients, add));
                 computed = Instant::now();
             }
         }
-        if let Way::There(there) = &mut self.way {
-            seen = there.seen();
-            computed = Instant::now();
-        }
+        let seen = self.way.seen(|| computed = Instant::now());
         let row = |((next, values), seen): ((&Vec<f64>, Unread), LaneSeen)| {
             let (sums, first_bad) = values.read();
             let loss_is_bad = first_bad.is_some() && seen.non_finite == 0;

@@ -3,9 +3,10 @@
 
 use std::ops::Range;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::config::Reduction;
+use super::own_time::OwnTime;
 use crate::engine::buckets::{self, Bucket};
 use crate::engine::reduce::{self, Scan};
 use crate::engine::tail::TailLayout;
@@ -72,22 +73,6 @@ impl Drop for End {
     }
 }
 
-/// A clock that stands still while the engine waits for others.
-struct OwnTime {
-    begun: Instant,
-    waited: Duration,
-}
-
-impl OwnTime {
-    fn start(engine: &dyn Engine) -> Self {
-        Self { begun: Instant::now(), waited: engine.waited() }
-    }
-
-    fn stop(self, engine: &dyn Engine) -> Duration {
-        self.begun.elapsed().saturating_sub(engine.waited() - self.waited)
-    }
-}
-
 impl Coming {
     fn new(tensors: usize) -> Coming {
         let seen = LaneSeen { non_finite: 0, max_bits: vec![0; tensors], overflow: vec![false; tensors] };
@@ -98,12 +83,8 @@ impl Coming {
 impl<'a> Sums<'a> {
     /// Buffers for the tensors of a model. With `overlaps` they are cut into buckets that leave one by one.
     pub fn new(tensors: &'a [Range<usize>], reduction: Reduction, layout: TailLayout, overlaps: bool) -> Self {
-        let buckets = if overlaps { buckets::plan(tensors) } else { buckets::whole(tensors) };
+        let buckets = if overlaps { buckets::plan(tensors, buckets::BY_HOST) } else { buckets::whole(tensors) };
         let n = tensors.last().map_or(0, |t| t.end);
-        let mut bucket_of = vec![0; tensors.len()];
-        for (k, bucket) in buckets.iter().enumerate() {
-            bucket_of[bucket.tensors.clone()].fill(k);
-        }
         let exact = reduction == Reduction::Exact;
         let of = |there: bool| buckets.iter().map(move |b| if there { b.values.len() } else { 0 });
         let mut words: Vec<Vec<i64>> = of(exact).map(|n| vec![0; n]).collect();
@@ -114,7 +95,7 @@ impl<'a> Sums<'a> {
             tensors,
             reduction,
             layout,
-            bucket_of,
+            bucket_of: buckets::of_tensors(&buckets),
             words,
             floats,
             halves: Vec::new(),
@@ -172,7 +153,7 @@ impl<'a> Sums<'a> {
                 .expect("the system gives a thread for communication");
             let end = End(tell.clone());
             let result = backward(Listener::new(move |place, gradient| {
-                let _ = tell.send(Told::Gradient(place, gradient)); // see `End`
+                let _ = tell.send(Told::Gradient(place, gradient.into_data())); // see `End`
             }));
             drop(end);
             let seen = sending.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;

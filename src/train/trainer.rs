@@ -253,7 +253,7 @@ fn steps(shared: &Shared<'_>, engine: &mut dyn Engine) -> Result<End, TrainError
         // The cores have their batches at hand; a GPU gets them while it is at the step before.
         let device = config.train.device.is_elsewhere().then_some(&ready.device);
         let mut feed = ready.train.feed(scope, &ready.task, config, lanes, first..max_steps, device);
-        let overlaps = config.train.overlap.unwrap_or_else(|| engine.overlaps() && !config.train.keeps_there());
+        let overlaps = config.train.overlap.unwrap_or_else(|| engine.overlaps());
         let n = ready.parts.tensors.last().map_or(0, |last| last.end);
         if config.train.keeps_there() && n > MOST_THERE {
             return Err(TrainError::Config(vec![format!(

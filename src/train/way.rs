@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use super::config::TrainConfig;
 use super::step::StepState;
-use super::sums::Sums;
+use super::sums::{LaneSeen, Sums};
 use super::there::There;
 use crate::engine::tail::TailLayout;
 use crate::engine::{Engine, EngineError};
 use crate::model::Model;
 use crate::optim::{OptimConfig, adamw, clip, ema};
-use crate::tensor::Device;
+use crate::tensor::{Device, Listener, Tensor, TensorData};
 
 /// Parameters that are clipped, updated and averaged before the next ones: they stay in the cache meanwhile.
 const UPDATED: usize = 8192;
@@ -19,13 +19,17 @@ const UPDATED: usize = 8192;
 /// Where gradients are added up and parameters updated.
 pub(super) enum Way<'a> {
     /// On the host.
-    Host(Box<Sums<'a>>),
+    Host {
+        sums: Box<Sums<'a>>,
+        /// What this attempt's lanes looked like.
+        seen: Vec<LaneSeen>,
+    },
     /// Where the model is.
-    There(Box<There<'a>>),
+    There(Box<There>),
 }
 
 impl<'a> Way<'a> {
-    /// As the config says. Sums that begin beside backward, and those in bf16, are the host's.
+    /// As the config says. Sums in bf16 are the host's. With `overlaps` they begin beside backward.
     pub fn new(
         config: &TrainConfig,
         tensors: &'a [Range<usize>],
@@ -34,10 +38,10 @@ impl<'a> Way<'a> {
         device: &Device,
     ) -> Way<'a> {
         let reduction = config.train.reduction;
-        let there = config.train.keeps_there() && !overlaps;
-        match there.then(|| There::new(tensors, reduction, layout, device)).flatten() {
+        let there = config.train.keeps_there();
+        match there.then(|| There::new(tensors, reduction, layout, overlaps, device)).flatten() {
             Some(there) => Way::There(Box::new(there)),
-            None => Way::Host(Box::new(Sums::new(tensors, reduction, layout, overlaps))),
+            None => Way::Host { sums: Box::new(Sums::new(tensors, reduction, layout, overlaps)), seen: Vec::new() },
         }
     }
 
@@ -51,8 +55,9 @@ impl<'a> Way<'a> {
         device: &Device,
     ) -> Model {
         match self {
-            Way::Host(sums) => {
+            Way::Host { sums, seen } => {
                 sums.begin(exponents);
+                seen.clear();
                 model.with_trained(&state.parameters, device)
             }
             Way::There(there) => {
@@ -64,13 +69,57 @@ impl<'a> Way<'a> {
 
     /// Whether sums begin beside backward.
     pub fn overlaps(&self) -> bool {
-        matches!(self, Way::Host(sums) if sums.overlaps())
+        match self {
+            Way::Host { sums, .. } => sums.overlaps(),
+            Way::There(there) => there.overlaps(),
+        }
+    }
+
+    /// Adds the gradients of this rank's lane `at`, flat, as `feed` gives them; those it does not give are zero.
+    pub fn lane(&mut self, at: usize, feed: impl FnOnce(&mut dyn FnMut(usize, Tensor<1>))) {
+        match self {
+            Way::Host { sums, seen } => {
+                let feed = |add: &mut dyn FnMut(usize, TensorData)| feed(&mut |place, g| add(place, g.into_data()));
+                seen.push(sums.lane(at == 0, feed));
+            }
+            Way::There(there) => there.lane(at, feed),
+        }
+    }
+
+    /// As [`Way::lane`] for a rank's last one: `backward` tells its listener of gradients as they become complete, and what is
+    /// whole leaves meanwhile.
+    pub fn overlapped<T>(
+        &mut self,
+        engine: &mut dyn Engine,
+        at: usize,
+        backward: impl FnOnce(Listener) -> T,
+    ) -> Result<T, EngineError> {
+        match self {
+            Way::Host { sums, seen } => {
+                let (result, of_lane) = sums.overlapped(engine, at == 0, backward)?;
+                seen.push(of_lane);
+                Ok(result)
+            }
+            Way::There(there) => there.overlapped(engine, at, backward),
+        }
+    }
+
+    /// What this rank's lanes looked like. `waited` is told where that takes until the device has done them.
+    pub fn seen(&mut self, waited: impl FnOnce()) -> Vec<LaneSeen> {
+        match self {
+            Way::Host { seen, .. } => std::mem::take(seen),
+            Way::There(there) => {
+                let seen = there.seen();
+                waited();
+                seen
+            }
+        }
     }
 
     /// The tail, to be written before [`Way::finish`] and read after it.
     pub fn tail(&mut self) -> &mut [i64] {
         match self {
-            Way::Host(sums) => sums.tail(),
+            Way::Host { sums, .. } => sums.tail(),
             Way::There(there) => there.tail(),
         }
     }
@@ -78,7 +127,7 @@ impl<'a> Way<'a> {
     /// Sums what has not left yet; gives the time in the engine of this attempt, less waiting for others.
     pub fn finish(&mut self, engine: &mut dyn Engine) -> Result<Duration, EngineError> {
         match self {
-            Way::Host(sums) => sums.finish(engine).map(|()| sums.own()),
+            Way::Host { sums, .. } => sums.finish(engine).map(|()| sums.own()),
             Way::There(there) => there.finish(engine).map(|()| there.own()),
         }
     }
@@ -86,7 +135,7 @@ impl<'a> Way<'a> {
     /// Clip, Adam, average, on the same bits on every rank; gives the gradient's norm before clipping.
     pub fn apply(&mut self, state: &mut StepState, optim: &OptimConfig, lr: f64) -> f64 {
         match self {
-            Way::Host(sums) => update(state, sums, optim, lr),
+            Way::Host { sums, .. } => update(state, sums, optim, lr),
             Way::There(there) => there.apply(state, optim, lr),
         }
     }
@@ -101,7 +150,7 @@ impl<'a> Way<'a> {
     /// The last step's gradient, on the host.
     pub fn gradient(&self) -> Vec<f32> {
         match self {
-            Way::Host(sums) => sums.gradient.clone(),
+            Way::Host { sums, .. } => sums.gradient.clone(),
             Way::There(there) => there.gradient(),
         }
     }

@@ -266,7 +266,7 @@ fn buckets_leave_in_the_order_in_which_backward_finishes() {
         sums.begin(&[Some(0); 4]);
         let (tell, told) = std::sync::mpsc::channel();
         let mut engine = Spy(tell);
-        let data = |v: f32| syncytia::tensor::TensorData::new(vec![v; 10], [10]);
+        let data = |v: f32| syncytia::tensor::flat::values(vec![v; 10], &syncytia::tensor::cpu());
         let soon = Duration::from_secs(5);
         let ((), seen) = sums
             .overlapped(&mut engine, true, |listener| {

@@ -44,15 +44,16 @@ fn a_state_on_the_device_is_the_hosts_bit_for_bit_on_any_number_of_ranks() {
     let host = Theatre::new();
     let (_, by_host) = host.run(&config(Some(Keep::Host), |_| {}), 2, None).unwrap();
     assert!(by_host.norms.iter().any(|&norm| norm > 0.05), "nothing was clipped: {:?}", by_host.norms);
-    for ranks in [1, 2, 3] {
-        let (theatre, seen, operations) =
-            run(&config(Some(Keep::Device), |_| {}), ranks, |n| thread_ranks(n, Duration::from_secs(60)));
-        assert!(operations.contains(&"tail"), "{ranks} ranks: the host's sums take the tail along");
-        assert_eq!(seen.losses, by_host.losses, "{ranks} ranks");
-        assert_eq!((seen.validations, &seen.reruns), (by_host.validations.clone(), &by_host.reruns), "{ranks} ranks");
+    for (ranks, overlap) in [(1, false), (2, false), (3, false), (1, true), (2, true), (3, true)] {
+        let there = config(Some(Keep::Device), |c| c.train.overlap = Some(overlap));
+        let (theatre, seen, operations) = run(&there, ranks, |n| thread_ranks(n, Duration::from_secs(60)));
+        let on = format!("{ranks} ranks, beside backward: {overlap}");
+        assert!(operations.contains(&"tail"), "{on}: the host's sums take the tail along");
+        assert_eq!(seen.losses, by_host.losses, "{on}");
+        assert_eq!((seen.validations, &seen.reruns), (by_host.validations.clone(), &by_host.reruns), "{on}");
         let apart = seen.norms.iter().zip(&by_host.norms).map(|(a, b)| (a - b).abs() / b).fold(0.0, f64::max);
-        assert!(apart < 1e-12, "{ranks} ranks: norms are {apart} apart");
-        assert!(theatre.last() == host.last(), "{ranks} ranks: weights, moments, average or exponents differ");
+        assert!(apart < 1e-12, "{on}: norms are {apart} apart");
+        assert!(theatre.last() == host.last(), "{on}: weights, moments, average or exponents differ");
     }
 }
 
@@ -93,13 +94,23 @@ fn nccl_adds_up_what_lies_on_the_device_where_it_lies() {
     };
     let threads = |n: usize| thread_ranks(n, Duration::from_secs(60));
     for reduction in [Reduction::Exact, Reduction::Fast] {
-        let config = |keep| config(Some(keep), |c| (c.train.max_steps, c.train.reduction) = (4, reduction));
-        let (host, seen, _) = run(&config(Keep::Host), 2, threads);
-        let (there, seen_there, operations) = run(&config(Keep::Device), 2, over_nccl);
-        assert_eq!(seen_there.losses, seen.losses, "{reduction:?}");
-        assert!(there.last() == host.last(), "{reduction:?}");
-        // Once in every step, and twice in the first where it measures exponents.
-        let in_place = operations.iter().filter(|o| **o == "sum of gradients, in place").count();
-        assert_eq!(in_place, 4 + seen_there.reruns.len(), "{reduction:?}: {operations:?}");
+        let config = |keep, overlap| {
+            config(Some(keep), |c| {
+                (c.train.max_steps, c.train.reduction, c.train.overlap) = (4, reduction, overlap);
+            })
+        };
+        let (host, seen, _) = run(&config(Keep::Host, None), 2, threads);
+        let mut sums = Vec::new();
+        for overlap in [None, Some(true)] {
+            let (there, seen_there, operations) = run(&config(Keep::Device, overlap), 2, over_nccl);
+            assert_eq!(seen_there.losses, seen.losses, "{reduction:?}, {overlap:?}");
+            assert!(there.last() == host.last(), "{reduction:?}, {overlap:?}");
+            let in_place = operations.iter().filter(|o| **o == "sum of gradients, in place").count();
+            // As often in every step, of which the first is run twice where it measures exponents.
+            let attempts = 4 + seen_there.reruns.len();
+            assert_eq!(in_place % attempts, 0, "{reduction:?}, {overlap:?}: {operations:?}");
+            sums.push(in_place / attempts);
+        }
+        assert!(sums[0] == 1 && sums[1] > 2, "{reduction:?}: at once, and bucket by bucket: {sums:?}");
     }
 }

@@ -63,7 +63,7 @@ fn a_run_is_the_cores_within_rounding_wherever_its_state_is_kept() {
     near(&cores, &there);
     near(&cores, &train(dir.path(), "host", "wgpu", &["train.keep=host"]).0);
     near(&cores, &train(dir.path(), "fast", "wgpu", &["train.reduction=fast"]).0);
-    near(&cores, &train(dir.path(), "beside", "wgpu", &["train.overlap=true"]).0);
+    near(&cores, &train(dir.path(), "beside", "wgpu", &["train.keep=host", "train.overlap=true"]).0);
     assert_eq!(train(dir.path(), "again", "wgpu", &["train.recompute=blocks"]).0, there);
     // What the device kept came to the host: a run that goes on there is the one that was not interrupted, to the bit.
     train(dir.path(), "resumed", "wgpu", &["train.max_steps=5"]);
@@ -73,21 +73,22 @@ fn a_run_is_the_cores_within_rounding_wherever_its_state_is_kept() {
 }
 
 /// Kernels are chosen by shapes alone, and nothing adds where it comes first: ranks that share the device, three of them with lanes
-/// of other numbers, kills and block-wise recomputation change no bit of it.
+/// of other numbers, sums that leave beside backward, kills and block-wise recomputation change no bit of it.
 #[test]
 fn any_number_of_ranks_on_the_device_gives_the_same_bits() {
-    let on_it = |recompute| {
+    let on_it = |recompute, overlap| {
         tiny(|c| {
             c.train.device = ComputeOn::Wgpu;
+            c.train.overlap = Some(overlap);
             c.train.recompute = recompute;
             c.optim.clip_norm = Some(0.05);
         })
     };
-    let (config, one) = (on_it(Recompute::None), Theatre::new());
+    let (config, one) = (on_it(Recompute::None, false), Theatre::new());
     let (_, by_one) = one.run(&config, 1, None).unwrap();
-    for ranks in [2, 3] {
+    for (ranks, overlap) in [(2, false), (3, true)] {
         let theatre = Theatre::new();
-        let (_, seen) = theatre.run(&config, ranks, None).unwrap();
+        let (_, seen) = theatre.run(&on_it(Recompute::None, overlap), ranks, None).unwrap();
         assert_eq!(
             (seen.losses, seen.validations),
             (by_one.losses.clone(), by_one.validations.clone()),
@@ -97,7 +98,7 @@ fn any_number_of_ranks_on_the_device_gives_the_same_bits() {
     }
     let theatre = Theatre::new();
     theatre.run(&config, 3, Some(5)).unwrap();
-    theatre.run(&on_it(Recompute::Blocks), 2, None).unwrap();
+    theatre.run(&on_it(Recompute::Blocks, true), 2, None).unwrap();
     assert!(theatre.last() == one.last(), "stopped on three ranks, gone on with two that recompute");
 }
 

@@ -84,7 +84,7 @@ mod tests {
             let listener = {
                 let told = Arc::clone(&told);
                 Listener::new(move |place, data| {
-                    told.lock().unwrap().push((place, data.shape().to_vec(), data.dtype()))
+                    told.lock().unwrap().push((place, data.shape().num_elements(), data.dtype()))
                 })
             };
             let training = Training::new(1, 0, 0).with_listener(listener, params::ids(&linear)).in_bf16(narrow);
@@ -93,7 +93,7 @@ mod tests {
             y.sum().backward();
             let mut told = told.lock().unwrap().clone();
             told.sort_by_key(|(place, ..)| *place);
-            assert_eq!(told, [(0, vec![40, 48], DType::F32), (1, vec![40], DType::F32)], "narrow: {narrow}");
+            assert_eq!(told, [(0, 40 * 48, DType::F32), (1, 40, DType::F32)], "narrow: {narrow}");
         }
     }
 

@@ -213,13 +213,17 @@ fn all_but_the_first_block_is_told_before_backward_ends() {
             };
             let mut gradients = model.forward(&input, Some(&training)).sin().sum().backward();
             let mut left = BTreeMap::new();
-            params::each_gradient(&model, &mut gradients, &mut |place, data| drop(left.insert(place, data)));
+            params::each_gradient(&model, &mut gradients, &mut |place, data| {
+                drop(left.insert(place, data.into_data()))
+            });
             left
         };
         let expected = backward(None);
         let told: Arc<Mutex<Told>> = Arc::default();
         let hear = Arc::clone(&told);
-        let left = backward(Some(Listener::new(move |place, data| hear.lock().unwrap().push((place, data)))));
+        let left = backward(Some(Listener::new(move |place, data| {
+            hear.lock().unwrap().push((place, data.into_data()));
+        })));
         let left: Vec<&str> = left.keys().map(|&place| specs[place].path.as_str()).collect();
         assert_eq!(left, first_block, "{config:?}");
         let told = told.lock().unwrap();

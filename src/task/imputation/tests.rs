@@ -122,8 +122,8 @@ fn both_terms_reach_psi_and_the_prompt_and_none_reaches_omega() {
     assert_eq!(RAN_AGAIN.get(), tiny().psi.blocks, "psi's");
     let specs = params::specs(&model);
     let mut silent: Vec<bool> = vec![true; specs.len()];
-    params::each_gradient(&model, &mut gradients, &mut |place, data| {
-        silent[place] = data.try_to_vec::<f32>().unwrap().iter().all(|g| *g == 0.0);
+    params::each_gradient(&model, &mut gradients, &mut |place, gradient| {
+        silent[place] = gradient.into_data().try_to_vec::<f32>().unwrap().iter().all(|g| *g == 0.0);
     });
     for (spec, silent) in specs.iter().zip(silent) {
         assert_eq!(silent, spec.path.starts_with("omega."), "{}", spec.path);

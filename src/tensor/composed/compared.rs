@@ -138,7 +138,7 @@ fn quantised(device: &Device) -> Vec<f64> {
     let large = gradient.mul_scalar(2f32.powi(20));
     facts = flat::look(facts, large.clone(), 2);
     sums = flat::add_fixed(sums, large, &facts, flat::Fixed { at: 0, row: 2, shift: 44, lanes });
-    let back = flat::from_fixed(flat::zeros(7003, device), &sums, 3, 5000, 44);
+    let back = flat::from_fixed(flat::zeros(7003, device), &sums, 3, 11..5011, 44);
     let back: Vec<f32> = back.into_data().try_to_vec().expect("f32");
     let q: Vec<i64> = sums.into_data().try_to_vec().expect("i64");
     let seen = flat::read_facts(facts).into_iter().flat_map(|(largest, bad)| [f64::from(largest), bad as f64]);

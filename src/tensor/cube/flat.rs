@@ -1,6 +1,8 @@
 //! The kernels of a GPU: one pass over memory each, grid-strided. Integers are the cores' bit for bit; f32 is the device's own, where
 //! a compiler may fuse a product and a sum.
 
+use std::ops::Range;
+
 use burn::backend::Cube;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use cubecl::prelude::*;
@@ -97,10 +99,10 @@ fn add(sums: &mut [f32], gradient: &[f32], n: usize, at: usize) {
 }
 
 #[cube(launch_unchecked)]
-fn from_fixed(gradient: &mut [f32], sums: &[i64], at: usize, n: usize, scale: f64) {
+fn from_fixed(gradient: &mut [f32], sums: &[i64], from: usize, to: usize, n: usize, scale: f64) {
     let mut i = ABSOLUTE_POS;
     while i < n {
-        gradient[at + i] = f32::cast_from(f64::cast_from(sums[at + i]) * scale);
+        gradient[to + i] = f32::cast_from(f64::cast_from(sums[from + i]) * scale);
         i += CUBE_DIM as usize * CUBE_COUNT;
     }
 }
@@ -224,15 +226,16 @@ impl Flat for Cube {
     fn flat_from_fixed(
         gradient: FloatTensor<Cube>,
         sums: IntTensor<Cube>,
-        at: usize,
-        n: usize,
+        from: usize,
+        to: Range<usize>,
         shift: i32,
     ) -> FloatTensor<Cube> {
-        let client = sums.client.clone();
+        let (client, n, scale) = (sums.client.clone(), to.len(), exp2(-shift));
         let (cubes, g) = (cubes(n, CUBES), gradient.clone().into_buffer_arg());
         // SAFETY: see above.
         unsafe {
-            from_fixed::launch_unchecked(&client, cubes, units(), g, sums.into_buffer_arg(), at, n, exp2(-shift));
+            let sums = sums.into_buffer_arg();
+            from_fixed::launch_unchecked(&client, cubes, units(), g, sums, from, to.start, n, scale);
         }
         gradient
     }
@@ -337,7 +340,7 @@ pub(super) mod tests {
                 facts = flat::look(facts, of_tensor.clone(), row);
                 plain = flat::add(plain, of_tensor.clone(), at);
                 sums = flat::add_fixed(sums, of_tensor, &facts, flat::Fixed { at, row, shift: 50, lanes: 2 });
-                gradient = flat::from_fixed(gradient, &sums, at, n, 50);
+                gradient = flat::from_fixed(gradient, &sums, at, at..at + n, 50);
             }
             said.push(flat::norm(&gradient) as f32);
             said.extend(flat::read_facts(facts).iter().flat_map(|&(bits, bad)| [f32::from_bits(bits), bad as f32]));

@@ -1,16 +1,26 @@
 //! A tensor's memory, lent to a library that sums it where it lies.
+//!
+//! It is lent by the thread that made the tensor, and another may wait until it holds what it should: on a GPU that is a wait for an
+//! event behind the kernels that were asked for until then, not for what the first thread goes on to ask for. Burn's stream is
+//! private; its `sync` is such an event for who does not wait for it at once.
 
 use std::any::Any;
+use std::future::Future;
+use std::pin::Pin;
 
 use burn::backend::Flex;
 use burn::tensor::kind::Basic;
-use burn::tensor::{Float, Int, Tensor};
+use burn::tensor::{Float, Int, Tensor, read_sync};
+
+/// When a device has come so far; or what it could not do.
+type Later = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
 
 /// Memory of a device that is a tensor's: as long as this lives the device's pool gives it to nobody else.
 pub struct Lent {
     address: u64,
     length: usize,
-    _held: Box<dyn Any>,
+    ready: Option<Later>,
+    _held: Box<dyn Any + Send>,
 }
 
 impl Lent {
@@ -24,6 +34,14 @@ impl Lent {
         self.length
     }
 
+    /// Returns when all that had been asked of the device before it was lent is done.
+    ///
+    /// # Errors
+    /// The device's words for what it could not do.
+    pub fn wait(&mut self) -> Result<(), String> {
+        self.ready.take().map_or(Ok(()), read_sync)
+    }
+
     /// Never gives it back: somebody may still be at it.
     pub fn forget(self) {
         std::mem::forget(self);
@@ -32,24 +50,25 @@ impl Lent {
 
 /// Kinds of tensors that can be lent.
 pub trait Lendable: Basic + Sized {
-    /// The tensor, which must be nobody else's, and its memory, when all that was asked of the device is done; or why not.
+    /// The tensor, which must be nobody else's, and its memory; or why not. What is asked of the device is not done yet: see
+    /// [`Lent::wait`].
     fn lend(tensor: Tensor<1, Self>) -> (Tensor<1, Self>, Result<Lent, String>);
 }
 
 macro_rules! lendable {
-    ($kind:ty, $element:ty) => {
+    ($kind:ty, $value:ty) => {
         impl Lendable for $kind {
             fn lend(tensor: Tensor<1, $kind>) -> (Tensor<1, $kind>, Result<Lent, String>) {
                 let length = tensor.dims()[0];
                 #[cfg(feature = "cube")]
                 if let Ok(primitive) = tensor.clone().try_into_primitive::<burn::backend::Cube>() {
-                    let done = tensor.device().sync().map_err(|error| error.to_string());
-                    let on_gpu = done.and_then(|()| on_gpu(&primitive));
-                    return (tensor, on_gpu.map(|(address, held)| Lent { address, length, _held: held }));
+                    let on_gpu = on_gpu(&primitive);
+                    return (tensor, on_gpu.map(|(address, ready, held)| Lent { address, length, ready, _held: held }));
                 }
                 let mut primitive = tensor.try_into_primitive::<Flex>().expect("the cores' or a GPU's");
-                let address = primitive.storage_mut::<$element>().as_mut_ptr() as u64;
-                (Tensor::from_primitive::<Flex>(primitive), Ok(Lent { address, length, _held: Box::new(()) }))
+                let address = primitive.storage_mut::<$value>().as_mut_ptr() as u64;
+                let lent = Lent { address, length, ready: None, _held: Box::new(()) };
+                (Tensor::from_primitive::<Flex>(primitive), Ok(lent))
             }
         }
     };
@@ -58,16 +77,51 @@ macro_rules! lendable {
 lendable!(Float, f32);
 lendable!(Int, i64);
 
-/// Where a tensor lies on an NVIDIA GPU, and what keeps it there.
+/// An address, when it holds what it should, and what keeps it.
+#[cfg(feature = "cube")]
+type OnGpu = (u64, Option<Later>, Box<dyn Any + Send>);
+
+/// Where a tensor lies on an NVIDIA GPU.
 #[cfg(feature = "cuda")]
-fn on_gpu(tensor: &burn::backend::tensor::FloatTensor<burn::backend::Cube>) -> Result<(u64, Box<dyn Any>), String> {
+fn on_gpu(tensor: &burn::backend::tensor::FloatTensor<burn::backend::Cube>) -> Result<OnGpu, String> {
     use cubecl_runtime::runtime::Runtime;
     type Server = <cubecl_cuda::CudaRuntime as Runtime>::Server;
     let resource = tensor.client.get_resource::<Server>(tensor.handle.clone()).map_err(|error| error.to_string())?;
-    Ok((resource.resource().ptr, Box::new(resource)))
+    Ok((resource.resource().ptr, Some(made(tensor)), Box::new(resource)))
+}
+
+/// An event on this thread's stream, behind the kernels that were launched there; it also tells of those that could not be.
+#[cfg(any(feature = "cuda", all(feature = "cube", test)))]
+fn made(tensor: &burn::backend::tensor::FloatTensor<burn::backend::Cube>) -> Later {
+    let behind = tensor.client.sync_buffers([&tensor.handle]);
+    Box::pin(async { behind.await.map_err(|error| error.to_string()) })
 }
 
 #[cfg(all(feature = "cube", not(feature = "cuda")))]
-fn on_gpu(_: &burn::backend::tensor::FloatTensor<burn::backend::Cube>) -> Result<(u64, Box<dyn Any>), String> {
+fn on_gpu(_: &burn::backend::tensor::FloatTensor<burn::backend::Cube>) -> Result<OnGpu, String> {
     Err("its memory has no address".to_owned())
+}
+
+#[cfg(all(test, feature = "wgpu"))]
+mod tests {
+    use super::*;
+    use crate::tensor::flat;
+
+    /// What NCCL's thread does, less the address: the event is of the thread that launched the kernels, the wait is another's, and the
+    /// first goes on meanwhile.
+    #[test]
+    fn another_thread_waits_until_a_sum_is_made() {
+        let (device, _) = crate::tensor::wgpu().expect("a driver of Vulkan's");
+        let n = 1 << 20;
+        let (mut sum, one) = (flat::zeros(n, &device), flat::values(vec![1.0; n], &device));
+        for _ in 0..20 {
+            sum = flat::add(sum, one.clone(), 0);
+        }
+        let made = made(&sum.clone().try_into_primitive::<burn::backend::Cube>().unwrap());
+        let waiting = std::thread::spawn(move || read_sync(made));
+        let meanwhile = flat::add(flat::zeros(n, &device), one, 0);
+        assert_eq!(waiting.join().unwrap(), Ok(()));
+        let values = |sum: Tensor<1>| sum.into_data().try_to_vec::<f32>().unwrap();
+        assert!(values(sum).iter().all(|v| *v == 20.0) && values(meanwhile).iter().all(|v| *v == 1.0));
+    }
 }

@@ -6,6 +6,8 @@
 
 mod lend;
 
+use std::ops::Range;
+
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
@@ -45,12 +47,12 @@ pub trait Flat: Backend {
     ) -> IntTensor<Self>;
     /// Sums with the gradient added from `at` on.
     fn flat_add(sums: FloatTensor<Self>, gradient: FloatTensor<Self>, at: usize) -> FloatTensor<Self>;
-    /// The gradient with f32(f64(Σq) · 2^−e) in the `n` values from `at` on.
+    /// The gradient with f32(f64(Σq) · 2^−e) in the values `to`, of the sums from `from` on.
     fn flat_from_fixed(
         gradient: FloatTensor<Self>,
         sums: IntTensor<Self>,
-        at: usize,
-        n: usize,
+        from: usize,
+        to: Range<usize>,
         shift: i32,
     ) -> FloatTensor<Self>;
     /// Σ g² in f64, in as many parts as `parts` has values.
@@ -114,10 +116,10 @@ pub fn add(sums: Tensor<1>, gradient: Tensor<1>, at: usize) -> Tensor<1> {
     Tensor::from_dispatch(<Dispatch as Flat>::flat_add(sums.into_dispatch(), gradient.into_dispatch(), at))
 }
 
-/// Writes a tensor's gradient from its sums.
-pub fn from_fixed(gradient: Tensor<1>, sums: &Tensor<1, Int>, at: usize, n: usize, shift: i32) -> Tensor<1> {
+/// Writes a tensor's gradient to its place from its sums, which begin at `from`.
+pub fn from_fixed(gradient: Tensor<1>, sums: &Tensor<1, Int>, from: usize, to: Range<usize>, shift: i32) -> Tensor<1> {
     let (gradient, sums) = (gradient.into_dispatch(), sums.clone().into_dispatch());
-    Tensor::from_dispatch(<Dispatch as Flat>::flat_from_fixed(gradient, sums, at, n, shift))
+    Tensor::from_dispatch(<Dispatch as Flat>::flat_from_fixed(gradient, sums, from, to, shift))
 }
 
 /// The facts, `(bits of the largest |g|, how many are not finite)` of each row.
@@ -184,12 +186,12 @@ impl Flat for Flex {
     fn flat_from_fixed(
         mut gradient: FloatTensor<Flex>,
         sums: IntTensor<Flex>,
-        at: usize,
-        n: usize,
+        from: usize,
+        to: Range<usize>,
         shift: i32,
     ) -> FloatTensor<Flex> {
-        let out = &mut gradient.storage_mut::<f32>()[at..at + n];
-        fixed_point::dequantise(&sums.storage::<i64>()[at..at + n], shift, out);
+        let sums = &sums.storage::<i64>()[from..][..to.len()];
+        fixed_point::dequantise(sums, shift, &mut gradient.storage_mut::<f32>()[to]);
         gradient
     }
 

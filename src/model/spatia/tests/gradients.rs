@@ -57,8 +57,8 @@ fn gradients(config: &SpatiaConfig, told: bool) -> (Vec<Option<Vec<f32>>>, usize
     let found: Arc<Mutex<Vec<Option<Vec<f32>>>>> = Arc::new(Mutex::new(vec![None; ids.len()]));
     let put = {
         let found = Arc::clone(&found);
-        move |place: usize, data: TensorData| {
-            let before = found.lock().unwrap()[place].replace(data.try_to_vec().unwrap());
+        move |place: usize, gradient: Tensor<1>| {
+            let before = found.lock().unwrap()[place].replace(gradient.into_data().try_to_vec().unwrap());
             assert!(before.is_none(), "the gradient of parameter {place} is told twice");
         }
     };
@@ -69,7 +69,7 @@ fn gradients(config: &SpatiaConfig, told: bool) -> (Vec<Option<Vec<f32>>>, usize
     };
     let mut left = everything(&model, Some(&training)).backward();
     let on_the_way = found.lock().unwrap().iter().flatten().count();
-    params::each_gradient(&model, &mut left, &mut |place, data| put(place, data));
+    params::each_gradient(&model, &mut left, &mut |place, gradient| put(place, gradient));
     let found = found.lock().unwrap().clone();
     (found, on_the_way)
 }
