@@ -5,8 +5,8 @@ use super::*;
 use crate::engine::Sum;
 use crate::tensor::cpu;
 
-/// Four buckets of ten values.
-const TENSORS: [Range<usize>; 4] = [0..10, 10..20, 20..30, 30..40];
+/// Four buckets of ten values, the first to leave of two tensors.
+const TENSORS: [Range<usize>; 5] = [0..10, 10..20, 20..30, 30..36, 36..40];
 const SOON: Duration = Duration::from_secs(5);
 
 /// One of two ranks, whose peer adds what it has: tells the length of what is summed, in place or by way of the host, and fails where
@@ -101,41 +101,44 @@ fn spy(in_place: bool, fails: bool) -> (Spy, Receiver<usize>) {
 }
 
 fn there(reduction: Reduction) -> There {
-    let layout = TailLayout { lanes: 2, terms: 1, tensors: 4 };
+    let layout = TailLayout { lanes: 2, terms: 1, tensors: 5 };
     let mut there = There::new(&TENSORS, reduction, layout, true, &cpu()).unwrap();
     assert!(there.overlaps());
-    there.begin(&[Some(1); 4], 2);
+    there.begin(&[Some(1); 5], 2);
     there
 }
 
-fn gradient(value: f32) -> Tensor<1> {
-    flat::values(vec![value; 10], &cpu())
+fn gradient(place: usize, value: f32) -> Tensor<1> {
+    flat::values(vec![value; TENSORS[place].len()], &cpu())
 }
 
 #[test]
 fn buckets_leave_as_they_become_whole_with_all_lanes_in_them_and_in_one_order() {
     for (reduction, in_place) in [Reduction::Exact, Reduction::Fast].into_iter().flat_map(|r| [(r, true), (r, false)]) {
         let ((mut engine, told), mut there) = (spy(in_place, false), there(reduction));
-        there.lane(0, |add| (0..4).for_each(|place| add(place, gradient(0.25))));
+        there.lane(0, |add| (0..5).for_each(|place| add(place, gradient(place, 0.25))));
         let nothing = || told.recv_timeout(Duration::from_millis(100)).is_err();
         let heard = || told.recv_timeout(SOON).unwrap();
         let said = there.overlapped(&mut engine, 1, |listener| {
-            listener.tell(3, gradient(3.0));
-            assert_eq!(heard(), 10, "the last tensor is on its way already");
-            listener.tell(1, gradient(1.0));
+            listener.tell(4, gradient(4, 4.0));
+            assert!(nothing(), "a part of a bucket");
+            listener.tell(3, gradient(3, 3.0));
+            assert_eq!(heard(), 10, "the last tensors are on their way already");
+            listener.tell(1, gradient(1, 1.0));
             assert!(nothing(), "out of order: it waits for its turn");
-            listener.tell(2, gradient(2.0));
+            listener.tell(2, gradient(2, 2.0));
             assert_eq!((heard(), heard()), (10, 10));
             "backward's own"
         });
         assert_eq!(said.unwrap(), "backward's own");
         assert!(nothing(), "the first tensor has no gradient: its bucket leaves at the end");
         let seen = there.seen();
-        let bits = |values: [f32; 4]| values.map(f32::to_bits).to_vec();
-        assert_eq!([&seen[0].max_bits, &seen[1].max_bits], [&bits([0.25; 4]), &bits([0.0, 1.0, 2.0, 3.0])]);
+        let bits = |values: [f32; 5]| values.map(f32::to_bits).to_vec();
+        assert_eq!([&seen[0].max_bits, &seen[1].max_bits], [&bits([0.25; 5]), &bits([0.0, 1.0, 2.0, 3.0, 4.0])]);
         there.finish(&mut engine).unwrap();
         assert_eq!((heard(), heard()), (10, there.tail().len()), "{reduction:?}: the tail goes last");
-        let expected: Vec<f32> = [0.5f32, 2.5, 4.5, 6.5].iter().flat_map(|&v| [v; 10]).collect();
+        let of_tensor = [0.5f32, 2.5, 4.5, 6.5, 8.5].into_iter().zip(TENSORS);
+        let expected: Vec<f32> = of_tensor.flat_map(|(v, tensor)| vec![v; tensor.len()]).collect();
         assert_eq!(there.gradient(), expected, "{reduction:?}, in place: {in_place}");
     }
 }
@@ -145,9 +148,9 @@ fn a_sum_that_fails_ends_the_step_with_its_error_when_backward_has_ended() {
     for in_place in [true, false] {
         let ((mut engine, told), mut there) = (spy(in_place, true), there(Reduction::Exact));
         let error = there.overlapped(&mut engine, 0, |listener| {
-            listener.tell(3, gradient(3.0));
+            [4, 3].into_iter().for_each(|place| listener.tell(place, gradient(place, 3.0)));
             assert_eq!(told.recv_timeout(SOON), Ok(10));
-            (0..3).rev().for_each(|place| listener.tell(place, gradient(1.0)));
+            (0..3).rev().for_each(|place| listener.tell(place, gradient(place, 1.0)));
         });
         assert_eq!(error, Err(EngineError::Join("a test".to_owned())));
         assert!(told.try_recv().is_err(), "nothing follows a failure");
@@ -160,7 +163,7 @@ fn a_panic_in_backward_is_told_and_leaves_nobody_waiting() {
     let kept = std::cell::RefCell::new(None);
     let panic = catch_unwind(AssertUnwindSafe(|| {
         there.overlapped(&mut engine, 0, |listener| {
-            listener.tell(3, gradient(3.0));
+            [4, 3].into_iter().for_each(|place| listener.tell(place, gradient(place, 3.0)));
             *kept.borrow_mut() = Some(listener); // as a graph that is still there does
             panic!("a shape that does not fit");
         })
