@@ -8,8 +8,9 @@ use std::ffi::{c_int, c_void};
 use std::time::{Duration, Instant};
 
 use mpi::ffi;
+use syncytia::elementwise::bf16;
 use syncytia::engine::mpi::MpiEngine;
-use syncytia::engine::{Engine, bf16, reduce};
+use syncytia::engine::{Engine, reduce};
 
 /// That of the program: a large buffer is not given back to the kernel between two uses.
 #[global_allocator]

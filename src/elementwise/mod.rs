@@ -3,6 +3,7 @@
 
 pub mod adamw;
 pub mod average;
+pub mod bf16;
 pub mod exp;
 pub mod fixed_point;
 pub mod gelu;

@@ -4,7 +4,6 @@
 //! or an expired deadline is an error naming rank, operation and sequence number, never a hang. What no engine can do by
 //! itself, because a call into a library does not return, the [`watchdog`] does.
 
-pub mod bf16;
 pub mod buckets;
 pub mod farewell;
 pub mod flight;
@@ -57,6 +56,19 @@ impl Sum {
     }
 }
 
+/// Where a sum of bf16 in a device's memory lies: addresses, and what they hold.
+#[derive(Debug, Clone, Copy)]
+pub struct HalvesThere {
+    /// This rank's values, a segment for every rank; the sums of all of them in the end.
+    pub values: u64,
+    /// As long: what the ranks have for this one's segment, in their order.
+    pub received: u64,
+    /// A segment: the sum of those.
+    pub sum: u64,
+    /// Values of a segment.
+    pub segment: usize,
+}
+
 /// One rank's handle on the group.
 pub trait Engine: Send {
     /// This rank.
@@ -79,7 +91,7 @@ pub trait Engine: Send {
     /// Replaces `data` by the sum over ranks, the same on every rank (`reduction = "fast"`: a tolerance, not a promise of
     /// bits).
     fn all_reduce_f32(&mut self, operation: &'static str, data: &mut Vec<f32>) -> Result<(), EngineError>;
-    /// Replaces `data`, bf16 by their bits, by the sum over ranks as [`bf16`] defines it: the same on every rank and from every
+    /// Replaces `data`, bf16 by their bits, by the sum over ranks as [`crate::elementwise::bf16`] defines it: the same on every rank and from every
     /// engine for one number of ranks (`reduction = "fast_bf16"`).
     fn all_reduce_bf16(&mut self, operation: &'static str, data: &mut Vec<u16>) -> Result<(), EngineError>;
     /// Whether [`Engine::all_reduce_there`] is this engine's.
@@ -99,6 +111,20 @@ pub trait Engine: Send {
         of: Sum,
     ) -> Result<(), EngineError> {
         let _ = (operation, address, length, of);
+        unreachable!("asked of engines that sum in a device's memory")
+    }
+    /// Replaces bf16 in the memory of this rank's device by their sum over ranks as [`crate::elementwise::bf16`] defines it. Each rank gets
+    /// the ranks' values of its own segment; `add` makes their sum, and returns when the device is done with it; all get all segments.
+    ///
+    /// # Safety
+    /// As [`Engine::all_reduce_there`], of all three places.
+    unsafe fn all_reduce_bf16_there(
+        &mut self,
+        operation: &'static str,
+        at: HalvesThere,
+        add: &mut dyn FnMut() -> Result<(), String>,
+    ) -> Result<(), EngineError> {
+        let _ = (operation, at, add);
         unreachable!("asked of engines that sum in a device's memory")
     }
     /// Returns when every rank has arrived.

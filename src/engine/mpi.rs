@@ -18,7 +18,8 @@ use super::farewell::{self, Farewell};
 use super::meeting::{self, Kind};
 use super::peers::{NoNews, Peers};
 use super::waiting::Waiting;
-use super::{Convert, Engine, EngineError, bf16};
+use super::{Convert, Engine, EngineError};
+use crate::elementwise::bf16;
 
 /// Bytes that travel at a time: stays in the cache between the sum and what is made of it, and below the size at which both
 /// libraries begin to allocate anew for every call. 256 KiB is slower, 4 MiB now better and now worse (benches/COMM.md).

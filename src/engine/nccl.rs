@@ -25,7 +25,7 @@ use super::farewell::{self, Farewell};
 use super::meeting::{self, Kind};
 use super::peers::{NoNews, Peers};
 use super::waiting::Waiting;
-use super::{Convert, Engine, EngineError, Sum};
+use super::{Convert, Engine, EngineError, HalvesThere, Sum};
 use crate::gpu::driver::{Address, Driver, Handle};
 use crate::gpu::nccl::{Communicator, DataType, Nccl, Operation, UniqueId};
 use crate::gpu::{LibraryError, Version};
@@ -228,6 +228,22 @@ impl NcclEngine {
         waiting.until(|| done(self).map_err(cause))
     }
 
+    /// Begins what works in the device's memory and waits until it is done, or gives the group up.
+    fn there(
+        &mut self,
+        operation: &'static str,
+        bytes: usize,
+        begin: impl FnOnce(&Nccl, Communicator, Handle) -> Result<bool, LibraryError>,
+    ) -> Result<(), EngineError> {
+        let Some(communicator) = self.communicator else {
+            return Err(self.refused(operation, "the group was left or given up"));
+        };
+        let Place { context, stream, .. } = self.place;
+        // SAFETY: the context is of this engine's place.
+        let begun = unsafe { self.driver.enter(context) }.and_then(|()| begin(&self.nccl, communicator, stream));
+        self.settle(operation, bytes, communicator, begun, || Ok(()))
+    }
+
     fn refused(&self, operation: &'static str, message: &str) -> EngineError {
         let (rank, sequence, message) = (self.rank, self.sequence, message.to_owned());
         EngineError::Library { rank, operation, sequence, library: LIBRARY, message }
@@ -311,18 +327,31 @@ impl Engine for NcclEngine {
     ) -> Result<(), EngineError> {
         let (kind, data_type) = named(of);
         self.meet(operation, kind, length)?;
-        let Some(communicator) = self.communicator else {
-            return Err(self.refused(operation, "the group was left or given up"));
-        };
-        let (driver, nccl) = (Arc::clone(&self.driver), Arc::clone(&self.nccl));
-        let Place { context, stream, .. } = self.place;
-        // SAFETY: the caller's word on the memory; what was begun is waited for, or the group is given up.
-        let begun = unsafe {
-            driver
-                .enter(context)
-                .and_then(|()| nccl.all_reduce(communicator, address, length, (data_type, Operation::Sum), stream))
-        };
-        self.settle(operation, of.bytes() * length, communicator, begun, || Ok(()))
+        self.there(operation, of.bytes() * length, |nccl, communicator, stream| {
+            // SAFETY: the caller's word on the memory.
+            unsafe { nccl.all_reduce(communicator, address, length, (data_type, Operation::Sum), stream) }
+        })
+    }
+
+    unsafe fn all_reduce_bf16_there(
+        &mut self,
+        operation: &'static str,
+        at: HalvesThere,
+        add: &mut dyn FnMut() -> Result<(), String>,
+    ) -> Result<(), EngineError> {
+        let HalvesThere { values, received, sum, segment } = at;
+        let (w, rank) = (self.world_size, self.rank);
+        let bytes = 2 * segment * w;
+        self.meet(operation, Kind::SumBf16, segment * w)?;
+        self.there(operation, bytes, |nccl, communicator, stream| {
+            // SAFETY: the caller's word on the memory.
+            unsafe { nccl.exchange(communicator, (values, received), (w, segment), DataType::Bf16, stream) }
+        })?;
+        add().map_err(|message| EngineError::Memory { rank, operation, message })?;
+        self.there(operation, bytes, |nccl, communicator, stream| {
+            // SAFETY: as above.
+            unsafe { nccl.all_gather(communicator, (sum, values), segment, DataType::Bf16, stream) }
+        })
     }
 
     fn barrier(&mut self, operation: &'static str) -> Result<(), EngineError> {

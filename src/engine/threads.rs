@@ -6,7 +6,8 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use super::{Convert, Engine, EngineError, PANICKED, bf16};
+use super::{Convert, Engine, EngineError, PANICKED};
+use crate::elementwise::bf16;
 
 /// Values summed and converted at a time: what stays in the first cache.
 const BLOCK: usize = 2048;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::flight::{Flight, FlightRecord};
 use super::peers::Peers;
-use super::{Convert, Engine, EngineError, PANICKED, Sum};
+use super::{Convert, Engine, EngineError, HalvesThere, PANICKED, Sum};
 
 /// How long after a peer gave up an operation may still run: the engine's own error is the better one.
 const GRACE: Duration = Duration::from_secs(3);
@@ -115,6 +115,17 @@ impl Engine for Watched {
     ) -> Result<(), EngineError> {
         // SAFETY: the caller's word.
         self.during(operation, of.bytes() * length, |e| unsafe { e.all_reduce_there(operation, address, length, of) })
+    }
+
+    unsafe fn all_reduce_bf16_there(
+        &mut self,
+        operation: &'static str,
+        at: HalvesThere,
+        add: &mut dyn FnMut() -> Result<(), String>,
+    ) -> Result<(), EngineError> {
+        let bytes = 2 * at.segment * self.world_size();
+        // SAFETY: the caller's word.
+        self.during(operation, bytes, |e| unsafe { e.all_reduce_bf16_there(operation, at, add) })
     }
 
     fn barrier(&mut self, operation: &'static str) -> Result<(), EngineError> {

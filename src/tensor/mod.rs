@@ -13,6 +13,7 @@ pub mod flat;
 mod gated;
 mod gelu;
 mod gelu_tanh;
+pub mod halves;
 mod layer_norm;
 mod likeness;
 mod look_up;

@@ -180,13 +180,9 @@ impl LoopConfig {
             .recomputing_blocks(self.recompute == Recompute::Blocks)
     }
 
-    /// Whether gradients, parameters and moments stay where the model is; not where sums are the host's, in bf16.
+    /// Whether gradients, parameters and moments stay where the model is.
     pub fn keeps_there(&self) -> bool {
-        let there = match self.keep {
-            Some(keep) => keep == Keep::Device,
-            None => self.device.is_elsewhere(),
-        };
-        there && self.reduction != Reduction::FastBf16
+        self.keep.map_or(self.device.is_elsewhere(), |keep| keep == Keep::Device)
     }
 }
 
@@ -275,11 +271,6 @@ impl TrainConfig {
         must(
             train.products == Products::F32 || train.device.is_elsewhere(),
             "train.products: the cores have kernels for \"f32\" alone; set train.device = \"cuda\"".into(),
-        );
-        must(
-            train.keep != Some(Keep::Device) || train.reduction != Reduction::FastBf16,
-            "train.keep = \"device\": sums in bf16 (train.reduction = \"fast_bf16\") are made on the host; leave one of the two out"
-                .into(),
         );
         if let Ranks::Count(n) = train.ranks {
             must(

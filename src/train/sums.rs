@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use super::config::Reduction;
 use super::own_time::OwnTime;
+use crate::elementwise::bf16;
 use crate::engine::buckets::{self, Bucket};
 use crate::engine::reduce::{self, Scan};
 use crate::engine::tail::TailLayout;
-use crate::engine::{Engine, EngineError, bf16};
+use crate::engine::{Engine, EngineError};
 use crate::optim::clip;
 use crate::tensor::{Listener, TensorData};
 

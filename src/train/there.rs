@@ -6,15 +6,16 @@
 
 mod added;
 mod beside;
+mod halves;
 mod leaving;
 
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::added::{Added, Places};
+use self::added::{Added, Places, Sum};
 use self::beside::Beside;
-use self::leaving::By;
+use self::leaving::{By, Leaving};
 use super::config::Reduction;
 use super::own_time::OwnTime;
 use super::step::StepState;
@@ -29,6 +30,8 @@ use crate::tensor::{Device, Listener, Tensor};
 /// The device's part of a step.
 pub struct There {
     places: Arc<Places>,
+    /// Between ranks.
+    in_bf16: bool,
     kept: Option<Kept>,
     /// From [`There::begin`] to [`There::finish`].
     added: Option<Added>,
@@ -52,22 +55,19 @@ struct Kept {
 }
 
 impl There {
-    /// For the tensors of a model on `device`; none for sums that are added on the host (`fast_bf16`). With `overlaps` buckets leave
-    /// one by one.
+    /// For the tensors of a model on `device`. With `overlaps` buckets leave one by one; not in bf16, where the device adds between two ways.
     pub fn new(
         tensors: &[Range<usize>],
         reduction: Reduction,
         layout: TailLayout,
         overlaps: bool,
         device: &Device,
-    ) -> Option<There> {
-        let exact = match reduction {
-            Reduction::Exact => true,
-            Reduction::Fast => false,
-            Reduction::FastBf16 => return None,
-        };
-        let buckets = if overlaps { buckets::plan(tensors, buckets::IN_PLACE) } else { buckets::whole(tensors) };
-        Some(There {
+    ) -> There {
+        let (exact, in_bf16) = (reduction == Reduction::Exact, reduction == Reduction::FastBf16);
+        let buckets =
+            if overlaps && !in_bf16 { buckets::plan(tensors, buckets::IN_PLACE) } else { buckets::whole(tensors) };
+        There {
+            in_bf16,
             places: Arc::new(Places::new(tensors, buckets, layout.lanes, exact, device)),
             kept: None,
             added: None,
@@ -76,7 +76,7 @@ impl There {
             keeps_gradient: false,
             tail: vec![0; layout.len()],
             own: Duration::ZERO,
-        })
+        }
     }
 
     /// Whether buckets leave while backward runs.
@@ -158,8 +158,11 @@ impl There {
     pub fn finish(&mut self, engine: &mut dyn Engine) -> Result<(), EngineError> {
         let (by, mut added) = (By::of(engine), self.added.take().expect(BEGUN));
         for k in self.left..self.places.buckets.len() {
-            let arrived = added.leave(k, by).sum(engine, &mut self.own)?;
-            added.come_back(k, arrived.there(&self.places.device));
+            let sum = match added.take(k) {
+                Sum::Plain(values) if self.in_bf16 => Sum::Plain(halves::sum(values, engine, &mut self.own)?),
+                sum => Leaving::begin(sum, by).sum(engine, &mut self.own)?.there(&self.places.device),
+            };
+            added.come_back(k, sum);
         }
         let clock = OwnTime::start(engine);
         engine.all_reduce_i64("tail", &mut self.tail)?;

@@ -29,7 +29,7 @@ pub(super) enum Way<'a> {
 }
 
 impl<'a> Way<'a> {
-    /// As the config says. Sums in bf16 are the host's. With `overlaps` they begin beside backward.
+    /// As the config says. With `overlaps` sums begin beside backward.
     pub fn new(
         config: &TrainConfig,
         tensors: &'a [Range<usize>],
@@ -38,10 +38,9 @@ impl<'a> Way<'a> {
         device: &Device,
     ) -> Way<'a> {
         let reduction = config.train.reduction;
-        let there = config.train.keeps_there();
-        match there.then(|| There::new(tensors, reduction, layout, overlaps, device)).flatten() {
-            Some(there) => Way::There(Box::new(there)),
-            None => Way::Host { sums: Box::new(Sums::new(tensors, reduction, layout, overlaps)), seen: Vec::new() },
+        match config.train.keeps_there() {
+            true => Way::There(Box::new(There::new(tensors, reduction, layout, overlaps, device))),
+            false => Way::Host { sums: Box::new(Sums::new(tensors, reduction, layout, overlaps)), seen: Vec::new() },
         }
     }
 

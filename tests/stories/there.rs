@@ -13,6 +13,11 @@ use syncytia::train::trainer::{End, thread_ranks};
 use crate::nccl;
 use crate::stage::{self, Seen, Theatre, tiny};
 
+fn over_nccl(ranks: usize) -> Vec<Watched> {
+    let joined = nccl::ranks(ranks, Duration::from_secs(60), Result::unwrap, |_| true);
+    joined.into_iter().map(|engine: NcclEngine| Watched::recorded(Box::new(engine), Arc::new(NoNews))).collect()
+}
+
 /// Clipped in some steps, with an average and a decay; digests at steps at which nothing else looks at the state.
 fn config(keep: Option<Keep>, change: impl FnOnce(&mut TrainConfig)) -> TrainConfig {
     tiny(|c| {
@@ -70,6 +75,26 @@ fn a_stop_and_a_resume_on_other_ranks_change_no_bit_of_it() {
     assert!(theatre.last() == straight.last());
 }
 
+/// Between ranks values are bf16, two to a word: the host's bits, alone, by way of the host, and in place.
+#[test]
+fn bf16_between_ranks_has_the_hosts_bits_wherever_it_is_added() {
+    let of = |keep| config(Some(keep), |c| (c.train.max_steps, c.train.reduction) = (4, Reduction::FastBf16));
+    let threads = |n: usize| thread_ranks(n, Duration::from_secs(60));
+    for ranks in [1, 2, 3] {
+        let (host, seen, _) = run(&of(Keep::Host), ranks, threads);
+        for (engines, operation) in [
+            (&threads as &dyn Fn(usize) -> Vec<Watched>, "sum of gradients"),
+            (&over_nccl, "sum of gradients, in place"),
+        ] {
+            let (there, seen_there, operations) = run(&of(Keep::Device), ranks, engines);
+            assert_eq!(seen_there.losses, seen.losses, "{ranks} ranks, {operation}");
+            assert!(there.last() == host.last(), "{ranks} ranks, {operation}");
+            let sums = operations.iter().filter(|o| **o == operation).count();
+            assert_eq!(sums, if ranks == 1 { 0 } else { 4 }, "{operation}: {operations:?}");
+        }
+    }
+}
+
 /// Values that are too large for their fixed point: the step is run again from the same state.
 #[test]
 fn a_lane_that_overflows_runs_the_step_again_from_what_is_there() {
@@ -88,10 +113,6 @@ fn a_lane_that_overflows_runs_the_step_again_from_what_is_there() {
 /// The sums lie in memory that the library adds up in place; what stands in for it here is the host's.
 #[test]
 fn nccl_adds_up_what_lies_on_the_device_where_it_lies() {
-    let over_nccl = |n: usize| -> Vec<Watched> {
-        let joined = nccl::ranks(n, Duration::from_secs(60), Result::unwrap, |_| true);
-        joined.into_iter().map(|engine: NcclEngine| Watched::recorded(Box::new(engine), Arc::new(NoNews))).collect()
-    };
     let threads = |n: usize| thread_ranks(n, Duration::from_secs(60));
     for reduction in [Reduction::Exact, Reduction::Fast] {
         let config = |keep, overlap| {

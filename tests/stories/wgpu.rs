@@ -46,7 +46,7 @@ fn near(a: &[f64], b: &[f64]) {
 #[test]
 fn every_operation_and_every_models_first_step_are_the_cores() {
     let table: Value = serde_json::from_str(&done(&["parity", "--on", "wgpu", "--json"])).unwrap();
-    assert_eq!(table["lines"].as_array().unwrap().len(), 17, "{table}");
+    assert_eq!(table["lines"].as_array().unwrap().len(), 18, "{table}");
     for args in parity::of_every_model("wgpu") {
         let said = done(&args.iter().map(String::as_str).collect::<Vec<_>>());
         let table: Value = serde_json::from_str(&said).unwrap();
@@ -63,6 +63,10 @@ fn a_run_is_the_cores_within_rounding_wherever_its_state_is_kept() {
     near(&cores, &there);
     near(&cores, &train(dir.path(), "host", "wgpu", &["train.keep=host"]).0);
     near(&cores, &train(dir.path(), "fast", "wgpu", &["train.reduction=fast"]).0);
+    near(
+        &train(dir.path(), "bf16", "cpu", &["train.reduction=fast_bf16"]).0,
+        &train(dir.path(), "bf16-there", "wgpu", &["train.reduction=fast_bf16"]).0,
+    );
     near(&cores, &train(dir.path(), "beside", "wgpu", &["train.keep=host", "train.overlap=true"]).0);
     assert_eq!(train(dir.path(), "again", "wgpu", &["train.recompute=blocks"]).0, there);
     // What the device kept came to the host: a run that goes on there is the one that was not interrupted, to the bit.

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::{HALVES, NcclEngine, PIECE, Place};
-use crate::engine::{EngineError, bf16};
+use crate::elementwise::bf16;
+use crate::engine::EngineError;
 use crate::gpu::driver::Address;
 use crate::gpu::nccl::{DataType, Operation};
 

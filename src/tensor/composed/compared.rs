@@ -9,8 +9,8 @@ use syncytia_shards::draw::{DrawKey, Purpose};
 use super::super::spans::Spans;
 use super::super::{
     Device, DropoutDraws, Gradients, Int, RowMap, Tensor, TensorData, add_gated, affine_rows, attend_among, attend_to,
-    average_rows, copy_rows, cpu, dropout, flat, gelu, gelu_tanh, layer_norm, layer_norm_by_record, look_up, matmul,
-    pack, parameters_first, sum_rows, total, unpack,
+    average_rows, copy_rows, cpu, dropout, flat, gelu, gelu_tanh, halves, layer_norm, layer_norm_by_record, look_up,
+    matmul, pack, parameters_first, sum_rows, total, unpack,
 };
 use crate::elementwise::adamw::Constants;
 
@@ -31,9 +31,10 @@ pub fn against_cores(device: &Device) -> Vec<Held> {
         .iter()
         .map(|&(operation, run)| Held { operation, worst: farthest(&run(&cpu()), &run(device)), exact: false })
         .collect();
-    let exact: [(&'static str, Run); 4] = [
+    let exact: [(&'static str, Run); 5] = [
         ("dropout's integers", dropped),
         ("exact sums' integers", quantised),
+        ("bf16 between ranks", between),
         ("order of sums of rows", summed),
         ("rows looked up", looked_up),
     ];
@@ -144,6 +145,15 @@ fn quantised(device: &Device) -> Vec<f64> {
     let seen = flat::read_facts(facts).into_iter().flat_map(|(largest, bad)| [f64::from(largest), bad as f64]);
     // Integers of up to 2⁴⁷ are f64s without loss.
     q.into_iter().map(|q| q as f64).chain(back.into_iter().map(f64::from)).chain(seen).collect()
+}
+
+/// What three ranks have, rounded, added up and widened.
+fn between(device: &Device) -> Vec<f64> {
+    let values: Vec<f32> = (0..3001).map(|i| (0.37 * i as f32).sin() * 2f32.powi(i % 60 - 30)).collect();
+    let words = halves::narrow(flat::values(values, device), 1503);
+    let sum = halves::sum(halves::no_words(501, device), &words, 3);
+    let wide: Vec<f32> = halves::widen(sum, 1001).into_data().try_to_vec().expect("f32");
+    halves::read(words).into_iter().map(f64::from).chain(wide.into_iter().map(f64::from)).collect()
 }
 
 /// The gradient of a bias, of values whose sum has other last bits in another order.

@@ -2,6 +2,7 @@
 
 mod flat;
 mod gelu;
+mod halves;
 mod launch;
 mod layer_norm;
 mod likeness;

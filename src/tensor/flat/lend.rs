@@ -10,7 +10,7 @@ use std::pin::Pin;
 
 use burn::backend::Flex;
 use burn::tensor::kind::Basic;
-use burn::tensor::{Float, Int, Tensor, read_sync};
+use burn::tensor::{DType, Float, Int, Tensor, read_sync};
 
 /// When a device has come so far; or what it could not do.
 type Later = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
@@ -56,7 +56,7 @@ pub trait Lendable: Basic + Sized {
 }
 
 macro_rules! lendable {
-    ($kind:ty, $value:ty) => {
+    ($kind:ty) => {
         impl Lendable for $kind {
             fn lend(tensor: Tensor<1, $kind>) -> (Tensor<1, $kind>, Result<Lent, String>) {
                 let length = tensor.dims()[0];
@@ -66,7 +66,14 @@ macro_rules! lendable {
                     return (tensor, on_gpu.map(|(address, ready, held)| Lent { address, length, ready, _held: held }));
                 }
                 let mut primitive = tensor.try_into_primitive::<Flex>().expect("the cores' or a GPU's");
-                let address = primitive.storage_mut::<$value>().as_mut_ptr() as u64;
+                let address = match primitive.dtype() {
+                    DType::F32 => primitive.storage_mut::<f32>().as_mut_ptr() as u64,
+                    DType::I64 => primitive.storage_mut::<i64>().as_mut_ptr() as u64,
+                    DType::U32 => primitive.storage_mut::<u32>().as_mut_ptr() as u64,
+                    other => {
+                        return (Tensor::from_primitive::<Flex>(primitive), Err(format!("{other:?} is not summed")));
+                    }
+                };
                 let lent = Lent { address, length, ready: None, _held: Box::new(()) };
                 (Tensor::from_primitive::<Flex>(primitive), Ok(lent))
             }
@@ -74,8 +81,8 @@ macro_rules! lendable {
     };
 }
 
-lendable!(Float, f32);
-lendable!(Int, i64);
+lendable!(Float);
+lendable!(Int);
 
 /// An address, when it holds what it should, and what keeps it.
 #[cfg(feature = "cube")]

@@ -3,7 +3,6 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::leaving::{By, Leaving};
 use crate::engine::buckets::{self, Bucket};
 use crate::engine::reduce;
 use crate::tensor::flat::{self, Fixed};
@@ -96,8 +95,8 @@ impl Added {
     }
 
     /// Bucket `k` leaves.
-    pub fn leave(&mut self, k: usize, by: By) -> Leaving {
-        Leaving::begin(self.sums[k].take().expect("a bucket leaves once"), by)
+    pub fn take(&mut self, k: usize) -> Sum {
+        self.sums[k].take().expect("a bucket leaves once")
     }
 
     /// Bucket `k` is the sum of all ranks.

@@ -31,7 +31,7 @@ impl Coming {
         self.added.add(self.at, place, gradient);
         let whole = |bucket: &Bucket| self.arrived[bucket.tensors.clone()].iter().all(|&arrived| arrived);
         while self.buckets.get(self.left).is_some_and(whole) {
-            let leaving = self.added.leave(self.left, self.by);
+            let leaving = Leaving::begin(self.added.take(self.left), self.by);
             self.left += 1;
             let _ = self.tell.send(leaving); // nobody listens when the other side has failed: its error is the one to tell
         }

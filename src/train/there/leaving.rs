@@ -10,8 +10,8 @@ use crate::tensor::flat::{self, Lendable, Lent};
 use crate::train::own_time::OwnTime;
 
 /// The operation by way of the host; and where the sums lie.
-const GRADIENTS: &str = "sum of gradients";
-const IN_PLACE: &str = "sum of gradients, in place";
+pub const GRADIENTS: &str = "sum of gradients";
+pub const IN_PLACE: &str = "sum of gradients, in place";
 
 /// How ranks' sums become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,7 +104,8 @@ impl Arrived {
     }
 }
 
-fn timed<T>(engine: &mut dyn Engine, own: &mut Duration, f: impl FnOnce(&mut dyn Engine) -> T) -> T {
+/// `f`, whose time is the engine's.
+pub fn timed<T>(engine: &mut dyn Engine, own: &mut Duration, f: impl FnOnce(&mut dyn Engine) -> T) -> T {
     let clock = OwnTime::start(engine);
     let result = f(engine);
     *own += clock.stop(engine);

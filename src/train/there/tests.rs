@@ -102,7 +102,7 @@ fn spy(in_place: bool, fails: bool) -> (Spy, Receiver<usize>) {
 
 fn there(reduction: Reduction) -> There {
     let layout = TailLayout { lanes: 2, terms: 1, tensors: 5 };
-    let mut there = There::new(&TENSORS, reduction, layout, true, &cpu()).unwrap();
+    let mut there = There::new(&TENSORS, reduction, layout, true, &cpu());
     assert!(there.overlaps());
     there.begin(&[Some(1); 5], 2);
     there

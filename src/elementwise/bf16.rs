@@ -1,6 +1,6 @@
-//! bf16 for sums over ranks: the upper half of an f32, by its bits. Every engine gives the same bits, as the sum has one
-//! definition: each rank's value rounded to bf16, the ranks' values added in f32 in rank order, the sum rounded to bf16.
-//! Rounding is to nearest even. Knows no engine.
+//! bf16 for sums over ranks: the upper half of an f32, by its bits. Every engine and every device gives the same bits, as the sum
+//! has one definition: each rank's value rounded to bf16, the ranks' values added in f32 in rank order, the sum rounded to bf16.
+//! Rounding is to nearest even.
 
 use multiversion::multiversion;
 
