@@ -5,6 +5,7 @@
 mod affine;
 mod ahead;
 mod attention;
+mod cause;
 pub mod composed;
 #[cfg(feature = "cube")]
 mod cube;
@@ -38,6 +39,7 @@ pub use burn::tensor::{Bool, DType, Device, Gradients, Int, Tensor, TensorData};
 pub use self::affine::{affine_rows, parameters_first};
 pub use self::ahead::Values;
 pub use self::attention::{attend, attend_among, attend_to};
+pub use self::cause::cause;
 pub use self::dropout::{DropoutDraws, dropout};
 pub use self::gated::add_gated;
 pub use self::gelu::gelu;

@@ -62,7 +62,7 @@ pub fn find(config: &TrainConfig, world: &World, vars: impl Fn(&str) -> Option<O
         }
         let narrow = config.train.products == Products::Bf16;
         tensor::try_product(&place.device, narrow).map_err(|why| {
-            let (words, why) = (&place.words, why.lines().next().unwrap_or_default());
+            let (words, why) = (&place.words, tensor::cause(&why));
             refused(format!(
                 "{words} has no such products as train.products asks for ({why}); set train.products = \"f32\""
             ))

@@ -45,6 +45,11 @@ pub enum TrainError {
     /// Ranks lost each other (exit 4).
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// The device did not do what was asked of it (exit 2).
+    #[error(
+        "the device could not compute the step: {0}; if that is memory, set a smaller train.micro_batch or train.recompute = \"blocks\""
+    )]
+    Device(String),
     /// Another rank failed at a start that all make together (its exit code).
     #[error("rank {rank} failed at {what}: {message}")]
     Elsewhere {
@@ -128,7 +133,7 @@ impl TrainError {
     /// The exit code the command ends with.
     pub fn exit_code(&self) -> u8 {
         let code = match self {
-            TrainError::Config(_) | TrainError::NotAlike(_) => ExitCode::Usage,
+            TrainError::Config(_) | TrainError::NotAlike(_) | TrainError::Device(_) => ExitCode::Usage,
             TrainError::Data(_)
             | TrainError::Misfit { .. }
             | TrainError::Store(_)

@@ -266,7 +266,7 @@ impl<'a> StepRunner<'a> {
                 computed = Instant::now();
             }
         }
-        let seen = self.way.seen(|| computed = Instant::now());
+        let seen = self.way.seen(|| computed = Instant::now()).map_err(TrainError::Device)?;
         let row = |((next, values), seen): ((&Vec<f64>, Unread), LaneSeen)| {
             let (sums, first_bad) = values.read();
             let loss_is_bad = first_bad.is_some() && seen.non_finite == 0;

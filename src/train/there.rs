@@ -145,7 +145,10 @@ impl There {
     }
 
     /// What this rank's lanes looked like: the one time in an attempt that the host waits for all of them.
-    pub fn seen(&mut self) -> Vec<LaneSeen> {
+    ///
+    /// # Errors
+    /// What the device could not do, in its words.
+    pub fn seen(&mut self) -> Result<Vec<LaneSeen>, String> {
         self.added.as_mut().expect(BEGUN).seen()
     }
 

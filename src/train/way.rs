@@ -104,13 +104,16 @@ impl<'a> Way<'a> {
     }
 
     /// What this rank's lanes looked like. `waited` is told where that takes until the device has done them.
-    pub fn seen(&mut self, waited: impl FnOnce()) -> Vec<LaneSeen> {
+    ///
+    /// # Errors
+    /// What the device could not do, in its words.
+    pub fn seen(&mut self, waited: impl FnOnce()) -> Result<Vec<LaneSeen>, String> {
         match self {
-            Way::Host { seen, .. } => std::mem::take(seen),
+            Way::Host { seen, .. } => Ok(std::mem::take(seen)),
             Way::There(there) => {
-                let seen = there.seen();
+                let seen = there.seen()?;
                 waited();
-                seen
+                Ok(seen)
             }
         }
     }

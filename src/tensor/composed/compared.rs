@@ -129,20 +129,21 @@ fn dropped(device: &Device) -> Vec<f64> {
 fn quantised(device: &Device) -> Vec<f64> {
     let values: Vec<f32> = (0..5000).map(|i| (1.37 * i as f32).sin() * 2f32.powi(i % 60 - 50)).collect();
     let gradient = Tensor::<1>::from_data(TensorData::new(values, [5000]), device);
-    let (lanes, facts) = (8, flat::no_facts(3, device));
+    let (lanes, facts) = (8, flat::Facts::none(3, device));
     // The second adds to the first, beside it, the third has no room: it must leave nothing.
     let mut sums = flat::no_sums(7003, device);
-    let mut facts = flat::look(facts, gradient.clone(), 1);
+    let mut facts = facts.look(gradient.clone(), 1);
     for at in [3, 2003] {
         sums = flat::add_fixed(sums, gradient.clone(), &facts, flat::Fixed { at, row: 1, shift: 44, lanes });
     }
     let large = gradient.mul_scalar(2f32.powi(20));
-    facts = flat::look(facts, large.clone(), 2);
+    facts = facts.look(large.clone(), 2);
     sums = flat::add_fixed(sums, large, &facts, flat::Fixed { at: 0, row: 2, shift: 44, lanes });
     let back = flat::from_fixed(flat::zeros(7003, device), &sums, 3, 11..5011, 44);
     let back: Vec<f32> = back.into_data().try_to_vec().expect("f32");
     let q: Vec<i64> = sums.into_data().try_to_vec().expect("i64");
-    let seen = flat::read_facts(facts).into_iter().flat_map(|(largest, bad)| [f64::from(largest), bad as f64]);
+    let seen =
+        facts.read().expect("every kernel ran").into_iter().flat_map(|(largest, bad)| [f64::from(largest), bad as f64]);
     // Integers of up to 2⁴⁷ are f64s without loss.
     q.into_iter().map(|q| q as f64).chain(back.into_iter().map(f64::from)).chain(seen).collect()
 }

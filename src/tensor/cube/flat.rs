@@ -47,7 +47,10 @@ fn magnitude(bits: u32, shift: i32) -> i64 {
 }
 
 #[cube(launch_unchecked)]
-fn look(gradient: &[f32], facts: &mut [Atomic<u32>], n: usize, row: usize) {
+fn look(gradient: &[f32], facts: &mut [Atomic<u32>], looked: &mut [u32], n: usize, row: usize) {
+    if ABSOLUTE_POS == 0 {
+        looked[row] = 1u32;
+    }
     let mut largest = 0u32;
     let mut bad = 0u32;
     let mut i = ABSOLUTE_POS;
@@ -170,7 +173,12 @@ fn contiguous(x: &FloatTensor<Cube>) -> usize {
 // SAFETY, of all launches: a unit reads and writes below the number of values that it is told, and callers give sums and gradients
 // that hold `at + n` values and facts that hold the row (`train::there` makes them).
 impl Flat for Cube {
-    fn flat_look(facts: IntTensor<Cube>, gradient: FloatTensor<Cube>, row: usize) -> IntTensor<Cube> {
+    fn flat_look(
+        facts: IntTensor<Cube>,
+        looked: IntTensor<Cube>,
+        gradient: FloatTensor<Cube>,
+        row: usize,
+    ) -> (IntTensor<Cube>, IntTensor<Cube>) {
         let (client, n) = (facts.client.clone(), contiguous(&gradient));
         let cubes = cubes(n, MEETING);
         // SAFETY: see above.
@@ -181,11 +189,12 @@ impl Flat for Cube {
                 units(),
                 gradient.into_buffer_arg(),
                 facts.clone().into_buffer_arg(),
+                looked.clone().into_buffer_arg(),
                 n,
                 row,
             );
         }
-        facts
+        (facts, looked)
     }
 
     fn flat_add_fixed(
@@ -333,17 +342,17 @@ pub(super) mod tests {
         };
         let mut said = Vec::new();
         for _ in 0..2 {
-            let (mut facts, mut sums) = (flat::no_facts(2, device), flat::no_sums(172, device));
+            let (mut facts, mut sums) = (Facts::none(2, device), flat::no_sums(172, device));
             let mut gradient = tensor(&[0.0; 172], device);
             for (row, at, n) in [(0, 0, 100), (1, 100, 72)] {
                 let of_tensor = tensor(&wave(n, 1.0 + row as f32), device);
-                facts = flat::look(facts, of_tensor.clone(), row);
+                facts = facts.look(of_tensor.clone(), row);
                 plain = flat::add(plain, of_tensor.clone(), at);
                 sums = flat::add_fixed(sums, of_tensor, &facts, flat::Fixed { at, row, shift: 50, lanes: 2 });
                 gradient = flat::from_fixed(gradient, &sums, at, at..at + n, 50);
             }
             said.push(flat::norm(&gradient) as f32);
-            said.extend(flat::read_facts(facts).iter().flat_map(|&(bits, bad)| [f32::from_bits(bits), bad as f32]));
+            said.extend(facts.read().unwrap().iter().flat_map(|&(bits, bad)| [f32::from_bits(bits), bad as f32]));
             (p, moments) = flat::adamw(p, moments, &gradient, by);
             average = flat::average(average, &p, 0.9, 0.1);
         }
@@ -371,10 +380,10 @@ pub(super) mod tests {
         {
             let run = |device: &Device| -> (Vec<i64>, Vec<(u32, u64)>) {
                 let gradient = flat::values(values.clone(), device);
-                let facts = flat::look(flat::no_facts(1, device), gradient.clone(), 0);
+                let facts = Facts::none(1, device).look(gradient.clone(), 0);
                 let place = flat::Fixed { at: 0, row: 0, shift, lanes: 1 };
                 let sums = flat::add_fixed(flat::no_sums(values.len(), device), gradient, &facts, place);
-                (sums.into_data().try_to_vec().unwrap(), flat::read_facts(facts))
+                (sums.into_data().try_to_vec().unwrap(), facts.read().unwrap())
             };
             let (cores, there) = (run(&crate::tensor::cpu()), run(&device));
             assert_eq!(cores, there, "{values:?}");

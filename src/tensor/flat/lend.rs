@@ -12,6 +12,9 @@ use burn::backend::Flex;
 use burn::tensor::kind::Basic;
 use burn::tensor::{DType, Float, Int, Tensor, read_sync};
 
+#[cfg(feature = "cube")]
+use crate::tensor::cause;
+
 /// When a device has come so far; or what it could not do.
 type Later = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
 
@@ -93,7 +96,8 @@ type OnGpu = (u64, Option<Later>, Box<dyn Any + Send>);
 fn on_gpu(tensor: &burn::backend::tensor::FloatTensor<burn::backend::Cube>) -> Result<OnGpu, String> {
     use cubecl_runtime::runtime::Runtime;
     type Server = <cubecl_cuda::CudaRuntime as Runtime>::Server;
-    let resource = tensor.client.get_resource::<Server>(tensor.handle.clone()).map_err(|error| error.to_string())?;
+    let resource =
+        tensor.client.get_resource::<Server>(tensor.handle.clone()).map_err(|error| cause(&error.to_string()))?;
     Ok((resource.resource().ptr, Some(made(tensor)), Box::new(resource)))
 }
 
@@ -101,7 +105,7 @@ fn on_gpu(tensor: &burn::backend::tensor::FloatTensor<burn::backend::Cube>) -> R
 #[cfg(any(feature = "cuda", all(feature = "cube", test)))]
 fn made(tensor: &burn::backend::tensor::FloatTensor<burn::backend::Cube>) -> Later {
     let behind = tensor.client.sync_buffers([&tensor.handle]);
-    Box::pin(async { behind.await.map_err(|error| error.to_string()) })
+    Box::pin(async { behind.await.map_err(|error| cause(&error.to_string())) })
 }
 
 #[cfg(all(feature = "cube", not(feature = "cuda")))]

@@ -13,6 +13,7 @@ use burn::backend::{Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 pub use self::lend::{Lendable, Lent};
+use super::cause;
 use super::values::slice;
 use crate::elementwise::adamw::{self, Constants};
 use crate::elementwise::{average, fixed_point};
@@ -36,8 +37,13 @@ pub struct Fixed {
 /// The operations on a backend.
 #[backend_extension(Flex, Cube: cfg(feature = "cube"))]
 pub trait Flat: Backend {
-    /// Facts `[rows, 2]`, of this row: the bits of the largest |g|, and how many are not finite.
-    fn flat_look(facts: IntTensor<Self>, gradient: FloatTensor<Self>, row: usize) -> IntTensor<Self>;
+    /// Facts `[rows, 2]`, of this row: the bits of the largest |g|, and how many are not finite; and, `[rows]`, that it was looked at.
+    fn flat_look(
+        facts: IntTensor<Self>,
+        looked: IntTensor<Self>,
+        gradient: FloatTensor<Self>,
+        row: usize,
+    ) -> (IntTensor<Self>, IntTensor<Self>);
     /// Sums with the gradient's fixed point added, if by its facts it is finite and has room.
     fn flat_add_fixed(
         sums: IntTensor<Self>,
@@ -73,9 +79,48 @@ pub trait Flat: Backend {
     ) -> FloatTensor<Self>;
 }
 
-/// Facts of `rows` gradients that were not looked at.
-pub fn no_facts(rows: usize, device: &Device) -> Tensor<1, Int> {
-    Tensor::zeros([2 * rows], (device, DType::U32))
+/// What gradients look like, a row each.
+///
+/// A kernel that a device cannot run (no memory for what it reads, no way to compile what made that) is left out, and who reads what it
+/// would have written is told. But Burn does not see what a kernel writes by atomics: the facts of a gradient that was never made would be
+/// those of zeros, and a run would train nothing. So each look also leaves a plain mark, and [`Facts::read`] wants every one.
+pub struct Facts {
+    facts: Tensor<1, Int>,
+    looked: Tensor<1, Int>,
+    rows: Vec<usize>,
+}
+
+impl Facts {
+    /// Of `rows` gradients that were not looked at.
+    pub fn none(rows: usize, device: &Device) -> Facts {
+        let zeros = |n| Tensor::zeros([n], (device, DType::U32));
+        Facts { facts: zeros(2 * rows), looked: zeros(rows), rows: Vec::new() }
+    }
+
+    /// Looks at a gradient: what `row` is then.
+    pub fn look(self, gradient: Tensor<1>, row: usize) -> Facts {
+        let (facts, looked) = (self.facts.into_dispatch(), self.looked.into_dispatch());
+        let (facts, looked) = <Dispatch as Flat>::flat_look(facts, looked, gradient.into_dispatch(), row);
+        let mut rows = self.rows;
+        rows.push(row);
+        Facts { facts: Tensor::from_dispatch(facts), looked: Tensor::from_dispatch(looked), rows }
+    }
+
+    /// `(bits of the largest |g|, how many are not finite)` of each row; zeros of those that were not looked at.
+    ///
+    /// # Errors
+    /// Why a gradient that was looked at was not made, in the device's words.
+    pub fn read(self) -> Result<Vec<(u32, u64)>, String> {
+        let read = |tensor: Tensor<1, Int>| {
+            let data = tensor.try_into_data().map_err(|error| cause(&error.to_string()))?;
+            Ok::<_, String>(data.try_to_vec::<u32>().expect("facts were made of u32"))
+        };
+        let looked = read(self.looked)?;
+        if self.rows.iter().any(|&row| looked[row] == 0) {
+            return Err("it left out the kernel that looks at a gradient, and said nothing".to_owned());
+        }
+        Ok(read(self.facts)?.chunks_exact(2).map(|pair| (pair[0], u64::from(pair[1]))).collect())
+    }
 }
 
 /// Sums of fixed point, zero.
@@ -100,14 +145,9 @@ pub fn values(values: Vec<f32>, device: &Device) -> Tensor<1> {
     Tensor::from_data(TensorData::new(values, [n]), device)
 }
 
-/// Looks at a gradient: what `row` of the facts is then.
-pub fn look(facts: Tensor<1, Int>, gradient: Tensor<1>, row: usize) -> Tensor<1, Int> {
-    Tensor::from_dispatch(<Dispatch as Flat>::flat_look(facts.into_dispatch(), gradient.into_dispatch(), row))
-}
-
 /// Adds a gradient's fixed point; nothing where by its facts it is not finite or leaves its room.
-pub fn add_fixed(sums: Tensor<1, Int>, gradient: Tensor<1>, facts: &Tensor<1, Int>, place: Fixed) -> Tensor<1, Int> {
-    let (sums, gradient, facts) = (sums.into_dispatch(), gradient.into_dispatch(), facts.clone().into_dispatch());
+pub fn add_fixed(sums: Tensor<1, Int>, gradient: Tensor<1>, facts: &Facts, place: Fixed) -> Tensor<1, Int> {
+    let (sums, gradient, facts) = (sums.into_dispatch(), gradient.into_dispatch(), facts.facts.clone().into_dispatch());
     Tensor::from_dispatch(<Dispatch as Flat>::flat_add_fixed(sums, gradient, facts, place))
 }
 
@@ -120,13 +160,6 @@ pub fn add(sums: Tensor<1>, gradient: Tensor<1>, at: usize) -> Tensor<1> {
 pub fn from_fixed(gradient: Tensor<1>, sums: &Tensor<1, Int>, from: usize, to: Range<usize>, shift: i32) -> Tensor<1> {
     let (gradient, sums) = (gradient.into_dispatch(), sums.clone().into_dispatch());
     Tensor::from_dispatch(<Dispatch as Flat>::flat_from_fixed(gradient, sums, from, to, shift))
-}
-
-/// The facts, `(bits of the largest |g|, how many are not finite)` of each row.
-pub fn read_facts(facts: Tensor<1, Int>) -> Vec<(u32, u64)> {
-    let facts = facts.into_data();
-    let facts = facts.try_to_vec::<u32>().expect("facts were made of u32");
-    facts.chunks_exact(2).map(|pair| (pair[0], u64::from(pair[1]))).collect()
 }
 
 /// Euclidean norm, in f64. Its order is the device's own and the same each time.
@@ -154,12 +187,18 @@ pub fn average(average: Tensor<1>, parameters: &Tensor<1>, keep: f32, take: f32)
 
 /// The cores' own.
 impl Flat for Flex {
-    fn flat_look(mut facts: IntTensor<Flex>, gradient: FloatTensor<Flex>, row: usize) -> IntTensor<Flex> {
+    fn flat_look(
+        mut facts: IntTensor<Flex>,
+        mut looked: IntTensor<Flex>,
+        gradient: FloatTensor<Flex>,
+        row: usize,
+    ) -> (IntTensor<Flex>, IntTensor<Flex>) {
         let seen = fixed_point::scan(slice(&gradient.to_contiguous()));
-        let row = &mut facts.storage_mut::<u32>()[2 * row..][..2];
-        row[0] = row[0].max(seen.max_bits);
-        row[1] += seen.non_finite as u32;
-        facts
+        let of_row = &mut facts.storage_mut::<u32>()[2 * row..][..2];
+        of_row[0] = of_row[0].max(seen.max_bits);
+        of_row[1] += seen.non_finite as u32;
+        looked.storage_mut::<u32>()[row] = 1;
+        (facts, looked)
     }
 
     fn flat_add_fixed(

@@ -25,12 +25,12 @@ fn words(sums: &Tensor<1, Int>) -> Vec<i64> {
 /// Facts and sums of gradients that begin at 2, as the step makes them.
 fn summed(gradients: &[&[f32]], shift: i32, lanes: usize) -> (Vec<(u32, u64)>, Tensor<1, Int>) {
     let n = gradients[0].len();
-    let (mut facts, mut sums) = (no_facts(gradients.len(), &cpu()), no_sums(n + 5, &cpu()));
+    let (mut facts, mut sums) = (Facts::none(gradients.len(), &cpu()), no_sums(n + 5, &cpu()));
     for (row, gradient) in gradients.iter().enumerate() {
-        facts = look(facts, tensor(gradient), row);
+        facts = facts.look(tensor(gradient), row);
         sums = add_fixed(sums, tensor(gradient), &facts, Fixed { at: 2, row, shift, lanes });
     }
-    (read_facts(facts), sums)
+    (facts.read().unwrap(), sums)
 }
 
 #[test]
@@ -54,6 +54,15 @@ fn integers_are_the_hosts_bit_for_bit_and_so_is_the_way_back() {
             assert!(here[3..].iter().zip(&back).all(|(a, b)| a.to_bits() == b.to_bits()), "shift {shift}");
         }
     }
+}
+
+/// As of a gradient that a device could not make: its kernel is left out.
+#[test]
+fn a_look_that_left_no_mark_is_told() {
+    let facts = Facts::none(3, &cpu()).look(tensor(&[1.0]), 2);
+    assert_eq!(facts.read(), Ok(vec![(0, 0), (0, 0), (1f32.to_bits(), 0)]));
+    let lost = Facts { rows: vec![2, 1], ..Facts::none(3, &cpu()).look(tensor(&[1.0]), 2) };
+    assert!(lost.read().unwrap_err().contains("left out the kernel"));
 }
 
 /// Golden (`docs/step.md` §5), as the host's test has it.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::engine::buckets::{self, Bucket};
 use crate::engine::reduce;
-use crate::tensor::flat::{self, Fixed};
+use crate::tensor::flat::{self, Facts, Fixed};
 use crate::tensor::{Device, Int, Tensor};
 use crate::train::sums::LaneSeen;
 
@@ -35,7 +35,7 @@ pub struct Added {
     /// Per tensor the shift of its fixed point, where its exponent is known.
     shifts: Vec<Option<i32>>,
     /// A row for each tensor of each of this rank's lanes.
-    facts: Option<Tensor<1, Int>>,
+    facts: Option<Facts>,
     /// Per bucket; none while one is on its way.
     sums: Vec<Option<Sum>>,
 }
@@ -68,7 +68,7 @@ impl Added {
         Added {
             places: Arc::clone(places),
             shifts: exponents.iter().map(shift).collect(),
-            facts: Some(flat::no_facts(lanes * places.tensors.len(), &places.device)),
+            facts: Some(Facts::none(lanes * places.tensors.len(), &places.device)),
             sums: places.buckets.iter().map(nothing).map(Some).collect(),
         }
     }
@@ -76,7 +76,7 @@ impl Added {
     /// Adds the gradient of a tensor, of this rank's lane `at`. Nothing waits for the device.
     pub fn add(&mut self, at: usize, tensor: usize, gradient: Tensor<1>) {
         let (row, (bucket, place)) = (at * self.places.tensors.len() + tensor, self.places.of(tensor));
-        let facts = flat::look(self.facts.take().expect("every addition puts it back"), gradient.clone(), row);
+        let facts = self.facts.take().expect("every addition puts it back").look(gradient.clone(), row);
         let sum = self.sums[bucket].take().expect("a gradient comes before its bucket leaves");
         self.sums[bucket] = Some(match (sum, self.shifts[tensor]) {
             (Sum::Fixed(sums), Some(shift)) => {
@@ -105,8 +105,11 @@ impl Added {
     }
 
     /// What this rank's lanes looked like: the one time in an attempt that the host waits for all of them.
-    pub fn seen(&mut self) -> Vec<LaneSeen> {
-        let facts = flat::read_facts(self.facts.take().expect("every addition puts it back"));
+    ///
+    /// # Errors
+    /// What the device could not do, in its words.
+    pub fn seen(&mut self) -> Result<Vec<LaneSeen>, String> {
+        let facts = self.facts.take().expect("every addition puts it back").read()?;
         let Places { lanes, exact, ref tensors, .. } = *self.places;
         let of_lane = |facts: &[(u32, u64)]| {
             let finite = |bits: u32| bits < f32::INFINITY.to_bits();
@@ -119,7 +122,7 @@ impl Added {
                 overflow: facts.iter().zip(&self.shifts).map(overflows).collect(),
             }
         };
-        facts.chunks_exact(tensors.len()).map(of_lane).collect()
+        Ok(facts.chunks_exact(tensors.len()).map(of_lane).collect())
     }
 
     /// The gradient, when every bucket is the sum of all ranks.

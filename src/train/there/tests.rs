@@ -132,7 +132,7 @@ fn buckets_leave_as_they_become_whole_with_all_lanes_in_them_and_in_one_order() 
         });
         assert_eq!(said.unwrap(), "backward's own");
         assert!(nothing(), "the first tensor has no gradient: its bucket leaves at the end");
-        let seen = there.seen();
+        let seen = there.seen().unwrap();
         let bits = |values: [f32; 5]| values.map(f32::to_bits).to_vec();
         assert_eq!([&seen[0].max_bits, &seen[1].max_bits], [&bits([0.25; 5]), &bits([0.0, 1.0, 2.0, 3.0, 4.0])]);
         there.finish(&mut engine).unwrap();
