@@ -224,7 +224,11 @@ fn jobs(args: &Args, config: &TrainConfig, train: &Request, folder: &RunFolder) 
 
     let mut variables = vec![("SYNCYTIA_MAX_REQUEUES", args.max_requeues.to_string())];
     if train.tasks() == 1 {
-        let ranks = config.train.ranks.resolve(args.cpus_per_task as usize, config.train.lanes);
+        // A GPU is one process's, and a process one rank there.
+        let ranks = match config.train.device.is_elsewhere() {
+            true => 1,
+            false => config.train.ranks.resolve(args.cpus_per_task as usize, config.train.lanes),
+        };
         variables.push(("SYNCYTIA_RANKS", ranks.to_string()));
     }
     if args.stage {

@@ -2,17 +2,22 @@
 //! every build, so that a node can be looked at before the right build is there.
 
 use super::{Finding, bytes, engines};
-use crate::gpu::Version;
 use crate::gpu::nccl::SHARES_A_GPU;
-use crate::gpu::probe::Probe;
+use crate::gpu::probe::{Needs, Probe};
+use crate::gpu::{Driver, Version, driver, nvrtc, trial};
 
 /// Looks at this machine.
 pub fn look() -> Vec<Finding> {
-    findings(&Probe::look(|name| std::env::var_os(name)), engines::uses_gpus())
+    let probe = Probe::look(|name| std::env::var_os(name));
+    findings(&probe, engines::uses_gpus(), || {
+        probe.require(Needs::Alone, 0)?;
+        let driver = Driver::open(std::env::var_os(driver::FILE).as_deref()).map_err(|error| error.to_string())?;
+        trial::run(&driver, None, probe.headers.as_ref().map_err(Clone::clone)?, 0)
+    })
 }
 
-/// `needed`: whether this build could use them.
-fn findings(probe: &Probe, needed: bool) -> Vec<Finding> {
+/// `needed`: whether this build could use them; `tried`: whether all together do for a run on the first GPU.
+fn findings(probe: &Probe, needed: bool, tried: impl FnOnce() -> Result<(), String>) -> Vec<Finding> {
     let line = |what: &str, found: Result<String, String>| match found {
         Ok(found) => Finding::ok(what, found),
         Err(missing) if needed => Finding::warn(what, missing, "train.device = \"cuda\" cannot work here without it"),
@@ -36,12 +41,20 @@ fn findings(probe: &Probe, needed: bool) -> Vec<Finding> {
         let shares = if *version >= SHARES_A_GPU { "ranks may share a GPU" } else { "one rank per GPU" };
         format!("{version} ({file}), {shares}")
     });
-    vec![
+    let whole = probe.driver.is_ok() && probe.nvrtc.is_ok() && probe.headers.is_ok();
+    // What is missing has its line already.
+    let together = whole.then(|| line("a run on a GPU", tried().map(|()| "a kernel compiles and loads".to_owned())));
+    let tensor_cores =
+        probe.headers.as_ref().ok().map(|folder| {
+            line("headers of tensor cores", nvrtc::has_tensor_cores(folder).map(|()| "there".to_owned()))
+        });
+    let parts = [
         line("driver library", driver),
         line("NVRTC", nvrtc.map(|(file, version)| format!("{} ({file})", short(version)))),
         line("CUDA headers", probe.headers.clone().map(|folder| folder.display().to_string())),
         line("NCCL", nccl),
-    ]
+    ];
+    parts.into_iter().chain(tensor_cores).chain(together).collect()
 }
 
 #[cfg(test)]
@@ -66,14 +79,21 @@ mod tests {
             headers: Err("CUDA's headers are not found".into()),
             nccl: Err(absent()),
         };
-        let verdicts = |needed| findings(&probe, needed).iter().map(|f| f.verdict).collect::<Vec<_>>();
+        let verdicts = |needed| findings(&probe, needed, || Ok(())).iter().map(|f| f.verdict).collect::<Vec<_>>();
         assert_eq!(verdicts(true), [Verdict::Ok, Verdict::Ok, Verdict::Warn, Verdict::Warn]);
         assert_eq!(verdicts(false), [Verdict::Ok; 4]);
-        assert!(!findings(&probe, false)[3].found.contains("install it"));
-        let said = findings(&probe, true);
+        assert!(!findings(&probe, false, || Ok(()))[3].found.contains("install it"));
+        let said = findings(&probe, true, || Ok(()));
         assert_eq!(said[0].found, "CUDA 13.0; GPUs: NVIDIA H200 (139 GiB, capability 9.0)");
         assert!(said[3].found.contains("libnccl.so.2") && said[3].found.contains("install it"), "{said:?}");
         let there = Probe { nccl: Ok(("libnccl.so.2".into(), Version::new(2, 29, 7))), ..probe };
-        assert_eq!(findings(&there, true)[3].found, "2.29.7 (libnccl.so.2), one rank per GPU");
+        assert_eq!(findings(&there, true, || Ok(()))[3].found, "2.29.7 (libnccl.so.2), one rank per GPU");
+        let include = tempfile::tempdir().unwrap();
+        let whole = Probe { headers: Ok(include.path().to_owned()), ..there };
+        let said = findings(&whole, true, || Err("the driver does not load it".to_owned()));
+        let of = |what: &str| said.iter().find(|finding| finding.what == what).unwrap();
+        assert_eq!(of("a run on a GPU").verdict, Verdict::Warn);
+        assert!(of("a run on a GPU").found.contains("does not load"), "{said:?}");
+        assert!(of("headers of tensor cores").found.contains("no mma.h"), "{said:?}");
     }
 }

@@ -377,6 +377,7 @@ impl Engine for NcclEngine {
         };
         if farewell::say(LIBRARY, FAREWELL, goodbye) == Farewell::Unanswered {
             tracing::warn!("rank {}: NCCL did not let go within {} s: left without", self.rank, FAREWELL.as_secs());
+            return; // what it still does may keep the driver from freeing anything, and nobody watches any more
         }
         let Place { context, device, host, .. } = self.place;
         // SAFETY: the group is left, nothing runs on the stream any more, and no use follows a goodbye.

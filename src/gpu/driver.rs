@@ -50,6 +50,8 @@ pub struct Driver {
     stream_query: unsafe extern "C" fn(Handle) -> Code,
     host_alloc: unsafe extern "C" fn(*mut *mut c_void, usize) -> Code,
     host_free: unsafe extern "C" fn(*mut c_void) -> Code,
+    module_load: unsafe extern "C" fn(*mut Handle, *const c_void) -> Code,
+    module_unload: unsafe extern "C" fn(Handle) -> Code,
 }
 
 /// A device as the driver tells it.
@@ -91,6 +93,8 @@ impl Driver {
                 stream_query: library.function("cuStreamQuery")?,
                 host_alloc: library.function("cuMemAllocHost_v2")?,
                 host_free: library.function("cuMemFreeHost")?,
+                module_load: library.function("cuModuleLoadData")?,
+                module_unload: library.function("cuModuleUnload")?,
                 library,
             };
             driver.check("cuInit", init(0))?;
@@ -151,15 +155,36 @@ impl Driver {
     /// # Errors
     /// The driver's refusal.
     pub fn lane(&self, ordinal: usize) -> Result<(Handle, Handle), LibraryError> {
-        let device = self.device(ordinal)?;
-        let (mut context, mut stream) = (std::ptr::null_mut(), std::ptr::null_mut());
-        // SAFETY: pointers to locals.
+        let (context, mut stream) = (self.primary(ordinal)?, std::ptr::null_mut());
+        // SAFETY: a pointer to a local.
+        self.check("cuStreamCreate", unsafe { (self.stream_create)(&mut stream, NON_BLOCKING) })?;
+        Ok((context, stream))
+    }
+
+    /// Loads kernels, and lets them go again. `ptx` ends with a zero.
+    ///
+    /// # Errors
+    /// The driver's refusal.
+    pub fn try_to_load(&self, ordinal: usize, ptx: &[u8]) -> Result<(), LibraryError> {
+        assert_eq!(ptx.last(), Some(&0), "a text of C");
+        self.primary(ordinal)?;
+        let mut module = std::ptr::null_mut();
+        // SAFETY: a pointer to a local, a text that ends, and nothing of the module is in use.
+        unsafe {
+            self.check("cuModuleLoadData", (self.module_load)(&mut module, ptx.as_ptr().cast()))?;
+            self.check("cuModuleUnload", (self.module_unload)(module))
+        }
+    }
+
+    /// The device's primary context, this thread's own.
+    fn primary(&self, ordinal: usize) -> Result<Handle, LibraryError> {
+        let (device, mut context) = (self.device(ordinal)?, std::ptr::null_mut());
+        // SAFETY: a pointer to a local, and a context that is kept until the process ends.
         unsafe {
             self.check("cuDevicePrimaryCtxRetain", (self.primary_ctx_retain)(&mut context, device))?;
             self.enter(context)?;
-            self.check("cuStreamCreate", (self.stream_create)(&mut stream, NON_BLOCKING))?;
         }
-        Ok((context, stream))
+        Ok(context)
     }
 
     /// Makes a context this thread's own.

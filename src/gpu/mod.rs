@@ -7,6 +7,7 @@ pub mod library;
 pub mod nccl;
 pub mod nvrtc;
 pub mod probe;
+pub mod trial;
 
 pub use driver::Driver;
 pub use library::LibraryError;

@@ -23,6 +23,8 @@ pub const SHARES_A_GPU: Version = Version::new(2, 30, 3);
 
 type Code = c_int;
 const SUCCESS: Code = 0;
+/// Also what NCCL says of a GPU that two ranks have.
+const INVALID_USAGE: Code = 5;
 const IN_PROGRESS: Code = 7;
 
 /// Names one group of ranks; made by one of them and told to the others.
@@ -327,7 +329,11 @@ impl Nccl {
             let last = self.get_last_error.map(|get| text((get)(std::ptr::null_mut())));
             (text((self.get_error_string)(code)), last.unwrap_or_default())
         };
-        let says = if last.is_empty() { words } else { format!("{words}: {last}") };
+        let mut says = if last.is_empty() { words } else { format!("{words}: {last}") };
+        if code == INVALID_USAGE {
+            says += "; two ranks with the same GPU are one cause: ask for a GPU per process, or let ranks share it with \
+                     NCCL_MULTI_RANK_GPU_ENABLE=1 (and NCCL_MAX_CTAS=4)";
+        }
         Err(self.library.refused(call, format!("{says} (error {code})")))
     }
 }

@@ -14,12 +14,17 @@ const KNOWN: Known = Known {
     advice: "load the CUDA module, or install the toolkit's nvrtc and put its folder into LD_LIBRARY_PATH",
 };
 
-/// The folder and the version of a compiler that can be loaded.
+/// The library.
+pub(super) fn open(file: Option<&OsStr>) -> Result<Library, LibraryError> {
+    Library::open(KNOWN, file)
+}
+
+/// The file and the version of a compiler that can be loaded.
 ///
 /// # Errors
 /// What is missing, in one line.
 pub fn version(file: Option<&OsStr>) -> Result<(String, Version), LibraryError> {
-    let library = Library::open(KNOWN, file)?;
+    let library = open(file)?;
     let (mut major, mut minor): (c_int, c_int) = (0, 0);
     // SAFETY: the type is nvrtc.h's; pointers to locals.
     let code = unsafe {
@@ -47,7 +52,8 @@ pub fn has_tensor_cores(include: &Path) -> Result<(), String> {
         None => Ok(()),
         Some(header) => Err(format!(
             "CUDA's headers are not complete: {} has no {header}, which kernels of tensor cores include; install the toolkit's (cudart \
-             and crt), or set train.products = \"f32\"",
+             and crt; of pip's, nvidia-cuda-runtime and nvidia-cuda-crt, in CUDA 12 nvidia-cuda-nvcc-cu12, all include folders in one), or \
+             set train.products = \"f32\"",
             include.display()
         )),
     }
@@ -68,7 +74,7 @@ fn headers_below(cuda_path: Option<&OsStr>, root: &Path) -> Result<PathBuf, Stri
         None => usual.iter().find(|(sign, _)| root.join(sign).exists()).map(|(_, folder)| root.join(folder)),
     };
     const ADVICE: &str =
-        "set CUDA_PATH to the folder that has include/cuda_fp16.h (the toolkit's cudart and nvrtc headers)";
+        "set CUDA_PATH to the folder that has include/cuda_fp16.h (a module's CUDA_HOME; the toolkit's cudart headers)";
     let Some(folder) = folder else {
         return Err(format!(
             "CUDA's headers are not found: CUDA_PATH is not set and there is no /usr/local/cuda; {ADVICE}"

@@ -41,11 +41,12 @@ impl Probe {
         Probe { driver, nvrtc: nvrtc::version(None), headers: nvrtc::headers(vars("CUDA_PATH").as_deref()), nccl }
     }
 
-    /// The number of devices where all is there.
+    /// The number of devices where all is there, for the process of this local rank on its host: which device is its own, see
+    /// [`ordinal`].
     ///
     /// # Errors
     /// The first thing that is missing, in one line.
-    pub fn require(&self, needs: Needs) -> Result<usize, String> {
+    pub fn require(&self, needs: Needs, local_rank: usize) -> Result<usize, String> {
         let (version, devices) = self.driver.as_ref().map_err(ToString::to_string)?;
         if devices.is_empty() {
             return Err(
@@ -54,8 +55,9 @@ impl Probe {
                     .to_owned(),
             );
         }
-        if let Some(old) = devices.iter().find(|device| device.capability < LEAST_CAPABILITY) {
-            let ((major, minor), (least, _)) = (old.capability, LEAST_CAPABILITY);
+        let own = &devices[ordinal(local_rank, devices.len())];
+        if own.capability < LEAST_CAPABILITY {
+            let (old, (major, minor), (least, _)) = (own, own.capability, LEAST_CAPABILITY);
             return Err(format!(
                 "{} has compute capability {major}.{minor}, and the kernels need {least}.0 or later: hide it with \
                  CUDA_VISIBLE_DEVICES",
@@ -75,6 +77,11 @@ impl Probe {
         }
         Ok(devices.len())
     }
+}
+
+/// The device of a local rank: Slurm may show all GPUs of a node to every task, or each task its own.
+pub fn ordinal(local_rank: usize, n_devices: usize) -> usize {
+    local_rank % n_devices
 }
 
 fn devices(driver: &Driver) -> Result<Vec<DeviceFacts>, LibraryError> {
@@ -101,7 +108,7 @@ mod tests {
 
     #[test]
     fn the_first_thing_that_is_missing_is_said_in_one_line() {
-        assert_eq!(all_there().require(Needs::WithPeers), Ok(2));
+        assert_eq!(all_there().require(Needs::WithPeers, 0), Ok(2));
         let device = |capability| DeviceFacts { name: "Tesla P100".into(), memory: 1 << 34, capability };
         let cases = [
             (Probe { driver: Err(absent("the driver")), ..all_there() }, "the driver"),
@@ -113,18 +120,29 @@ mod tests {
             (Probe { nccl: Err(absent("NCCL")), ..all_there() }, "NCCL"),
         ];
         for (probe, fragment) in cases {
-            let words = probe.require(Needs::WithPeers).unwrap_err();
+            let words = probe.require(Needs::WithPeers, 0).unwrap_err();
             assert!(words.contains(fragment) && words.lines().count() == 1, "{words}");
         }
         let without_nccl = Probe { nccl: Err(absent("NCCL")), ..all_there() };
-        assert_eq!(without_nccl.require(Needs::Alone), Ok(2), "a process alone needs none");
+        assert_eq!(without_nccl.require(Needs::Alone, 0), Ok(2), "a process alone needs none");
+        let new = DeviceFacts { name: "NVIDIA H200".into(), memory: 1 << 37, capability: (9, 0) };
+        let mixed = Probe { driver: Ok((Version::new(13, 0, 0), vec![device((6, 0)), new])), ..all_there() };
+        assert_eq!(mixed.require(Needs::Alone, 1), Ok(2), "the old one is another's");
+        assert!(mixed.require(Needs::Alone, 2).is_err());
+    }
+
+    #[test]
+    fn a_local_rank_has_the_gpu_of_its_number_whether_it_sees_all_or_its_own() {
+        assert_eq!([0, 1, 2, 3].map(|local| ordinal(local, 4)), [0, 1, 2, 3]);
+        assert_eq!([0, 1, 2, 3].map(|local| ordinal(local, 1)), [0; 4]);
+        assert_eq!([0, 1, 2, 3].map(|local| ordinal(local, 2)), [0, 1, 0, 1]);
     }
 
     /// On a machine without a GPU this is the whole of the matter: every thing is a finding, and nothing panics.
     #[test]
     fn a_look_at_this_machine_ends_in_facts_or_words() {
         let probe = Probe::look(|_| None);
-        if let Err(words) = probe.require(Needs::WithPeers) {
+        if let Err(words) = probe.require(Needs::WithPeers, 0) {
             assert!(words.lines().count() == 1 && !words.is_empty(), "{words}");
         }
     }

@@ -8,8 +8,8 @@ use syncytia_launch::world::World;
 use super::config::{ComputeOn, Products, Ranks, TrainConfig};
 use super::error::TrainError;
 use crate::gpu::nccl::Nccl;
-use crate::gpu::nvrtc;
-use crate::gpu::probe::{Needs, Probe};
+use crate::gpu::probe::{self, Needs, Probe};
+use crate::gpu::{Driver, driver, nvrtc, trial};
 use crate::tensor::{self, Device};
 
 /// What a reader of `world.json` must know of a build whose bits differ from run to run.
@@ -99,20 +99,23 @@ pub fn gpu(world: &World, vars: impl Fn(&str) -> Option<OsString>) -> Result<Pla
     if !cfg!(feature = "cuda") {
         return Err(refused("this build computes on the cores only: rebuild with `--features cuda`".to_owned()));
     }
-    let probe = Probe::look(&vars);
+    let (probe, local_rank) = (Probe::look(&vars), world.local_rank as usize);
     let needs = if world.world_size > 1 { Needs::WithPeers } else { Needs::Alone };
-    let n_devices = probe.require(needs).map_err(refused)?;
-    let ordinal = ordinal(world.local_rank as usize, n_devices);
-    if world.local_rank as usize >= n_devices {
+    let n_devices = probe.require(needs, local_rank).map_err(refused)?;
+    let ordinal = probe::ordinal(local_rank, n_devices);
+    // Who sees one GPU has it to itself under Slurm's --gpus-per-task=1; where it is another's as well, NCCL will say so.
+    if n_devices > 1 && local_rank >= n_devices {
         shares(&vars, world.local_rank, n_devices).map_err(refused)?;
     }
+    tried(&probe, &vars, ordinal).map_err(refused)?;
     let device = tensor::cuda(ordinal).expect("a build with the feature has the device");
     Ok(Place { device, ordinal, words: in_words(&probe, ordinal) })
 }
 
-/// The device of a local rank: Slurm may show all GPUs of a node to every task, or each task its own.
-fn ordinal(local_rank: usize, n_devices: usize) -> usize {
-    local_rank % n_devices
+/// Compiler, headers and driver go together.
+fn tried(probe: &Probe, vars: impl Fn(&str) -> Option<OsString>, ordinal: usize) -> Result<(), String> {
+    let driver = Driver::open(vars(driver::FILE).as_deref()).map_err(|error| error.to_string())?;
+    trial::run(&driver, None, probe.headers.as_ref().map_err(Clone::clone)?, ordinal)
 }
 
 /// Refuses ranks that share a GPU where NCCL would not have it.
@@ -122,9 +125,8 @@ fn shares(vars: impl Fn(&str) -> Option<OsString>, local_rank: u32, n_devices: u
     match vars("NCCL_MULTI_RANK_GPU_ENABLE") {
         Some(on) if on == "1" => Ok(()),
         _ => Err(format!(
-            "local rank {local_rank} sees {n_devices} GPU{}: ask for one per process, or let ranks share it with \
-             NCCL_MULTI_RANK_GPU_ENABLE=1 (and NCCL_MAX_CTAS=4)",
-            if n_devices == 1 { "" } else { "s" }
+            "local rank {local_rank} sees {n_devices} GPUs: ask for one per process, or let ranks share them with \
+             NCCL_MULTI_RANK_GPU_ENABLE=1 (and NCCL_MAX_CTAS=4)"
         )),
     }
 }
@@ -135,16 +137,4 @@ fn in_words(probe: &Probe, ordinal: usize) -> String {
     let compiler = probe.nvrtc.as_ref().map_or("none".to_owned(), |(_, v)| format!("{}.{}", v.major, v.minor));
     let nccl = probe.nccl.as_ref().map_or("none".to_owned(), |(_, v)| v.to_string());
     format!("{name}, driver CUDA {}.{}, NVRTC {compiler}, NCCL {nccl}{BY_TIMING}", driver.major, driver.minor)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_local_rank_has_the_gpu_of_its_number_whether_it_sees_all_or_its_own() {
-        assert_eq!([0, 1, 2, 3].map(|local| ordinal(local, 4)), [0, 1, 2, 3]);
-        assert_eq!([0, 1, 2, 3].map(|local| ordinal(local, 1)), [0; 4]);
-        assert_eq!([0, 1, 2, 3].map(|local| ordinal(local, 2)), [0, 1, 0, 1]);
-    }
 }

@@ -36,6 +36,13 @@ int cuMemAlloc_v2(uint64_t *address, size_t bytes) { *address = (uint64_t)malloc
 int cuMemFree_v2(uint64_t address) { free((void *)address); return OK; }
 int cuMemAllocHost_v2(void **address, size_t bytes) { *address = malloc(bytes); return OK; }
 int cuMemFreeHost(void *address) { free(address); return OK; }
+#ifdef OLD_DRIVER
+enum { TOO_NEW = 222 };
+int cuModuleLoadData(void **module, const void *ptx) { (void)module; (void)ptx; return TOO_NEW; }
+#else
+int cuModuleLoadData(void **module, const void *ptx) { *module = (void *)ptx; return strcmp(ptx, "PTX") ? INVALID : OK; }
+#endif
+int cuModuleUnload(void *module) { (void)module; return OK; }
 int cuStreamCreate(void **stream, unsigned flags) { (void)flags; *stream = calloc(1, sizeof(struct stream)); return OK; }
 
 static int push(void *stream, struct item what) {
@@ -125,6 +132,30 @@ int cuStreamQuery(void *stream) {
   }
   return OK;
 }
+
+/* ---- the compiler ---- */
+int nvrtcVersion(int *major, int *minor) { *major = 12, *minor = 9; return OK; }
+int nvrtcCreateProgram(void **p, const char *source, const char *name, int n, const char *const *headers, const char *const *names) {
+  (void)name, (void)headers, (void)names;
+  *p = (void *)source;
+  return n || !strstr(source, "__global__") ? INVALID : OK;
+}
+#ifdef WITHOUT_BUILTINS
+static const char log_text[] = "a warning\nnvrtc: error: failed to open libnvrtc-builtins.so.12.9.\n";
+enum { COMPILED = 6 };
+#else
+static const char log_text[] = "";
+enum { COMPILED = OK };
+#endif
+int nvrtcCompileProgram(void *p, int n, const char *const *options) {
+  (void)p;
+  return n == 2 && !strcmp(options[0], "--gpu-architecture=compute_90") && !strncmp(options[1], "-I/", 3) ? COMPILED : INVALID;
+}
+int nvrtcGetProgramLogSize(void *p, size_t *n) { (void)p; *n = sizeof log_text; return OK; }
+int nvrtcGetProgramLog(void *p, char *text) { (void)p; memcpy(text, log_text, sizeof log_text); return OK; }
+int nvrtcGetPTXSize(void *p, size_t *n) { (void)p; *n = 4; return OK; }
+int nvrtcGetPTX(void *p, char *text) { (void)p; memcpy(text, "PTX", 4); return OK; }
+int nvrtcDestroyProgram(void **p) { *p = NULL; return OK; }
 
 /* ---- NCCL ---- */
 struct id { char bytes[128]; };

@@ -16,7 +16,7 @@ use syncytia::engine::watchdog::Watched;
 use syncytia::engine::{Engine, EngineError};
 use syncytia::gpu::nccl::SHARES_A_GPU;
 use syncytia::gpu::probe::{Needs, Probe};
-use syncytia::gpu::{Driver, Nccl, Version};
+use syncytia::gpu::{Driver, Nccl, Version, trial};
 use syncytia::train::config::Reduction;
 use syncytia::train::join_nccl::{self, Meeting};
 use syncytia::train::trainer::thread_ranks;
@@ -250,8 +250,25 @@ fn a_probe_names_devices_versions_and_the_first_thing_that_is_missing() {
     assert_eq!((*version, devices.len()), (Version::new(13, 0, 0), 2));
     assert_eq!((devices[1].name.as_str(), devices[1].capability), ("a GPU of the host's memory", (9, 0)));
     assert_eq!(probe.nccl.as_ref().unwrap().1, Version::new(2, 32, 3));
-    if let Err(words) = probe.require(Needs::WithPeers) {
+    if let Err(words) = probe.require(Needs::WithPeers, 0) {
         assert!(words.contains("NVRTC") || words.contains("headers"), "{words}"); // of this machine
+    }
+}
+
+#[test]
+fn compiler_headers_and_driver_are_tried_with_one_kernel_and_told_in_one_line() {
+    let tried = |definitions: &[&str]| {
+        let file = fake(definitions);
+        let driver = Driver::open(Some(file.as_os_str())).unwrap();
+        trial::run(&driver, Some(file.as_os_str()), Path::new("/usr/include"), 1)
+    };
+    assert_eq!(tried(&[]), Ok(()));
+    let builtins = tried(&["-DWITHOUT_BUILTINS"]).unwrap_err();
+    assert!(builtins.contains("libnvrtc-builtins.so.12.9") && builtins.contains("capability 9.0"), "{builtins}");
+    let old = tried(&["-DOLD_DRIVER"]).unwrap_err();
+    assert!(old.contains("error 222") && old.contains("of CUDA 13.0") && old.contains("not newer"), "{old}");
+    for words in [builtins, old] {
+        assert_eq!(words.lines().count(), 1, "{words}");
     }
 }
 
