@@ -15,7 +15,7 @@ use super::exit::UsageError;
 use super::out;
 use crate::config;
 use crate::engine;
-use crate::train::config::{Ranks, TrainConfig};
+use crate::train::config::{ComputeOn, Ranks, TrainConfig};
 use crate::train::run_folder::RunFolder;
 
 /// Arguments of `submit`.
@@ -183,6 +183,12 @@ fn check_ranks(request: &Request, config: &TrainConfig) -> Result<(), UsageError
         return Err(UsageError(format!(
             "train.ranks = {ranks}, and of {} processes every one is a rank: leave it out",
             request.tasks()
+        )));
+    }
+    if config.train.device == ComputeOn::Cuda && request.gpus_per_node == 0 {
+        return Err(UsageError(format!(
+            "train.device = \"cuda\" and no GPU is asked for: add --gpus-per-node {}, one for each process",
+            request.tasks_per_node
         )));
     }
     if request.tasks() <= lanes as u64 {

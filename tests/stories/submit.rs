@@ -212,6 +212,13 @@ fn without_slurm_it_writes_and_says_so() {
     assert!(front.script("train").contains("|| SYNCYTIA_RANKS=8\n"));
     front.submit(&["--dry-run", "--cpus-per-task", "16"]);
     assert!(front.script("train").contains("|| SYNCYTIA_RANKS=8\n"));
+    // a GPU is one process's, whatever cores there are
+    let on_gpu = ["--dry-run", "--set", "train.device=cuda"];
+    let output = front.submit(&on_gpu);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(said(&output).contains("--gpus-per-node 1"), "{}", said(&output));
+    front.submit(&[&on_gpu[..], &["--gpus-per-node", "1"]].concat());
+    assert!(front.script("train").contains("|| SYNCYTIA_RANKS=1\n"));
     let output = front.submit(&["--yes"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(said(&output).contains("no sbatch here") && said(&output).contains("--dry-run"), "{}", said(&output));
