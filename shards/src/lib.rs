@@ -16,6 +16,7 @@ pub mod layout;
 pub mod loader;
 pub mod manifest;
 pub mod matrix;
+pub mod nearest;
 pub mod order;
 pub mod panel;
 pub mod pictures;

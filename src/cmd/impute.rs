@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use syncytia_launch::ExitCode;
 use syncytia_shards::ingest::h5ad_write::{self, AnnData, Raw, Uns, Values, X};
 use syncytia_shards::ingest::{self, IngestOptions};
+use syncytia_shards::nearest::knn;
 use syncytia_shards::process::{self, Layer, Neighbourhood, batch_name, combat, median, neighbours, strip_version};
 use syncytia_shards::processed::Matrix;
 use syncytia_shards::section::{Csr, Section};
@@ -83,7 +84,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         .into());
     }
     let neighbours = match shard_config.process.neighbourhood {
-        Neighbourhood::Knn => neighbours::knn(&section.xy, k),
+        Neighbourhood::Knn => knn(&section.xy, k),
         Neighbourhood::HexHops => neighbours::hex_hops(&section.xy, k),
     };
     let covariates = covariates(&section, &run, &shard_config, &counts)?;

@@ -12,7 +12,7 @@ use super::error::IngestError;
 use super::h5::{Element, H5File, Node};
 use super::options::{CountsFrom, Images, IngestOptions};
 use super::visium::{self, ScaleFactors};
-use crate::processed::Matrix;
+use crate::matrix::Matrix;
 use crate::section::{Cells, Csr, Features, Gene, ObsLabels, Section, TissueImage};
 
 const GENE_IDS: [&str; 4] = ["gene_ids", "gene_id", "ensembl_id", "feature_id"];

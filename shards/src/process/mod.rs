@@ -37,14 +37,14 @@ pub mod tpm;
 pub use align::{Aligned, align, strip_version};
 pub use combat::Combat;
 pub use config::{
-    CombatKey, FilterConfig, Layer, NearestGraph, Neighbourhood, Normalize, ProcessConfig, SplitConfig, SplitKind,
-    TopMoran,
+    CombatKey, FilterConfig, Layer, NearestGraph, Neighbourhood, NicheKind, Normalize, ProcessConfig, SplitConfig,
+    SplitKind,
 };
 pub use error::ProcessError;
 pub use hide::hide;
 pub use hops::HopWindows;
 pub use layers::batch_name;
-pub use niches::NicheKind;
+pub use moran::TopMoran;
 pub use shared::{Shared, shared_genes};
 
 use std::collections::BTreeSet;
