@@ -6,6 +6,7 @@
 //! record a lane reads at a step; `loader` brings it there; `tables` are what stands beside the records. `draw` holds every keyed random draw, `durable` every
 //! crash-safe write.
 
+mod decode;
 pub mod draw;
 pub mod durable;
 pub mod encode;
@@ -16,6 +17,7 @@ pub mod layout;
 pub mod loader;
 pub mod manifest;
 pub mod matrix;
+pub mod nearest;
 pub mod order;
 pub mod panel;
 pub mod pictures;

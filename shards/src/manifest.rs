@@ -3,12 +3,16 @@
 //! Written last, so a folder with a manifest is finished. Knows no Parquet and no record; `writer` fills it, `reader`
 //! and `verify` trust nothing that it does not say.
 
-use std::fmt;
+mod display;
+mod table;
+
 use std::fs;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use self::table::is_plain_name;
+pub use self::table::{FileEntry, RowGroupEntry, Table, TableKind};
 use crate::durable::FileError;
 use crate::error::StoreError;
 use crate::holdout::{Holdout, Protocol};
@@ -144,101 +148,6 @@ pub struct SplitEntry {
     pub n_records: u64,
     /// Row groups.
     pub n_row_groups: u32,
-}
-
-/// What a table's rows are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TableKind {
-    /// Spots or cells.
-    Obs,
-    /// Cells of a reference without places.
-    Reference,
-    /// Hidden values of the records.
-    Held,
-    /// Niches.
-    Niche,
-    /// Tissues.
-    Tissue,
-    /// Pictures of niches' regions.
-    Region,
-    /// Frozen vectors (reserved: they lie in folders of their own, [`crate::tables::vectors`]).
-    Vectors,
-    /// Pairs of records (reserved).
-    Pair,
-    /// Gene signatures (reserved).
-    Signature,
-}
-
-/// One table of the folder.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Table {
-    /// What its rows are.
-    pub kind: TableKind,
-    /// Files, in order.
-    pub files: Vec<FileEntry>,
-    /// Row groups ordered by split (train, val, test), then section, then along the curve.
-    pub row_groups: Vec<RowGroupEntry>,
-}
-
-/// One Parquet file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FileEntry {
-    /// Name in the folder: `train-00000.parquet`.
-    pub name: String,
-    /// Size.
-    pub bytes: u64,
-    /// BLAKE3 of the file.
-    pub blake3: String,
-    /// First byte behind the last row group.
-    pub footer_offset: u64,
-    /// CRC-32C from there to the end.
-    pub footer_crc32c: u32,
-}
-
-/// One row group: where it lies and what is in it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RowGroupEntry {
-    /// Position in [`Table::files`].
-    pub file: u32,
-    /// Row group of that file.
-    pub index: u32,
-    /// Section of all its records.
-    pub section: u32,
-    /// Split of all its records.
-    pub split: Split,
-    /// Own records (the first rows).
-    pub n_own: u32,
-    /// Halo records (the rows after them).
-    pub n_halo: u32,
-    /// Memory of the decoded row group with every column. A function of the data alone: whether a split fits
-    /// `data.window_bytes` decides its order (`step.md` §2) and must not depend on who asks for which column.
-    pub decoded_bytes: u64,
-    /// First byte in the file.
-    pub offset: u64,
-    /// Number of bytes.
-    pub length: u64,
-    /// CRC-32C of these bytes.
-    pub crc32c: u32,
-}
-
-impl Table {
-    /// Row groups of a split in stored order.
-    pub fn row_groups(&self, split: Split) -> &[RowGroupEntry] {
-        let start = self.row_groups.partition_point(|g| g.split < split);
-        let end = self.row_groups.partition_point(|g| g.split <= split);
-        &self.row_groups[start..end]
-    }
-}
-
-impl RowGroupEntry {
-    /// Rows, own and halo.
-    pub fn n_rows(&self) -> usize {
-        self.n_own as usize + self.n_halo as usize
-    }
 }
 
 impl Manifest {
@@ -389,114 +298,6 @@ impl Manifest {
                     split.as_str(),
                     self.n_records(split)
                 ));
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Table {
-    fn check(&self, n_sections: usize) -> Result<(), String> {
-        for file in &self.files {
-            if !is_plain_name(&file.name) || file.footer_offset > file.bytes {
-                return Err(format!("entry of file {:?}", file.name));
-            }
-        }
-        for pair in self.row_groups.windows(2) {
-            if pair[0].split > pair[1].split {
-                return Err("row groups are not ordered by split".to_owned());
-            }
-        }
-        for group in &self.row_groups {
-            let file = self.files.get(group.file as usize);
-            let end = group.offset.checked_add(group.length);
-            if file.is_none_or(|f| end.is_none_or(|end| end > f.footer_offset)) {
-                return Err(format!("row group {} of file {} lies outside of it", group.index, group.file));
-            }
-            if group.section as usize >= n_sections {
-                return Err(format!("row group of section {}, there are {n_sections}", group.section));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// A name that stays inside its folder.
-fn is_plain_name(name: &str) -> bool {
-    !name.is_empty()
-        && !name.starts_with('.')
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.' || b == b'_')
-}
-
-/// What `syncytia inspect DIR` prints.
-impl fmt::Display for Manifest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let obs = self.obs();
-        let n_records: u64 = self.splits.iter().map(|s| s.n_records).sum();
-        let n_halo: u64 = obs.row_groups.iter().map(|g| u64::from(g.n_halo)).sum();
-        let bytes: u64 = obs.files.iter().map(|file| file.bytes).sum();
-        let panel = &self.panel;
-        writeln!(f, "shards     schema {}, written by {}", self.schema_version, self.producer)?;
-        writeln!(f, "identity   {}", self.data_hash())?;
-        writeln!(f, "summary    {}", self.summary)?;
-        writeln!(
-            f,
-            "records    {n_records} in {} row groups of {} files, {:.1} MB; {n_halo} halo rows beside them",
-            obs.row_groups.len(),
-            obs.files.len(),
-            bytes as f64 / 1e6
-        )?;
-        for split in &self.splits {
-            let (name, groups) = (split.split.as_str(), split.n_row_groups);
-            writeln!(f, "  {name:<8} {} records, {groups} row groups", split.n_records)?;
-        }
-        writeln!(f, "split rule {}", self.split_rule)?;
-        let annotation = panel.annotation.as_deref().unwrap_or("no gene lengths");
-        writeln!(f, "genes      {} ({}, {annotation})", panel.genes.len(), panel.species)?;
-        if self.layers.is_empty() {
-            writeln!(f, "layers     none: counts only")?;
-        } else {
-            let first: Vec<&str> = panel.selected_genes().take(8).map(|g| g.symbol.as_str()).collect();
-            let dots = if panel.n_selected() > first.len() { " ..." } else { "" };
-            writeln!(f, "selected   {}: {}{dots}", panel.n_selected(), first.join(" "))?;
-            writeln!(f, "layers     {}", self.layers.join(" "))?;
-        }
-        if let Some(holdout) = &self.holdout {
-            writeln!(f, "{holdout}")?;
-        }
-        if let Some(crops) = &self.crops {
-            let mut rules = crops.rules.clone();
-            rules.dedup();
-            writeln!(f, "pictures   {}: {}", crops.channels.join(" "), rules.join("; "))?;
-        }
-        for table in self.tables.iter().filter(|t| t.kind != TableKind::Obs) {
-            let n: u64 = table.row_groups.iter().map(|g| u64::from(g.n_own)).sum();
-            writeln!(f, "{:<10} {n}", format!("{:?}", table.kind).to_lowercase())?;
-        }
-        if !self.labels.is_empty() {
-            writeln!(f, "labels     {}", self.labels.join(" "))?;
-        }
-        if !self.covariates.is_empty() {
-            let n_genes = panel.context.len();
-            writeln!(f, "covariates {n_genes} context genes, {} features", self.covariates.len() - n_genes)?;
-        }
-        let whole = if self.counts.integer { "whole numbers" } else { "not whole numbers" };
-        writeln!(f, "counts     {}, {whole}; {} neighbours per record", self.counts.dtype, self.n_neighbours)?;
-        for (i, section) in self.sections.iter().enumerate() {
-            let kept: u64 = obs.row_groups.iter().filter(|g| g.section as usize == i).map(|g| u64::from(g.n_own)).sum();
-            let scale = section.um_per_unit.map_or("no scale".to_owned(), |s| format!("{s:.4} µm per unit"));
-            let image = if section.image.is_some() { ", image" } else { "" };
-            writeln!(
-                f,
-                "section {i}  {} from {} ({}): {kept} of {} obs kept, {scale}{image}",
-                section.library_id, section.source, section.format, section.n_obs_ingested
-            )?;
-        }
-        for entry in &self.ledger.entries {
-            let place = entry.library_id.as_deref().unwrap_or("all sections");
-            match entry.n {
-                0 => writeln!(f, "noted      {place}: {}", entry.reason)?,
-                n => writeln!(f, "dropped    {n} {} ({place}): {}", entry.what, entry.reason)?,
             }
         }
         Ok(())

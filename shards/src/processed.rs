@@ -10,7 +10,6 @@ pub use crate::matrix::Matrix;
 use crate::panel::{Ledger, Panel};
 use crate::pictures::{Cover, Pictures, Window};
 use crate::section::{Csr, ObsLabels, TissueImage};
-use crate::tables::reference::Reference;
 
 /// Which part of the data a record belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -154,6 +153,28 @@ impl Piece {
     /// Record id of observation `i`: section ordinal ≪ 32 | row as ingested.
     pub fn record_id(&self, i: usize) -> u64 {
         (u64::from(self.section) << 32) | u64::from(self.rows[i])
+    }
+}
+
+/// A reference: single cells without places, over the genes of the panel.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Reference {
+    /// Row of each cell as ingested `[n]`, ascending.
+    pub ids: Vec<u64>,
+    /// Names `[n]`.
+    pub names: Vec<String>,
+    /// Types `[n]`, `None` where missing.
+    pub labels: Vec<Option<String>>,
+    /// Sum of each cell over all genes of the file `[n]`: what counts are normalised by.
+    pub totals: Vec<f64>,
+    /// Values `[n, n_genes]` as ingested.
+    pub counts: Csr,
+}
+
+impl Reference {
+    /// Number of cells.
+    pub fn n_cells(&self) -> usize {
+        self.ids.len()
     }
 }
 

@@ -12,12 +12,13 @@ use bytes::Bytes;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use rayon::prelude::*;
 
+use crate::decode::{FilePart, Source};
 use crate::durable::FileError;
 use crate::error::StoreError;
 use crate::holdout::Protocol;
 use crate::manifest::{FileEntry, Manifest, RowGroupEntry, TableKind};
 use crate::processed::{Matrix, NO_NEIGHBOUR, Niches, Piece, Split};
-use crate::row_group::{Columns, FilePart, RowGroup, Source};
+use crate::row_group::{Columns, RowGroup};
 use crate::schema::{NO_ROW, RecordShape};
 use crate::section::{Csr, ObsLabels};
 

@@ -22,10 +22,9 @@ pub use scale::{Factors, Scale, ScaleKind};
 use crate::error::StoreError;
 use crate::holdout::{Protocol, Transform};
 use crate::matrix::Matrix;
-use crate::processed::Split;
+use crate::processed::{Reference, Split};
 use crate::reader::Shards;
 use crate::row_group::{Columns, RowGroup};
-use crate::tables::reference::Reference;
 
 /// The spots of a split as a model may see them.
 #[derive(Debug, Clone, PartialEq)]

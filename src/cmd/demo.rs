@@ -10,7 +10,7 @@ use syncytia_shards::process;
 
 use super::exit::UsageError;
 use super::shard::{self, ShardConfig};
-use super::{evaluate, train};
+use super::{evaluate, train_folder};
 use crate::config;
 use crate::train::config::TrainConfig;
 use crate::train::trainer::End;
@@ -50,7 +50,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let train_config: TrainConfig = config::parse(TRAIN, "configs/spackle/tiny.toml", &[])?;
     eprintln!("3/4 SpaCKLE, {} steps, one rank per core", train_config.train.max_steps);
     let run = args.out.join("run");
-    if let End::Stopped { .. } = train::train(&train_config, &shards, &run, &train::StartFrom::default())?.end {
+    if let End::Stopped { .. } =
+        train_folder::train(&train_config, &shards, &run, &train_folder::StartFrom::default())?.end
+    {
         eprintln!("stopped and saved in {}", run.display());
         return Ok(ExitCode::Stopped);
     }

@@ -12,9 +12,9 @@ use syncytia_shards::reader::Shards;
 use syncytia_shards::row_group::{Columns, RowGroup};
 use syncytia_shards::tables::vectors::{Vectors, VectorsFacts, VectorsOf};
 
-use super::embed::{SPLITS, whole};
 use super::exit::UsageError;
 use super::trained::Trained;
+use super::vectors::{SPLITS, whole};
 use crate::model::ModelConfig;
 use crate::task::TaskConfig;
 use crate::task::embedding::{self, BATCH};

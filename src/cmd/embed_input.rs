@@ -20,9 +20,8 @@ use syncytia_shards::section::{Csr, Section};
 use syncytia_shards::tables::places::Places;
 use syncytia_shards::tables::vectors::{Modality, Vectors, VectorsOf};
 
-use super::embed::encoder_of;
 use super::exit::UsageError;
-use super::impute::aligned;
+use super::model_genes::aligned;
 use super::out;
 use super::shard::ShardConfig;
 use super::trained::Trained;
@@ -56,7 +55,7 @@ pub fn run(
     json: bool,
 ) -> anyhow::Result<ExitCode> {
     let run = &trained.run;
-    let config = encoder_of(trained, VectorsOf::Obs)?;
+    let config = trained.encoder(VectorsOf::Obs)?;
     let shard_config: ShardConfig = config::parse(&run.shard_config, "the checkpoint's shard config", &[])?;
     let (section, modality) = read(input, &shard_config, modality)?;
     let counts = aligned(&section, run, max_genes_lost)?;

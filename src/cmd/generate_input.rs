@@ -12,7 +12,7 @@ use syncytia_shards::row_group::Columns;
 use syncytia_shards::section::ObsLabels;
 
 use super::exit::UsageError;
-use super::impute::aligned;
+use super::model_genes::aligned;
 use super::shard::ShardConfig;
 use super::trained::Trained;
 use crate::config;

@@ -15,8 +15,8 @@ use syncytia_shards::reader::Shards;
 use syncytia_shards::row_group::Columns;
 use syncytia_shards::section::Section;
 
-use super::impute::{aligned, annotated};
 use super::imputed::{Imputed, imputation_of, impute};
+use super::model_genes::{aligned, annotated};
 use super::out;
 use super::shard::ShardConfig;
 use super::trained::Trained;

@@ -17,7 +17,7 @@ use syncytia_shards::reader::Shards;
 use syncytia_shards::tables::vectors::VectorsFacts;
 
 use super::exit::UsageError;
-use super::train::{ResumeIf, StartFrom, Trained, leave, train_until};
+use super::train_folder::{ResumeIf, StartFrom, Trained, leave, train_until};
 use super::trained;
 use crate::config;
 use crate::train::checkpoint::Which;

@@ -6,12 +6,15 @@ use std::path::Path;
 use anyhow::anyhow;
 use syncytia_shards::panel::Panel;
 use syncytia_shards::reader::Shards;
+use syncytia_shards::tables::vectors::VectorsOf;
 
 use super::exit::UsageError;
 use crate::model::generator::GeneratorConfig;
+use crate::model::spatia::SpatiaConfig;
 use crate::model::{DataShape, Model, ModelConfig};
 use crate::task::TaskConfig;
 use crate::task::completion::CompletionConfig;
+use crate::task::fusion::UpTo;
 use crate::task::generate::GenerateConfig;
 use crate::tensor::cpu;
 use crate::train::checkpoint::{self, Checkpoint, Which};
@@ -90,6 +93,31 @@ impl Trained {
                 self.run.config.model.name()
             ))),
         }
+    }
+
+    /// Its encoder, if it has learned this level, which `embed` needs.
+    pub fn encoder(&self, of: VectorsOf) -> Result<&SpatiaConfig, UsageError> {
+        let dir = self.checkpoint.dir.display();
+        let ModelConfig::Spatia(config) = &self.run.config.model else {
+            let name = self.run.config.model.name();
+            return Err(UsageError(format!("{dir} is a checkpoint of {name}, and `embed` is for those of spatia")));
+        };
+        let wanted = Some(match of {
+            VectorsOf::Niche => UpTo::Niche,
+            VectorsOf::Tissue => UpTo::Tissue,
+            _ => UpTo::Cell,
+        });
+        let (task, learned) = (&self.run.config.task, self.run.config.task.learned());
+        let unlearned = learned < wanted;
+        if unlearned || ((learned > wanted || task.fuses()) && self.run.parent.is_none()) {
+            let why = if unlearned { "has not come to them yet" } else { "began without `train --from`" };
+            return Err(UsageError(format!(
+                "{dir} has not learned {}: its task is \"{}\", which {why}",
+                of.plural(),
+                task.kind()
+            )));
+        }
+        Ok(config)
     }
 
     /// What keeps it from data of this panel and shape, in words; none where it fits.

@@ -7,8 +7,8 @@ use syncytia::train::adopt::Ledger;
 use syncytia::train::checkpoint::{CheckpointContents, NamedTensor, Which, resolve};
 use syncytia::train::trainer::End;
 
+use crate::chain::{self, Chain};
 use crate::command::{cut, done, refused, syncytia};
-use crate::levels::{self, Chain};
 use crate::stage::{Theatre, tiny};
 
 const TINY: &str = "configs/spackle/tiny.toml";
@@ -184,7 +184,7 @@ fn a_stage_begins_only_with_the_level_below_and_with_that_levels_own_vectors() {
     };
     let stage = |config: &str, run: &str, from: &str, vectors: &str| {
         let config = format!("configs/spatia/tiny-{config}.toml");
-        levels::train(&config, &cells, &path(run), 2, &["--from", from, "--vectors", vectors])
+        chain::train(&config, &cells, &path(run), 2, &["--from", from, "--vectors", vectors])
     };
     let no = |args: Vec<String>, code: i32, fragments: &[&str]| {
         refused(&args.iter().map(String::as_str).collect::<Vec<_>>(), code, fragments);
@@ -217,7 +217,7 @@ fn a_stage_begins_only_with_the_level_below_and_with_that_levels_own_vectors() {
     ] {
         no(stage("niche", "no", &run, &vectors), 3, &[&vectors, what, "--level cell"]);
         let meant = ["--vectors", &vectors, "--set", "train.freeze_untrained=true"];
-        no(levels::train("configs/spatia/tiny-niche.toml", &cells, &path("no"), 2, &meant), 3, &[what]);
+        no(chain::train("configs/spatia/tiny-niche.toml", &cells, &path("no"), 2, &meant), 3, &[what]);
     }
     // a stage once more, on what its parent learned from or on the parent's own vectors of the level below
     ran(&stage("niche", "again", &niches, &of_cells));

@@ -16,8 +16,8 @@ use syncytia_shards::reader::Shards;
 use syncytia_shards::tables::places::Places;
 use syncytia_shards::tables::vectors::{Vectors, VectorsOf, VectorsWriter};
 
+use crate::chain::{Chain, last, ran, train};
 use crate::command::{done, refused};
-use crate::levels::{Chain, last, ran, train};
 
 const FUSION: &str = "configs/spatia/tiny-fusion.toml";
 

@@ -13,8 +13,8 @@ use syncytia_shards::reader::Shards;
 use syncytia_shards::section::Section;
 use syncytia_shards::tables::vectors::{Vectors, VectorsOf};
 
+use crate::chain::{Chain, ran, train};
 use crate::command::{cut, done, refused, syncytia};
-use crate::levels::{Chain, ran, train};
 
 /// Everything that an evaluation left, by file name.
 fn report(run: &str) -> BTreeMap<String, Vec<u8>> {

@@ -16,8 +16,8 @@ use syncytia_shards::reader::Shards;
 use syncytia_shards::row_group::Columns;
 use syncytia_shards::tables::vectors::Modality;
 
+use crate::chain::Chain;
 use crate::command::{done, refused};
-use crate::levels::Chain;
 use crate::pretraining::{cells, tiny};
 use crate::stage::Theatre;
 

@@ -6,6 +6,8 @@ mod bad_input;
 mod begin_from;
 /// Cells with pictures and niches, from a drawn cohort to a contact sheet.
 mod cells;
+/// SPATIA's stages, made once.
+mod chain;
 /// What scripts rely on: help, JSON, pipes, full disks.
 mod cli;
 /// The binary as a user drives it.

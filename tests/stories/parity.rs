@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
+use crate::chain::Chain;
 use crate::command::{cut, done, refused, syncytia};
-use crate::levels::Chain;
 use crate::spotdiff;
 
 const TINY: &str = "configs/spackle/tiny.toml";

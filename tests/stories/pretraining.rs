@@ -13,7 +13,7 @@ use syncytia::train::trainer::End;
 use syncytia_shards::reader::Shards;
 
 use crate::command::{done, refused};
-use crate::engines::beside;
+use crate::engines::overlap::beside;
 use crate::stage::{Theatre, shards as spots};
 
 /// A drawn cohort of 400 cells with pictures of 32 pixels.

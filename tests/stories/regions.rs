@@ -10,8 +10,8 @@ use syncytia_shards::reader::Shards;
 use syncytia_shards::row_group::Columns;
 use syncytia_shards::tables::vectors::{Vectors, VectorsOf, VectorsWriter};
 
+use crate::chain::{Chain, last, ran, train};
 use crate::command::{done, refused};
-use crate::levels::{Chain, last, ran, train};
 
 const NICHES: &str = "configs/spatia/tiny-niche.toml";
 const SPLITS: [Split; 3] = [Split::Train, Split::Val, Split::Test];

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use syncytia::train::trainer::End;
 use syncytia_shards::ingest;
-use syncytia_shards::process::neighbours::NO_NEIGHBOUR;
 use syncytia_shards::process::{self, FilterConfig, ProcessConfig, SplitConfig};
+use syncytia_shards::processed::NO_NEIGHBOUR;
 use syncytia_shards::reader::Shards;
 use syncytia_shards::writer::{self, WriteOptions};
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::visium::SPOT_DIAMETER_UM;
-use crate::processed::Matrix;
+use crate::matrix::Matrix;
 use crate::section::{Csr, ObsLabels, Section, TissueImage};
 
 /// An annotated matrix, observations × variables.

@@ -1,61 +1,13 @@
-//! What the reader sees in an input, for `syncytia inspect`: structure and kinds, no section made.
+//! Looks into an input, for `syncytia inspect`: no section is made.
 
-use std::fmt;
-use std::path::{Path, PathBuf};
-
-use serde::Serialize;
+use std::path::Path;
 
 use super::counts_window::CountsWindow;
 use super::data_frame::DataFrame;
+use super::description::{Description, MatrixFacts};
 use super::error::IngestError;
 use super::h5::{H5File, Node};
 use super::{Format, detect, h5ad, merscope, space_ranger, tables, tenx_h5};
-
-/// A matrix of the input.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct MatrixFacts {
-    /// `X`, `raw/X`, `layers/counts`, `matrix`, ...
-    pub node: String,
-    /// `csr_matrix`, `csc_matrix`, `array`.
-    pub encoding: String,
-    /// numpy's type name.
-    pub dtype: String,
-    /// Observations.
-    pub n_obs: usize,
-    /// Variables.
-    pub n_vars: usize,
-    /// Whether every value is a whole number ≥ 0; `false` with an example in `not_a_count`.
-    pub is_counts: bool,
-    /// The first value that is no count.
-    pub not_a_count: Option<f64>,
-}
-
-/// What the reader sees.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Description {
-    /// Input.
-    pub path: PathBuf,
-    /// `h5ad`, `space_ranger`, `tenx_matrix`, `table`.
-    pub format: &'static str,
-    /// Encoding and version of the file, e.g. `anndata 0.1.0, data frames 0.2.0`.
-    pub encoding: String,
-    /// Observations.
-    pub n_obs: usize,
-    /// Variables.
-    pub n_vars: usize,
-    /// Matrices, X first.
-    pub matrices: Vec<MatrixFacts>,
-    /// Keys of `obsm`.
-    pub obsm: Vec<String>,
-    /// Columns of `obs`.
-    pub obs_columns: Vec<String>,
-    /// Columns of `var`.
-    pub var_columns: Vec<String>,
-    /// Where coordinates are, if anywhere.
-    pub spatial: Option<String>,
-    /// Sections and pictures named in the file.
-    pub images: Vec<String>,
-}
 
 /// Looks into an input.
 pub fn describe(path: &Path) -> Result<Description, IngestError> {
@@ -151,25 +103,4 @@ fn matrix_facts(matrix: &CountsWindow) -> Result<MatrixFacts, IngestError> {
         is_counts: not_a_count.is_none(),
         not_a_count,
     })
-}
-
-impl fmt::Display for Description {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let list = |names: &[String]| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-        writeln!(f, "{}", self.path.display())?;
-        writeln!(f, "  format    {} ({})", self.format, self.encoding)?;
-        writeln!(f, "  shape     {} observations × {} variables", self.n_obs, self.n_vars)?;
-        for m in &self.matrices {
-            let kind = match m.not_a_count {
-                None => "integer counts".to_owned(),
-                Some(value) => format!("no counts (holds {value})"),
-            };
-            writeln!(f, "  matrix    {}: {} {}, {} × {}, {kind}", m.node, m.encoding, m.dtype, m.n_obs, m.n_vars)?;
-        }
-        writeln!(f, "  spatial   {}", self.spatial.as_deref().unwrap_or("none"))?;
-        writeln!(f, "  images    {}", list(&self.images))?;
-        writeln!(f, "  obsm      {}", list(&self.obsm))?;
-        writeln!(f, "  obs       {}", list(&self.obs_columns))?;
-        write!(f, "  var       {}", list(&self.var_columns))
-    }
 }

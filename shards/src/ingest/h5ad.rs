@@ -2,18 +2,24 @@
 //!
 //! Knows where AnnData keeps things; what a Visium slide means is in `visium`, what may be a count in `checks`.
 
+mod coordinates;
+mod slide;
+
 use std::path::Path;
 
+use self::coordinates::{coordinates, coordinates_in_obs};
+use self::slide::{Slide, choose_library};
+pub(super) use self::slide::{libraries, name_from_stem};
 use super::beside;
 use super::checks::{self, Named};
 use super::counts_window::CountsWindow;
 use super::data_frame::{Column, DataFrame};
 use super::error::IngestError;
-use super::h5::{Element, H5File, Node};
+use super::h5::{H5File, Node};
 use super::options::{CountsFrom, Images, IngestOptions};
-use super::visium::{self, ScaleFactors};
-use crate::processed::Matrix;
-use crate::section::{Cells, Csr, Features, Gene, ObsLabels, Section, TissueImage};
+use super::visium;
+use crate::matrix::Matrix;
+use crate::section::{Cells, Csr, Features, Gene, ObsLabels, Section};
 
 const GENE_IDS: [&str; 4] = ["gene_ids", "gene_id", "ensembl_id", "feature_id"];
 const SYMBOLS: [&str; 6] = ["gene_symbols", "gene_symbol", "gene_name", "gene_names", "feature_name", "symbol"];
@@ -235,77 +241,6 @@ fn features(h5: &H5File, names: &[String], n_obs: usize) -> Result<Vec<Features>
     names.iter().map(one).collect()
 }
 
-/// x, y and, where there are three columns, z of `obsm[key]`: an array `[n_obs, ≥ 2]` or a data frame with numeric columns.
-fn coordinates(h5: &H5File, key: &str, n_obs: usize) -> Result<Places, IngestError> {
-    let node = format!("obsm/{key}");
-    let length = |found| IngestError::Length { path: h5.path().into(), node: node.clone(), found, expected: n_obs };
-    match h5.node(&node)? {
-        None => {
-            let found: Vec<String> =
-                if h5.node("obsm")?.is_some() { h5.list("obsm")?.into_keys().collect() } else { Vec::new() };
-            Err(IngestError::NoSpatial { path: h5.path().into(), key: key.into(), found: found.join(", ") })
-        }
-        Some(Node::Dataset) => {
-            let extent = h5.extent(&node)?;
-            let (rows, columns) = match extent.shape.as_slice() {
-                &[rows, columns] if columns >= 2 => (rows, columns),
-                other => return Err(h5.unsupported(&node, format!("has shape {other:?}, expected [n_obs, 2]"))),
-            };
-            if rows != n_obs as u64 {
-                return Err(length(rows as usize));
-            }
-            let values = h5.read_f64(&node, 0, u64::MAX)?;
-            let rows = || values.chunks(columns as usize);
-            let z = (columns == 3).then(|| rows().map(|row| row[2]).collect());
-            Ok((rows().map(|row| [row[0], row[1]]).collect(), z))
-        }
-        Some(Node::Group) => {
-            let frame = DataFrame::open(h5, &node)?;
-            let mut numeric = Vec::new();
-            for name in &frame.columns {
-                match frame.column(h5, name)? {
-                    Column::Floats(values) => numeric.push(values),
-                    Column::Ints(values) => {
-                        numeric.push(values.into_iter().map(|v| v.map_or(f64::NAN, |i| i as f64)).collect());
-                    }
-                    _ => {}
-                }
-            }
-            let [x, y, ..] = numeric.as_slice() else {
-                return Err(h5.unsupported(&node, "has no two numeric columns to take x and y from"));
-            };
-            if x.len() != n_obs {
-                return Err(length(x.len()));
-            }
-            let z = if let [_, _, z] = numeric.as_slice() { Some(z.clone()) } else { None };
-            Ok((x.iter().zip(y).map(|(&x, &y)| [x, y]).collect(), z))
-        }
-    }
-}
-
-/// Two numeric columns of `obs`: x, then y.
-fn coordinates_in_obs(h5: &H5File, obs: &DataFrame, names: &[String; 2]) -> Result<Vec<[f64; 2]>, IngestError> {
-    let column = |name: &String| -> Result<Vec<f64>, IngestError> {
-        if !obs.columns.contains(name) {
-            return Err(IngestError::Absent {
-                path: h5.path().into(),
-                node: format!("obs/{name}"),
-                advice: format!("input.xy_columns names x, then y; obs has [{}]", obs.columns.join(", ")),
-            });
-        }
-        match obs.column(h5, name)? {
-            Column::Floats(values) => Ok(values),
-            Column::Ints(values) => Ok(values.into_iter().map(|v| v.map_or(f64::NAN, |i| i as f64)).collect()),
-            _ => Err(h5.unsupported(&format!("obs/{name}"), "holds no numbers (input.xy_columns)")),
-        }
-    };
-    let [x, y] = names;
-    Ok(column(x)?.into_iter().zip(column(y)?).map(|(x, y)| [x, y]).collect())
-}
-
-/// x and y, and z where there is one.
-type Places = (Vec<[f64; 2]>, Option<Vec<f64>>);
-
 type Lattice = Option<Vec<[i32; 2]>>;
 
 /// Label columns and the lattice; numbers and unknown encodings are left out, with a note.
@@ -344,107 +279,6 @@ fn single_label(labels: &[ObsLabels], names: &[&str]) -> Option<String> {
     let column = labels.iter().find(|l| names.contains(&l.name.as_str()))?;
     let first = column.values.first()?.clone()?;
     column.values.iter().all(|v| v.as_ref() == Some(&first)).then_some(first)
-}
-
-/// Keys of `uns/spatial` that hold a slide, in order.
-pub(super) fn libraries(h5: &H5File) -> Result<Vec<String>, IngestError> {
-    if h5.node("uns/spatial")? != Some(Node::Group) {
-        return Ok(Vec::new());
-    }
-    Ok(h5.list("uns/spatial")?.into_iter().filter(|(_, node)| *node == Node::Group).map(|(name, _)| name).collect())
-}
-
-struct Choice {
-    library_id: String,
-    /// Key of `uns/spatial` with its picture.
-    slide: Option<String>,
-    /// Rows of the section, where the file holds several.
-    rows: Option<Vec<u32>>,
-}
-
-/// The section's name, its slide and, in a file of several sections, its rows: see `IngestOptions::library_id`.
-fn choose_library(
-    path: &Path,
-    options: &IngestOptions,
-    libraries: &[String],
-    labels: &[ObsLabels],
-) -> Result<Choice, IngestError> {
-    let column = labels.iter().find(|l| l.name == "library_id");
-    let mut in_obs: Vec<&str> = column.iter().flat_map(|c| c.values.iter().flatten()).map(String::as_str).collect();
-    in_obs.sort_unstable();
-    in_obs.dedup();
-    let several = |names: String, n, advice| Err(IngestError::SeveralSections { path: path.into(), n, names, advice });
-    if let (Some(column), true) = (column, in_obs.len() > 1) {
-        let Some(wanted) = options.library_id.as_deref().filter(|id| in_obs.contains(id)) else {
-            return several(in_obs.join(", "), in_obs.len(), "");
-        };
-        let is_wanted = |value: &Option<String>| value.as_deref() == Some(wanted);
-        let rows = (0u32..).zip(&column.values).filter(|(_, v)| is_wanted(v)).map(|(i, _)| i).collect();
-        let slide = libraries.iter().find(|l| *l == wanted).cloned();
-        return Ok(Choice { library_id: wanted.into(), slide, rows: Some(rows) });
-    }
-    let slide = match (libraries, &options.library_id) {
-        ([], _) => None,
-        ([one], _) => Some(one.clone()),
-        (many, id) => {
-            let wanted = id.as_deref().or(in_obs.first().copied());
-            let known = many.iter().find(|name| Some(name.as_str()) == wanted);
-            if known.is_none() {
-                let advice = "; without obs[\"library_id\"] the rows cannot be told apart and all are taken";
-                return several(many.join(", "), many.len(), advice);
-            }
-            known.cloned()
-        }
-    };
-    let library_id = options.library_id.clone().or_else(|| slide.clone());
-    let library_id = library_id.or_else(|| in_obs.first().map(ToString::to_string));
-    Ok(Choice { library_id: library_id.unwrap_or_else(|| name_from_stem(path)), slide, rows: None })
-}
-
-/// The file's stem up to `_counts`, `_filtered` or `_raw`.
-pub(super) fn name_from_stem(path: &Path) -> String {
-    let stem = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
-    let cut = ["_counts", "_filtered", "_raw"].iter().filter_map(|mark| stem.find(mark)).filter(|&at| at > 0).min();
-    stem[..cut.unwrap_or(stem.len())].to_owned()
-}
-
-/// What `uns/spatial/<library>` tells.
-#[derive(Default)]
-struct Slide {
-    scale: ScaleFactors,
-    image: Option<TissueImage>,
-}
-
-impl Slide {
-    fn read(h5: &H5File, library: &str, notes: &mut Vec<String>) -> Result<Slide, IngestError> {
-        let root = format!("uns/spatial/{library}");
-        let number = |name: &str| -> Result<Option<f64>, IngestError> {
-            let node = format!("{root}/scalefactors/{name}");
-            Ok(if h5.node(&node)? == Some(Node::Dataset) { Some(h5.read_scalar(&node)?) } else { None })
-        };
-        let scale = ScaleFactors {
-            spot_diameter_fullres: number("spot_diameter_fullres")?,
-            tissue_lowres_scalef: number("tissue_lowres_scalef")?,
-            tissue_hires_scalef: number("tissue_hires_scalef")?,
-            microns_per_pixel: number("microns_per_pixel")?,
-        };
-        let mut image = None;
-        for (name, factor) in [("lowres", scale.tissue_lowres_scalef), ("hires", scale.tissue_hires_scalef)] {
-            let node = format!("{root}/images/{name}");
-            let (None, Some(factor), Some(Node::Dataset)) = (&image, factor, h5.node(&node)?) else { continue };
-            let extent = h5.extent(&node)?;
-            if extent.shape.len() != 3 || !extent.element.is_number() {
-                notes.push(format!("`{node}` left out: no picture (shape {:?})", extent.shape));
-                continue;
-            }
-            let is_float = matches!(extent.element, Element::Float(_));
-            match visium::png(&extent.shape, is_float, &h5.read_f64(&node, 0, u64::MAX)?) {
-                Some(encoded) => image = Some(TissueImage { encoded, scale: factor }),
-                None => notes.push(format!("`{node}` left out: no picture (shape {:?})", extent.shape)),
-            }
-        }
-        Ok(Slide { scale, image })
-    }
 }
 
 /// The section cut to some of its rows.

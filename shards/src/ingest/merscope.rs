@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::checks::{self, Named};
 use super::counts_window::Window;
-use super::describe::{Description, MatrixFacts};
+use super::description::{Description, MatrixFacts};
 use super::error::{IngestError, first_few};
 use super::options::{Images, IngestOptions, MosaicScale, OnBadCell};
 use crate::pictures::{Channel, PictureFile, Pictures, Source};

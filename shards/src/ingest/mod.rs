@@ -10,6 +10,7 @@ mod checks;
 mod counts_window;
 mod data_frame;
 mod describe;
+mod description;
 mod error;
 mod h5;
 mod h5ad;
@@ -28,7 +29,8 @@ use std::path::{Path, PathBuf};
 
 pub use counts_window::{CountsWindow, Storage, Window};
 pub use data_frame::{Column, DataFrame};
-pub use describe::{Description, describe};
+pub use describe::describe;
+pub use description::Description;
 pub use error::IngestError;
 pub use h5::{Attr, Element, Extent, H5File, Node};
 pub use options::{CountsFrom, GenesIn, Images, IngestOptions, MosaicScale, OnBadCell};

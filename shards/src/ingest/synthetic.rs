@@ -39,7 +39,8 @@
 use rayon::prelude::*;
 
 use crate::draw::{DrawKey, Purpose, bernoulli, normal_pair};
-use crate::process::neighbours;
+use crate::nearest::knn;
+use crate::processed::NO_NEIGHBOUR;
 use crate::section::{Csr, Gene, ObsLabels, Section};
 
 /// Smooth factors, and niches.
@@ -117,7 +118,7 @@ pub fn synthesize(spec: &SyntheticSpec) -> Synthetic {
     let smooth: Vec<Vec<f64>> = (0..N_SMOOTH).map(|f| smooth_factor(key, f, &xy)).collect();
     let own: Vec<Vec<f64>> = (0..N_OWN).map(|c| states(key, Site::Own, c, n_obs)).collect();
     let sent: Vec<Vec<f64>> = (0..N_SENT).map(|d| states(key, Site::Sent, d, n_obs)).collect();
-    let reaching = neighbours::knn(&xy, N_REACHING);
+    let reaching = knn(&xy, N_REACHING);
     let received: Vec<Vec<f64>> = sent.iter().map(|t| mean_received(t, &reaching.values)).collect();
 
     let mut genes = Vec::with_capacity(N_GENES);
@@ -230,7 +231,7 @@ fn states(key: DrawKey, site: Site, factor: usize, n_obs: usize) -> Vec<f64> {
 /// Mean over the spots that reach each spot, standardised and cut.
 fn mean_received(sent: &[f64], reaching: &[u32]) -> Vec<f64> {
     let mean = |near: &[u32]| {
-        let present = near.iter().filter(|&&j| j != neighbours::NO_NEIGHBOUR);
+        let present = near.iter().filter(|&&j| j != NO_NEIGHBOUR);
         present.clone().map(|&j| sent[j as usize]).sum::<f64>() / present.count().max(1) as f64
     };
     let received = standardised(reaching.chunks(N_REACHING).map(mean).collect());

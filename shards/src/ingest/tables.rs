@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::checks::{self, Named};
-use super::describe::{Description, MatrixFacts};
+use super::description::{Description, MatrixFacts};
 use super::error::{IngestError, first_few};
 use super::h5ad::name_from_stem;
 use super::options::{GenesIn, IngestOptions};

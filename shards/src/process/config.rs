@@ -2,14 +2,11 @@
 //!
 //! Knows no file: reading TOML is the caller's.
 
-use std::fmt;
-
-use serde::de::{self, Visitor};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use super::combat::Combat;
 use super::error::ProcessError;
-use super::niches::{self, NicheKind};
+use super::moran::TopMoran;
 use crate::ingest::OnBadCell;
 
 /// `[filter]`: which observations and genes stay (`spared.md` §1, §2, §5).
@@ -55,68 +52,6 @@ impl Default for FilterConfig {
             context_genes: 0,
             max_genes_lost: 0.75,
         }
-    }
-}
-
-/// How many genes of highest Moran's I make the layers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TopMoran {
-    /// 128 when more than 320 genes remain, else 32.
-    Auto,
-    /// This many, or all if fewer remain.
-    Genes(u32),
-}
-
-impl TopMoran {
-    /// The number of genes kept of `n_remaining`.
-    pub fn resolve(self, n_remaining: usize) -> usize {
-        let wanted = match self {
-            TopMoran::Auto if n_remaining > 320 => 128,
-            TopMoran::Auto => 32,
-            TopMoran::Genes(n) => n as usize,
-        };
-        wanted.min(n_remaining)
-    }
-}
-
-impl Serialize for TopMoran {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            TopMoran::Auto => serializer.serialize_str("auto"),
-            TopMoran::Genes(n) => serializer.serialize_u32(*n),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for TopMoran {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct AutoOrNumber;
-        impl Visitor<'_> for AutoOrNumber {
-            type Value = TopMoran;
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("\"auto\" or a number of genes of at least 1")
-            }
-            fn visit_str<E: de::Error>(self, word: &str) -> Result<TopMoran, E> {
-                if word == "auto" {
-                    Ok(TopMoran::Auto)
-                } else {
-                    Err(E::invalid_value(de::Unexpected::Str(word), &self))
-                }
-            }
-            fn visit_u64<E: de::Error>(self, n: u64) -> Result<TopMoran, E> {
-                match u32::try_from(n) {
-                    Ok(n) if n >= 1 => Ok(TopMoran::Genes(n)),
-                    _ => Err(E::invalid_value(de::Unexpected::Unsigned(n), &self)),
-                }
-            }
-            fn visit_i64<E: de::Error>(self, n: i64) -> Result<TopMoran, E> {
-                match u64::try_from(n) {
-                    Ok(n) => self.visit_u64(n),
-                    Err(_) => Err(E::invalid_value(de::Unexpected::Signed(n), &self)),
-                }
-            }
-        }
-        deserializer.deserialize_any(AutoOrNumber)
     }
 }
 
@@ -236,6 +171,19 @@ pub enum Neighbourhood {
     Knn,
     /// Those within two steps on the lattice, padded with `u32::MAX`.
     HexHops,
+}
+
+/// What a niche is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NicheKind {
+    /// None are made.
+    #[default]
+    None,
+    /// The cells of a square of `process.niche_um`; every cell is in one.
+    Grid,
+    /// A cell and its nearest, `process.niche_cells` in all; niches overlap.
+    Nearest,
 }
 
 /// A stored layer.
@@ -363,7 +311,7 @@ pub(super) fn check(filter: &FilterConfig, config: &ProcessConfig, split: &Split
     if config.crop_um.is_some() && config.crop_px.is_some() {
         return refuse("process.crop_px", "and process.crop_um are two words for one thing: set one".to_string());
     }
-    niches::check(config)?;
+    check_niches(config)?;
     if let Some(layer) = config.layers.iter().find(|layer| layer.is_corrected() && config.combat == Combat::None) {
         let problem = format!("{} needs process.combat = \"standard\" or \"combat_0_3_3\"", layer.as_str());
         return refuse("process.layers", problem);
@@ -374,6 +322,27 @@ pub(super) fn check(filter: &FilterConfig, config: &ProcessConfig, split: &Split
     }
     if split.kind == Some(SplitKind::Block) && !(split.val.is_empty() && split.test.is_empty()) {
         return refuse("split.kind", "blocks are cut by split.cuts; val and test name sections or donors".to_string());
+    }
+    Ok(())
+}
+
+/// Refuses sizes of niches without a meaning.
+fn check_niches(config: &ProcessConfig) -> Result<(), ProcessError> {
+    let refuse = |key, problem: String| Err(ProcessError::Config { key, problem });
+    let positive = |um: f64| um.is_finite() && um > 0.0;
+    if !positive(config.niche_um) {
+        return refuse("process.niche_um", format!("{} is no length", config.niche_um));
+    }
+    let ratio = config.tissue_um / config.niche_um;
+    if !positive(config.tissue_um) || ratio.round() < 1.0 || (ratio - ratio.round()).abs() > 1e-9 * ratio {
+        let problem = format!("{} is no multiple of niche_um = {}", config.tissue_um, config.niche_um);
+        return refuse("process.tissue_um", problem);
+    }
+    if config.niche_pictures && config.niches == NicheKind::None {
+        return refuse("process.niche_pictures", "and process.niches = \"none\": there are no niches".to_owned());
+    }
+    if config.niche_cells == 0 || config.niche_min_cells == 0 {
+        return refuse("process.niche_cells", "a niche has at least one cell".to_owned());
     }
     Ok(())
 }

@@ -8,11 +8,10 @@
 use std::collections::HashMap;
 
 use super::align::{Aligned, align};
-use super::config::{FilterConfig, ProcessConfig, SplitConfig};
+use super::config::{FilterConfig, NicheKind, ProcessConfig, SplitConfig};
 use super::error::ProcessError;
 use super::fractions::{self, Fractions};
 use super::lengths::Species;
-use super::niches::NicheKind;
 use super::shared::{Shared, shared_genes};
 use super::{
     Kept, check_sections, config, facts, ledger, neighbours, panel_of, pieces, share_of_zeros, split, summary,
@@ -21,9 +20,8 @@ use crate::holdout::{Holdout, HoldoutRule, Protocol, ReferenceFacts, folds_of_ge
 use crate::ingest::OnBadCell;
 use crate::matrix::Matrix;
 use crate::panel::Ledger;
-use crate::processed::{Piece, Processed};
+use crate::processed::{Piece, Processed, Reference};
 use crate::section::{Cells, Csr, Section};
-use crate::tables::reference::Reference;
 use crate::visible::N_NEAR;
 
 /// Names of what an instrument measures as a control.

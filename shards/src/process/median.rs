@@ -4,7 +4,7 @@
 
 use rayon::prelude::*;
 
-use super::neighbours::HopWindows;
+use super::hops::HopWindows;
 use crate::processed::Matrix;
 
 /// Fills the zeros of `x` (`[n_obs, genes]`): the median of the smallest window W_h(i), h = 1, 2, …, that is not 0, always of

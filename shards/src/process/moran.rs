@@ -1,8 +1,12 @@
 //! Moran's I of genes on a row-normalised neighbour graph, and the genes it ranks first (`spared.md` §5).
 
-use rayon::prelude::*;
+use std::fmt;
 
-use super::neighbours::Graph;
+use rayon::prelude::*;
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::hops::Graph;
 use crate::processed::Matrix;
 
 /// I = (N / S0) · Σ_ij w_ij z_i z_j / Σ_i z_i² with w_ij = 1 / (number of targets of i) and S0 = Σ w_ij; `None` where x is
@@ -53,6 +57,68 @@ pub fn top(scores: &[Option<f64>], n: usize) -> Vec<u32> {
     order.sort_by(|&a, &b| score(b).total_cmp(&score(a)).then(a.cmp(&b)));
     order.truncate(n);
     order
+}
+
+/// How many genes of highest Moran's I make the layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TopMoran {
+    /// 128 when more than 320 genes remain, else 32.
+    Auto,
+    /// This many, or all if fewer remain.
+    Genes(u32),
+}
+
+impl TopMoran {
+    /// The number of genes kept of `n_remaining`.
+    pub fn resolve(self, n_remaining: usize) -> usize {
+        let wanted = match self {
+            TopMoran::Auto if n_remaining > 320 => 128,
+            TopMoran::Auto => 32,
+            TopMoran::Genes(n) => n as usize,
+        };
+        wanted.min(n_remaining)
+    }
+}
+
+impl Serialize for TopMoran {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            TopMoran::Auto => serializer.serialize_str("auto"),
+            TopMoran::Genes(n) => serializer.serialize_u32(*n),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for TopMoran {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AutoOrNumber;
+        impl Visitor<'_> for AutoOrNumber {
+            type Value = TopMoran;
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("\"auto\" or a number of genes of at least 1")
+            }
+            fn visit_str<E: de::Error>(self, word: &str) -> Result<TopMoran, E> {
+                if word == "auto" {
+                    Ok(TopMoran::Auto)
+                } else {
+                    Err(E::invalid_value(de::Unexpected::Str(word), &self))
+                }
+            }
+            fn visit_u64<E: de::Error>(self, n: u64) -> Result<TopMoran, E> {
+                match u32::try_from(n) {
+                    Ok(n) if n >= 1 => Ok(TopMoran::Genes(n)),
+                    _ => Err(E::invalid_value(de::Unexpected::Unsigned(n), &self)),
+                }
+            }
+            fn visit_i64<E: de::Error>(self, n: i64) -> Result<TopMoran, E> {
+                match u64::try_from(n) {
+                    Ok(n) => self.visit_u64(n),
+                    Err(_) => Err(E::invalid_value(de::Unexpected::Signed(n), &self)),
+                }
+            }
+        }
+        deserializer.deserialize_any(AutoOrNumber)
+    }
 }
 
 #[cfg(test)]

@@ -6,47 +6,11 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-
-use super::config::ProcessConfig;
+use super::config::{NicheKind, ProcessConfig};
 use super::error::ProcessError;
-use super::neighbours;
 use crate::layout::hilbert_order;
+use crate::nearest::knn;
 use crate::processed::{NO_NEIGHBOUR, Niche, Niches, Piece, Tissue};
-
-/// What a niche is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum NicheKind {
-    /// None are made.
-    #[default]
-    None,
-    /// The cells of a square of `process.niche_um`; every cell is in one.
-    Grid,
-    /// A cell and its nearest, `process.niche_cells` in all; niches overlap.
-    Nearest,
-}
-
-/// Refuses sizes without a meaning.
-pub(super) fn check(config: &ProcessConfig) -> Result<(), ProcessError> {
-    let refuse = |key, problem: String| Err(ProcessError::Config { key, problem });
-    let positive = |um: f64| um.is_finite() && um > 0.0;
-    if !positive(config.niche_um) {
-        return refuse("process.niche_um", format!("{} is no length", config.niche_um));
-    }
-    let ratio = config.tissue_um / config.niche_um;
-    if !positive(config.tissue_um) || ratio.round() < 1.0 || (ratio - ratio.round()).abs() > 1e-9 * ratio {
-        let problem = format!("{} is no multiple of niche_um = {}", config.tissue_um, config.niche_um);
-        return refuse("process.tissue_um", problem);
-    }
-    if config.niche_pictures && config.niches == NicheKind::None {
-        return refuse("process.niche_pictures", "and process.niches = \"none\": there are no niches".to_owned());
-    }
-    if config.niche_cells == 0 || config.niche_min_cells == 0 {
-        return refuse("process.niche_cells", "a niche has at least one cell".to_owned());
-    }
-    Ok(())
-}
 
 /// Fills `Piece::niches` of all pieces.
 ///
@@ -134,7 +98,7 @@ fn along_curve<T>(mut squares: BTreeMap<Square, T>, side: f64) -> Vec<(Square, T
 }
 
 fn nearest(piece: &Piece, xy_um: &[[f64; 2]], config: &ProcessConfig, next: &mut [u64; 2]) -> Niches {
-    let around = neighbours::knn(&piece.xy, config.niche_cells as usize - 1);
+    let around = knn(&piece.xy, config.niche_cells as usize - 1);
     let mut by_tissue: BTreeMap<Square, Vec<u32>> = BTreeMap::new();
     for (i, &place) in (0u32..).zip(xy_um) {
         by_tissue.entry(square(place, config.tissue_um)).or_default().push(i);

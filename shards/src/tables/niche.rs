@@ -17,11 +17,11 @@ use arrow_array::{Float64Array, RecordBatch, StringArray, UInt32Array, UInt64Arr
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 
 use super::lists;
+use crate::decode::{FilePart, Source};
 use crate::error::StoreError;
 use crate::manifest::{RowGroupEntry, TableKind};
 use crate::processed::{Piece, Split};
 use crate::reader::Shards;
-use crate::row_group::{FilePart, Source};
 use crate::schema::element;
 use crate::section::Csr;
 

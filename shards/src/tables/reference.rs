@@ -18,35 +18,13 @@ use super::{lists, properties};
 use crate::encode::{EncodedFile, FileBuilder, GroupFacts};
 use crate::error::StoreError;
 use crate::manifest::TableKind;
-use crate::processed::Split;
+use crate::processed::{Reference, Split};
 use crate::reader::Shards;
 use crate::schema::element;
 use crate::section::Csr;
 
 /// Cells of a row group.
 const GROUP_CELLS: usize = 8192;
-
-/// Single cells over the genes of the panel.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Reference {
-    /// Row of each cell as ingested `[n]`, ascending.
-    pub ids: Vec<u64>,
-    /// Names `[n]`.
-    pub names: Vec<String>,
-    /// Types `[n]`, `None` where missing.
-    pub labels: Vec<Option<String>>,
-    /// Sum of each cell over all genes of the file `[n]`: what counts are normalised by.
-    pub totals: Vec<f64>,
-    /// Values `[n, n_genes]` as ingested.
-    pub counts: Csr,
-}
-
-impl Reference {
-    /// Number of cells.
-    pub fn n_cells(&self) -> usize {
-        self.ids.len()
-    }
-}
 
 /// Columns of the table.
 pub fn schema() -> SchemaRef {

@@ -6,7 +6,7 @@ use syncytia_shards::processed::Split;
 use syncytia_shards::reader::Shards;
 
 use super::UsageError;
-use super::imputation::{MODEL, SAMPLED, SMOOTHED, impute_all, together};
+use super::folds::{MODEL, SAMPLED, SMOOTHED, impute_all, together};
 use crate::cmd::imputed::{self, imputation_of, rows_of_a_forward};
 use crate::cmd::trained::Trained;
 use crate::evaluate::entry_fills::EntryFill;

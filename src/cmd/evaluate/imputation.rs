@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use syncytia_shards::matrix::Matrix;
 use syncytia_shards::processed::Split;
 use syncytia_shards::reader::Shards;
-use syncytia_shards::tables::held;
 use syncytia_shards::tables::vectors::VectorsOf;
 
 use super::beside::{self, Beside};
 use super::embedding::labels;
+use super::folds::{MODEL, SAMPLED, SMOOTHED, Whole, impute_all};
 use super::{Args, Evaluated, UsageError, shards_of_run, sparse};
-use crate::cmd::imputed::{Imputed, SMOOTH, check_text_encoder, folds_of, imputation_of, impute};
+use crate::cmd::imputed::{Imputed, SMOOTH, check_text_encoder, folds_of, imputation_of};
 use crate::cmd::trained::Trained;
 use crate::config;
 use crate::evaluate::embedding::Classes;
@@ -64,11 +64,6 @@ impl ImputationArgs {
         own.into_iter().find(|(given, _)| *given).map(|(_, name)| name)
     }
 }
-
-/// The model's readouts.
-pub(super) const MODEL: &str = "spotdiff";
-pub(super) const SMOOTHED: &str = "spotdiff_smooth";
-pub(super) const SAMPLED: &str = "spotdiff_samples";
 
 /// Markers where none is asked for.
 const MARKERS: usize = 3;
@@ -169,39 +164,6 @@ fn solver_in_words(solver: Solver) -> String {
     }
 }
 
-/// What each run makes of what its fold hides; `spread`: whether samples are drawn where the readout needs none.
-pub(super) fn impute_all(
-    runs: &[Trained],
-    shards: &Shards,
-    split: Split,
-    spread: bool,
-) -> anyhow::Result<Vec<Imputed>> {
-    let of_run = |run: &Trained| {
-        run.check_shards(shards)?;
-        let said = run.run.config.view().fold.map_or(String::new(), |fold| format!(" of fold {fold}"));
-        eprintln!("imputing what is hidden{said} of {}", split.as_str());
-        impute(run, shards, split, spread)
-    };
-    runs.iter().map(of_run).collect()
-}
-
-/// What each fold says of what it hides, for the spots `ids`; where there are none, all that is said.
-pub(super) fn together(ids: &[u64], found: &[Imputed], said: fn(&Imputed) -> &Matrix<f32>) -> Matrix<f32> {
-    let n_cols = found[0].hides.len();
-    let mut all = Matrix { n_cols, values: vec![f32::NAN; ids.len() * n_cols] };
-    for of in found {
-        for (out, id) in all.values.chunks_mut(n_cols).zip(ids) {
-            let there = of.seen.ids.binary_search(id).expect("spots that are judged are in every fold");
-            for (gene, &value) in said(of).row(there).iter().enumerate() {
-                if of.fold.is_none() || of.hides[gene] {
-                    out[gene] = value;
-                }
-            }
-        }
-    }
-    all
-}
-
 fn nothing_hidden() -> anyhow::Error {
     let what = "the shards hide nothing, so there is no truth to judge by: shard with --set data.holdout=entries or gene_folds";
     TrainError::Data(what.to_owned()).into()
@@ -217,57 +179,6 @@ fn folder(root: &Path, checkpoint: &Path, split: Split, shards: &Shards) -> Path
     let is_run = RunFolder::at(root).checkpoints().exists() || !folds_of(root).is_empty();
     let base = RunFolder::at(if is_run { root } else { checkpoint });
     if split == usual_split(shards) { base.report() } else { base.split_report(split.as_str()) }
-}
-
-/// All folds put together, or the one there is.
-struct Whole {
-    ids: Vec<u64>,
-    xy: Vec<[f64; 2]>,
-    /// Levels; NaN where nothing was hidden that could be judged.
-    truth: Matrix<f32>,
-    hidden: Matrix<bool>,
-    imputed: Matrix<f32>,
-    smooth: Matrix<f32>,
-    sampled: Matrix<f32>,
-}
-
-impl Whole {
-    fn of(shards: &Shards, split: Split, found: &[Imputed]) -> anyhow::Result<Whole> {
-        let first = &found[0];
-        let n_cols = first.hides.len();
-        // Spots that every fold shows something of.
-        let mut ids = first.seen.ids.clone();
-        ids.retain(|id| found.iter().all(|f| f.seen.ids.binary_search(id).is_ok()));
-        let mut truth = Matrix { n_cols, values: vec![f32::NAN; ids.len() * n_cols] };
-        let mut hidden = Matrix { n_cols, values: vec![false; ids.len() * n_cols] };
-        for of in found {
-            let held = held::read(shards, split, of.fold)?.of(&of.seen.ids).expect("they are of the split");
-            for (row, id) in ids.iter().enumerate() {
-                let there = of.seen.ids.binary_search(id).expect("kept above");
-                for gene in 0..n_cols {
-                    let (at, from) = (row * n_cols + gene, there * n_cols + gene);
-                    let shows = of.fold.is_none() && !held.hidden.values[from];
-                    if shows {
-                        truth.values[at] = of.seen.levels.values[from];
-                    }
-                    if held.hidden.values[from] {
-                        hidden.values[at] = true;
-                        truth.values[at] = of.seen.scale.level(there, held.values.values[from]) as f32;
-                    }
-                }
-            }
-        }
-        let at = |id: &u64| {
-            let place = first.seen.xyz[first.seen.ids.binary_search(id).expect("kept above")];
-            [f64::from(place[0]), f64::from(place[1])]
-        };
-        let [imputed, smooth, sampled] = [
-            together(&ids, found, |of| &of.values),
-            together(&ids, found, |of| &of.smooth),
-            together(&ids, found, |of| &of.sampled),
-        ];
-        Ok(Whole { xy: ids.iter().map(at).collect(), ids, truth, hidden, imputed, smooth, sampled })
-    }
 }
 
 /// Every simple fill on the same masks.

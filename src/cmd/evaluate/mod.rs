@@ -4,6 +4,7 @@ mod beside;
 mod cell_pictures;
 mod completion;
 mod embedding;
+mod folds;
 mod generation;
 mod imputation;
 mod sparse;

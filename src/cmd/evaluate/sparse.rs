@@ -11,7 +11,7 @@ use syncytia_shards::reader::Shards;
 use syncytia_shards::tables::held::{self, Held};
 
 use super::UsageError;
-use super::imputation::{MODEL, SMOOTHED};
+use super::folds::{MODEL, SMOOTHED};
 use crate::cmd::imputed::impute_seen;
 use crate::cmd::trained::Trained;
 use crate::evaluate::imputation::{FRACTIONS, Point, Protocol, Sparse, points};

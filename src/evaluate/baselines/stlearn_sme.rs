@@ -7,6 +7,7 @@
 
 use faer::{Mat, Side};
 use rayon::prelude::*;
+use syncytia_shards::nearest::knn;
 use syncytia_shards::process::neighbours;
 use syncytia_shards::processed::{Matrix, NO_NEIGHBOUR};
 
@@ -34,7 +35,7 @@ pub enum Itself {
 pub fn fill(block: &Block, seen: &Seen, itself: Itself) -> Matrix<f32> {
     let x = &seen.values;
     let components = components(x);
-    let nearest = neighbours::knn(&block.piece.xy, CANDIDATES);
+    let nearest = knn(&block.piece.xy, CANDIDATES);
     let unit = neighbours::spot_distance(&block.piece.xy);
     let near = |i: usize| -> Vec<usize> {
         let others = nearest.row(i).iter().filter(|&&j| j != NO_NEIGHBOUR).map(|&j| j as usize);

@@ -342,7 +342,7 @@ pub(super) mod tests {
         };
         let mut said = Vec::new();
         for _ in 0..2 {
-            let (mut facts, mut sums) = (Facts::none(2, device), flat::no_sums(172, device));
+            let (mut facts, mut sums) = (flat::Facts::none(2, device), flat::no_sums(172, device));
             let mut gradient = tensor(&[0.0; 172], device);
             for (row, at, n) in [(0, 0, 100), (1, 100, 72)] {
                 let of_tensor = tensor(&wave(n, 1.0 + row as f32), device);
@@ -380,7 +380,7 @@ pub(super) mod tests {
         {
             let run = |device: &Device| -> (Vec<i64>, Vec<(u32, u64)>) {
                 let gradient = flat::values(values.clone(), device);
-                let facts = Facts::none(1, device).look(gradient.clone(), 0);
+                let facts = flat::Facts::none(1, device).look(gradient.clone(), 0);
                 let place = flat::Fixed { at: 0, row: 0, shift, lanes: 1 };
                 let sums = flat::add_fixed(flat::no_sums(values.len(), device), gradient, &facts, place);
                 (sums.into_data().try_to_vec().unwrap(), facts.read().unwrap())

@@ -1,6 +1,7 @@
 //! The tissue is what its model says: down to the bits, in its counts, and in what no ring mean can see.
 
 use super::*;
+use crate::process::neighbours;
 use crate::process::{FilterConfig, Normalize, ProcessConfig, SplitConfig, TopMoran, process};
 
 fn spec(n_obs: u32, seed: u64, product: bool) -> SyntheticSpec {

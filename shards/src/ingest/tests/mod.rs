@@ -16,7 +16,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::h5ad_write::{AnnData, Values, X, write};
 use super::*;
-use crate::processed::Matrix;
+use crate::matrix::Matrix;
 use crate::section::Csr;
 
 /// A file of the shared data; `None` (said aloud) when the data is not here.

@@ -7,6 +7,7 @@ mod page;
 mod pictures;
 mod places;
 mod tables;
+mod words;
 
 use syncytia_shards::processed::Split;
 use syncytia_shards::reader::Shards;
@@ -50,7 +51,7 @@ pub fn evaluate(args: &Args, trained: &Trained) -> anyhow::Result<Evaluated> {
         }
         _ => {
             let below =
-                crate::cmd::embed::vectors_below(&args.vectors, of, trained, &shards)?.expect("places have members");
+                crate::cmd::vectors::vectors_below(&args.vectors, of, trained, &shards)?.expect("places have members");
             let column = column.ok_or_else(|| labels::none(&shards, of))?;
             places::gather(trained, &shards, split, of, &below, column)?
         }

@@ -9,6 +9,7 @@ use syncytia_shards::tables::vectors::VectorsOf;
 use serde_json::Value;
 
 use super::cells::{GENES_ONLY, IMAGE_ONLY, TRAINED};
+use super::words::{library, plural};
 use super::{Clusters, Gathered, Judged, pictures, tables};
 use crate::cmd::trained::Trained;
 use crate::config;
@@ -65,14 +66,6 @@ pub fn findings(
     Ok(findings)
 }
 
-/// In words, of several.
-pub fn plural(of: VectorsOf) -> &'static str {
-    match of {
-        VectorsOf::Obs => "cells",
-        _ => of.plural(),
-    }
-}
-
 fn lead(trained: &Trained, shards: &Shards, split: Split, of: VectorsOf, judged: &Judged) -> String {
     let mut sections: Vec<&str> = judged.gathered.sections.iter().map(|&s| library(shards, s)).collect();
     sections.dedup();
@@ -125,11 +118,6 @@ fn of_labels(run: &RunState, column: &str) -> String {
 /// The beginning of a digest, enough to find it by.
 fn short(digest: &str) -> &str {
     digest.get(..12).unwrap_or(digest)
-}
-
-/// Name of a section.
-pub fn library(shards: &Shards, section: u32) -> &str {
-    &shards.manifest().sections[section as usize].library_id
 }
 
 fn left_out(gathered: &Gathered, clusters: &Clusters, column: &str, of: VectorsOf) -> Vec<String> {

@@ -8,7 +8,7 @@ use syncytia_shards::processed::Split;
 use syncytia_shards::reader::Shards;
 use syncytia_shards::row_group::Columns;
 
-use super::page::library;
+use super::words::library;
 use super::{Clusters, Gathered};
 use crate::evaluate::embedding::matched;
 use crate::report::findings::{Gallery, Key, Picture};

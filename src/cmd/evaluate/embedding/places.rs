@@ -10,10 +10,10 @@ use syncytia_shards::tables::niche::NicheTable;
 use syncytia_shards::tables::vectors::VectorsOf;
 
 use super::cells::profile;
-use super::page::plural;
+use super::words::plural;
 use super::{COMPONENTS, Gathered, JUDGED, Labels, TRAIN, UsageError, labels};
-use crate::cmd::embed::Below;
 use crate::cmd::trained::Trained;
+use crate::cmd::vectors::Below;
 use crate::evaluate::embedding::{Classes, Method, majority};
 use crate::evaluate::pca;
 use crate::model::spatia::SpatiaConfig;

@@ -2,7 +2,7 @@
 
 use syncytia_shards::tables::vectors::VectorsOf;
 
-use super::page::plural;
+use super::words::plural;
 use super::{Clusters, Gathered};
 use crate::evaluate::classification::NEIGHBOURS;
 use crate::evaluate::clustering::Agreement;
