@@ -17,7 +17,8 @@ use syncytia::engine::mpi::MpiEngine;
 use syncytia::engine::{Convert, Engine, EngineError, ThreadsEngine};
 use syncytia::train::config::TrainConfig;
 use syncytia::train::ready::Ready;
-use syncytia::train::step::{LaneBatch, StepRunner, StepState};
+use syncytia::train::step::{LaneBatch, StepRunner};
+use syncytia::train::step_state::StepState;
 use syncytia_shards::reader::Shards;
 
 /// That of the program.

@@ -19,7 +19,8 @@ use syncytia::task::{Prepared, cells, generate, imputation};
 use syncytia::train::config::TrainConfig;
 use syncytia::train::pairing;
 use syncytia::train::ready::Ready;
-use syncytia::train::step::{LaneBatch, StepRunner, StepState};
+use syncytia::train::step::{LaneBatch, StepRunner};
+use syncytia::train::step_state::StepState;
 use syncytia_shards::draw;
 use syncytia_shards::reader::Shards;
 

@@ -11,7 +11,7 @@ use crate::train::checkpoint::{CheckpointContents, load, save, write_best};
 use crate::train::config::TrainConfig;
 use crate::train::parts::Parts;
 use crate::train::state::{Best, to_contents};
-use crate::train::step::StepState;
+use crate::train::step_state::StepState;
 
 /// A checkpoint of `configs/spackle/<name>.toml` at step 0, with the initial weights.
 fn contents(name: &str, genes: usize) -> CheckpointContents {

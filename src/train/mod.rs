@@ -29,6 +29,7 @@ pub mod source;
 pub mod stages;
 pub mod state;
 pub mod step;
+pub mod step_state;
 pub mod stragglers;
 pub mod sums;
 pub mod text_encoder;

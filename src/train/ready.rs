@@ -19,7 +19,7 @@ use super::parts::Parts;
 use super::run_folder::RunFolder;
 use super::source::{self, VectorsIdentity};
 use super::state::{self, Parent, RunState};
-use super::step::StepState;
+use super::step_state::StepState;
 use super::text_encoder;
 use crate::model::Model;
 use crate::task::Task;

@@ -12,7 +12,7 @@ use super::config::TrainConfig;
 use super::parts::Parts;
 use super::run_folder::CheckpointFolder;
 use super::source::VectorsIdentity;
-use super::step::StepState;
+use super::step_state::StepState;
 use crate::model::DataShape;
 use crate::model::params::ParamSpec;
 

@@ -18,7 +18,7 @@ use self::beside::Beside;
 use self::leaving::{By, Leaving};
 use super::config::Reduction;
 use super::own_time::OwnTime;
-use super::step::StepState;
+use super::step_state::StepState;
 use super::sums::LaneSeen;
 use crate::elementwise::adamw::Constants;
 use crate::engine::tail::TailLayout;

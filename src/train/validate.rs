@@ -3,7 +3,7 @@
 use super::data::ValData;
 use super::error::TrainError;
 use super::ready::Ready;
-use super::step::StepState;
+use super::step_state::StepState;
 use crate::engine::Engine;
 use crate::model::Model;
 

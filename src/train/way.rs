@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::config::TrainConfig;
-use super::step::StepState;
+use super::step_state::StepState;
 use super::sums::{LaneSeen, Sums};
 use super::there::There;
 use crate::engine::tail::TailLayout;

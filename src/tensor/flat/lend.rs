@@ -12,7 +12,7 @@ use burn::backend::Flex;
 use burn::tensor::kind::Basic;
 use burn::tensor::{DType, Float, Int, Tensor, read_sync};
 
-#[cfg(feature = "cube")]
+#[cfg(any(feature = "cuda", all(feature = "cube", test)))]
 use crate::tensor::cause;
 
 /// When a device has come so far; or what it could not do.
