@@ -59,7 +59,7 @@ fn widen(words: &[u32], values: &mut [f32], n: usize) {
     let mut i = ABSOLUTE_POS;
     while i < n {
         let word = words[i / 2];
-        values[i] = select(i % 2 == 0, lower(word), upper(word));
+        values[i] = select(i & 1 == 0, lower(word), upper(word));
         i += CUBE_DIM as usize * CUBE_COUNT;
     }
 }
