@@ -77,7 +77,7 @@ impl Halves for Flex {
     }
 
     fn halves_sum(mut sum: IntTensor<Flex>, parts: IntTensor<Flex>, ranks: usize) -> IntTensor<Flex> {
-        let halves = apart(parts.storage::<u32>());
+        let halves = apart(parts.to_contiguous().as_slice().expect("contiguous u32"));
         let of_ranks: Vec<&[u16]> = halves.chunks_exact(halves.len() / ranks).collect();
         together(&bf16::sum(&of_ranks), sum.storage_mut::<u32>());
         sum
@@ -85,7 +85,7 @@ impl Halves for Flex {
 
     fn halves_widen(mut values: FloatTensor<Flex>, words: IntTensor<Flex>) -> FloatTensor<Flex> {
         let out = values.storage_mut::<f32>();
-        let halves = apart(words.storage::<u32>());
+        let halves = apart(words.to_contiguous().as_slice().expect("contiguous u32"));
         bf16::widen(&halves[..out.len()], out);
         values
     }
