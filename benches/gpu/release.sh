@@ -2,8 +2,9 @@
 # Builds the program with CUDA, strips it and packs it with what benches/gpu/run.py needs, so that it travels:
 #   benches/gpu/release.sh OUT.tar.xz
 # No CUDA toolkit and no GPU is needed to build; some 40 minutes of one core. CARGO_TARGET_DIR and CARGO_BUILD_JOBS are obeyed.
-# Build it on a system as old as the cluster's: the programs take the newest symbols of the C library that they are linked with, and do
-# not start on an older one. Built on Debian 12 they need glibc 2.35 (hypot, hypotf); RHEL 9 has 2.34, RHEL 8 has 2.28. The last line says what they need.
+# Build it on a system as old as the cluster's: the programs take the newest symbols of the C library that they are linked with, and
+# do not start on an older one. Built on Debian 12 they need glibc 2.35 (hypot, hypotf); RHEL 9 has 2.34, RHEL 8 has 2.28. The last
+# line says what they need.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 out=$(realpath -m "${1:?benches/gpu/release.sh OUT.tar.xz}")

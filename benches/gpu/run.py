@@ -95,6 +95,14 @@ class Bench:
         """A command of the program; its stdout."""
         return self.command([self.program, *words], **how)
 
+    def table(self, *words, **how):
+        """What a command of the program prints as JSON."""
+        said = self.run(*words, "--json", **how)
+        try:
+            return json.loads(said)
+        except ValueError:
+            raise RuntimeError(f"`{words[0]}` said no JSON: {said[:100]!r}") from None
+
     @contextlib.contextmanager
     def fresh(self):
         """A run folder that is not there yet; it stays where the line failed."""
@@ -115,17 +123,17 @@ class Bench:
     @functools.cached_property
     def findings(self):
         """The doctor's on devices and GPUs: what → its line."""
-        table = json.loads(self.run("doctor", "--json", codes=(0, 2, 3, 7)))
+        table = self.table("doctor", codes=(0, 2, 3, 7))
         return {line["what"]: line for line in table["findings"] if line["area"] in ("devices", "gpu")}
 
     @functools.cached_property
     def operations(self):
         """Operations against the cores: what → its line; and the device."""
-        table = json.loads(self.run("parity", "--on", self.on, "--json", codes=(0, 6)))
+        table = self.table("parity", "--on", self.on, codes=(0, 6))
         return table["device"], {line["what"]: line for line in table["lines"]}
 
     def lines(self, stage):
-        return self.found["stages"].setdefault(stage, {})
+        return self.found["stages"].get(stage, {})
 
     def kept(self, stage, line):
         """What another line found; it must have gone well."""
@@ -150,6 +158,7 @@ def ask(bench, stage, named, only):
         todo = todo + [name for name in wanted if name in lines and lines[name]["verdict"] != OK] or wanted
     for name in todo:
         lines.pop(name, None)
+    bench.write()
     bench.deadline, bench.got_on = time.monotonic() + bench.limit_s, False
     for name in todo:
         began = time.monotonic()
@@ -161,15 +170,15 @@ def ask(bench, stage, named, only):
             if bench.got_on:
                 print("   out of time", file=sys.stderr)
                 return
-            # It had all the time there is: asked again it would stand in the way for ever.
+            # it had all the time there is: missing, it would be the first again
             line = {"verdict": FAIL, "found": f"not done within {bench.limit_s:.0f} s"}
         except NotHere as error:
             line = {"verdict": NOT_HERE, "found": error.args[0]}
         except Exception as error:  # whatever went wrong is this line's and no end of the others
             said = str(error) if isinstance(error, RuntimeError) else f"{type(error).__name__}: {error}"
             line = {"verdict": FAIL, "found": said}
-        bench.lines(stage)[name] = {**line, "took_s": round(time.monotonic() - began, 1)}
-        bench.got_on = True
+        lines[name] = {**line, "took_s": round(time.monotonic() - began, 1)}
+        bench.found["stages"][stage], bench.got_on = lines, True
         compare(bench.found["stages"])
         bench.write()
         print(f"   {line['verdict']}", file=sys.stderr)
@@ -189,20 +198,21 @@ def compare(stages):
 def table(bench):
     """Prints what there is; the exit code."""
     code = 0
-    for stage, lines in bench.found["stages"].items():
-        missing = [name for name in STAGES[stage](bench) if name not in lines]
+    for stage in (stage for stage in STAGES if bench.lines(stage)):
+        asked, lines = STAGES[stage](bench), bench.lines(stage)
+        missing = [name for name in asked if name not in lines]
         verdicts = [line["verdict"] for line in lines.values()]
         if FAIL in verdicts:
             verdict, code = FAIL, 1
         elif missing:
-            verdict, code = "goes on", code or AGAIN
+            verdict, code = "not done", code or AGAIN
         else:
             verdict = OK if OK in verdicts else NOT_HERE
         print(f"{verdict:<17} {stage} ({sum(line['took_s'] for line in lines.values()):.0f} s)")
-        for name, line in lines.items():
+        for name, line in ((name, lines[name]) for name in asked if name in lines):
             print(f"    {line['verdict']:<17} {name:<42} {in_words(line['found'])}")
         if missing:
-            print(f"    out of time or not asked, ask again for {len(missing)}: {'; '.join(missing)}")
+            print(f"    out of time or not asked, ask again: {'; '.join(missing)}")
     return code
 
 
@@ -214,14 +224,11 @@ def in_words(found):
 
 
 def read(out, head):
-    """What an earlier call left.
-
-    Raises ValueError where it is something else.
-    """
+    """What an earlier call left. Raises ValueError where it is something else."""
     if not Path(out).exists():
         return {**head, "stages": {}}
     found = json.loads(Path(out).read_text())
-    if not isinstance(found, dict) or {key: found.get(key) for key in head} != head:
+    if not isinstance(found, dict) or not isinstance(found.get("stages"), dict) or {key: found.get(key) for key in head} != head:
         raise ValueError("of another program, device or version of this script")
     return found
 
@@ -248,6 +255,9 @@ def main():
         bench = Bench(args, read(args.out, head))
     except ValueError as error:
         parser.error(f"{args.out} cannot be gone on with: name another --out ({error})")
+    asked = [name for stage in args.stage or STAGES for name in STAGES[stage](bench)]
+    if not any(args.only in name for name in asked):
+        parser.error(f"no line has “{args.only}” in its name; there are: {'; '.join(asked)}")
     for stage in args.stage or STAGES:
         ask(bench, stage, bool(args.stage), args.only)
     sys.exit(table(bench))
