@@ -19,8 +19,9 @@ GPU runs on a driver of Vulkan, also on one in software.
 
 Every line of a stage is in the JSON as soon as it is there. A stage that is out of time says so, and the same command again goes on
 with the lines that are missing: on a machine that gives ten minutes a call, ask until the exit code is not 75. A stage that is named
-goes on, too, and runs what was not ok again; where all was, it is measured anew. The exit code is 1 where a line says FAIL; what is
-not possible here (no PyTorch given, an NCCL that shares no GPU) is neither. Another program or device: another --out.
+goes on, too, and runs again what failed; where nothing is missing and nothing failed, all of it is measured anew. The exit code is 1
+where a line says FAIL; what is not possible here (no PyTorch given, an NCCL that shares no GPU) is no failure. Another program or
+device: another --out.
 """
 
 import argparse
@@ -149,13 +150,13 @@ class Bench:
 
 
 def ask(bench, stage, named, only):
-    """Runs the lines of a stage that are missing; of one that is named, also those that were not ok, or all anew."""
+    """Runs the lines of a stage that are missing; of one that is named, also those that failed; all anew where none did."""
     asked, lines = STAGES[stage](bench), bench.lines(stage)
     wanted = [name for name in asked if only in name]
     todo = [name for name in wanted if name not in lines]
     if named:
         # those that are missing first: else one that always fails would keep them from their turn
-        todo = todo + [name for name in wanted if name in lines and lines[name]["verdict"] != OK] or wanted
+        todo = todo + [name for name in wanted if name in lines and lines[name]["verdict"] == FAIL] or wanted
     for name in todo:
         lines.pop(name, None)
     bench.write()
