@@ -3,7 +3,8 @@
 
 The network of `benches/torch/spatia.py`, which `benches/torch/spatia_step.py` holds against ours to 1e-4 before it times either. BATCHES
 is what the bench program `step_batches` wrote of the first step of ours, WEIGHTS what it said; all lanes in turn, forward and backward of
-each, then clip, AdamW and EMA. f32 is f32 (TF32 off, unless it is asked for), bf16 is autocast. Needs PyTorch and nothing else.
+each, then clip, AdamW and EMA. f32 is f32 (TF32 off, unless it is asked for), bf16 is autocast. On the cores a
+few steps, which show that it works. Needs Python 3.9 and PyTorch.
 """
 
 import json
@@ -19,7 +20,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "torch"))
 import spatia_step  # noqa: E402
 import steps  # noqa: E402
 
-STEPS, WARM_UP = 20, 5
 what, path, weights, products, how, *device = sys.argv[1:]
 device = torch.device(device[0] if device else "cuda")
 weights = json.loads(weights)
@@ -30,7 +30,9 @@ parameters, lanes = steps.load(network, path, False)
 model = steps.built(network, parameters, False).to(device)
 lanes = [{name: tensor.to(device) for name, tensor in lane.items()} for lane in lanes]
 torch.set_default_device(device)  # for what the networks make on the way
-wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+on_gpu = device.type == "cuda"
+STEPS, WARM_UP = (20, 5) if on_gpu else (3, 1)
+wait = torch.cuda.synchronize if on_gpu else lambda: None
 
 
 class Narrow(torch.nn.Module):
@@ -59,6 +61,6 @@ for _ in range(WARM_UP + STEPS):
     seconds.append(time.perf_counter() - start)
 took = statistics.median(seconds[WARM_UP:])
 print(json.dumps({
-    "step_ms": 1e3 * took, "allocated_mib": torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else None,
+    "step_ms": 1e3 * took, "allocated_mib": torch.cuda.max_memory_allocated() / 2**20 if on_gpu else None,
     "flops": flops.get_total_flops(), "tflops": flops.get_total_flops() / took / 1e12, "torch": torch.__version__,
 }))  # fmt: skip

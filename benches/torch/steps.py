@@ -11,6 +11,7 @@ a shared machine nothing else gives figures that repeat. Peak memory is the whol
 import argparse
 import json
 import os
+import re
 import resource
 import shutil
 import statistics
@@ -18,7 +19,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,7 +44,29 @@ class Network:
     part: str = "."  # where in the run folder it trains
 
     def resolved(self):
-        return tomllib.loads((HERE / self.config).read_text())
+        text = (HERE / self.config).read_text()
+        try:
+            import tomllib
+        except ModuleNotFoundError:  # before Python 3.11
+            return tables(text)
+        return tomllib.loads(text)
+
+
+def tables(text):
+    """TOML as far as SPATIA's configs of one stage go: tables and values on a line each, no `#` in a text. Raises ValueError beyond."""
+    whole = here = {}
+    for line in text.splitlines():
+        line = line.partition("#")[0].strip()
+        if line.startswith("[["):
+            raise ValueError(f"Python 3.11 reads this config: {line}")
+        if line.startswith("["):
+            here = whole
+            for name in line.strip("[]").split("."):
+                here = here.setdefault(name, {})
+        elif line:
+            name, value = line.split(" = ", 1)
+            here[name] = json.loads(re.sub(r"(\w+) = ", r'"\1": ', value))
+    return whole
 
 
 def tensors(path):
