@@ -153,10 +153,13 @@ def ask(bench, stage, named, only):
     """Runs the lines of a stage that are missing; of one that is named, also those that failed; all anew where none did."""
     asked, lines = STAGES[stage](bench), bench.lines(stage)
     wanted = [name for name in asked if only in name]
-    todo = [name for name in wanted if name not in lines]
-    if named:
-        # those that are missing first: else one that always fails would keep them from their turn
-        todo = todo + [name for name in wanted if name in lines and lines[name]["verdict"] == FAIL] or wanted
+    of = lambda verdict: [name for name in wanted if lines.get(name, {}).get("verdict") == verdict]  # noqa: E731
+    # those that are missing first: else one that always fails would keep them from their turn
+    todo = of(None) + (of(FAIL) if named else [])
+    if named and not todo:
+        todo = wanted
+    # what was not possible may be by now; where it is not, that is seen at once
+    todo += [name for name in of(NOT_HERE) if name not in todo]
     for name in todo:
         lines.pop(name, None)
     bench.write()

@@ -170,10 +170,14 @@ fn request(args: &Args) -> Request {
 
 fn check_ranks(request: &Request, config: &TrainConfig) -> Result<(), UsageError> {
     let lanes = config.train.lanes;
-    if request.tasks() > 1 && engine::FOR_PROCESSES.is_empty() {
+    let (engine, feature) = match config.train.device {
+        ComputeOn::Cuda => ("nccl", "cuda"),
+        _ => ("mpi", "mpi"),
+    };
+    if request.tasks() > 1 && !engine::FOR_PROCESSES.contains(&engine) {
         eprintln!(
             "warning: this build has no engine for {} processes, and the job would refuse to start: rebuild with \
-             `--features mpi`, or name such a build by SYNCYTIA=PROGRAM when it runs",
+             `--features {feature}`, or name such a build by SYNCYTIA=PROGRAM when it runs",
             request.tasks()
         );
     }
@@ -185,10 +189,11 @@ fn check_ranks(request: &Request, config: &TrainConfig) -> Result<(), UsageError
             request.tasks()
         )));
     }
-    if config.train.device == ComputeOn::Cuda && request.gpus_per_node == 0 {
+    let share = std::env::var_os("NCCL_MULTI_RANK_GPU_ENABLE").is_some_and(|on| on == "1") && request.gpus_per_node > 0;
+    if config.train.device == ComputeOn::Cuda && request.gpus_per_node < request.tasks_per_node && !share {
         return Err(UsageError(format!(
-            "train.device = \"cuda\" and no GPU is asked for: add --gpus-per-node {}, one for each process",
-            request.tasks_per_node
+            "train.device = \"cuda\": {} GPUs of each node for {} processes there; ask for one each: --gpus-per-node {}",
+            request.gpus_per_node, request.tasks_per_node, request.tasks_per_node
         )));
     }
     if request.tasks() <= lanes as u64 {

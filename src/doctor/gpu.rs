@@ -4,16 +4,13 @@
 use super::{Finding, bytes, engines};
 use crate::gpu::nccl::SHARES_A_GPU;
 use crate::gpu::probe::{Needs, Probe};
-use crate::gpu::{Driver, Version, driver, nvrtc, trial};
+use crate::gpu::{Version, nvrtc};
 
 /// Looks at this machine.
 pub fn look() -> Vec<Finding> {
-    let probe = Probe::look(|name| std::env::var_os(name));
-    findings(&probe, engines::uses_gpus(), || {
-        probe.require(Needs::Alone, 0)?;
-        let driver = Driver::open(std::env::var_os(driver::FILE).as_deref()).map_err(|error| error.to_string())?;
-        trial::run(&driver, None, probe.headers.as_ref().map_err(Clone::clone)?, 0)
-    })
+    let vars = |name: &str| std::env::var_os(name);
+    let probe = Probe::look(vars);
+    findings(&probe, engines::uses_gpus(), || probe.require(Needs::Alone, 0).and_then(|_| probe.try_one(0, vars)))
 }
 
 /// `needed`: whether this build could use them; `tried`: whether all together do for a run on the first GPU.

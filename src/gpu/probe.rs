@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::driver::{self, DeviceFacts, Driver};
 use super::library::LibraryError;
-use super::{Nccl, Version, nccl, nvrtc};
+use super::{Nccl, Version, nccl, nvrtc, trial};
 
 /// Burn's kernels need this compute capability.
 const LEAST_CAPABILITY: (u32, u32) = (7, 0);
@@ -76,6 +76,15 @@ impl Probe {
             self.nccl.as_ref().map_err(ToString::to_string)?;
         }
         Ok(devices.len())
+    }
+
+    /// One kernel, compiled with what was found and loaded on the device `ordinal`; `vars` is the environment.
+    ///
+    /// # Errors
+    /// What does not go together, in one line.
+    pub fn try_one(&self, ordinal: usize, vars: impl Fn(&str) -> Option<OsString>) -> Result<(), String> {
+        let driver = Driver::open(vars(driver::FILE).as_deref()).map_err(|error| error.to_string())?;
+        trial::run(&driver, None, self.headers.as_ref().map_err(Clone::clone)?, ordinal)
     }
 }
 

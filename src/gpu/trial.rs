@@ -42,7 +42,8 @@ pub fn run(driver: &Driver, file: Option<&OsStr>, include: &Path, ordinal: usize
     let words = |error: LibraryError| error.to_string();
     let (major, minor) = driver.facts(ordinal).map_err(words)?.capability;
     let compiler = Compiler::open(file).map_err(words)?;
-    let options = [format!("--gpu-architecture=compute_{major}{minor}"), format!("-I{}", include.display())];
+    let suffix = if major >= 9 { "a" } else { "" }; // as Burn names it
+    let options = [format!("--gpu-architecture=sm_{major}{minor}{suffix}"), format!("-I{}", include.display())];
     let ptx = compiler.ptx_of(SOURCE, &options).map_err(|error| {
         format!("{error}; it compiles nothing for compute capability {major}.{minor} here: load a complete CUDA module, of CUDA 12 or later")
     })?;

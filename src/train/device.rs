@@ -8,8 +8,8 @@ use syncytia_launch::world::World;
 use super::config::{ComputeOn, Products, Ranks, TrainConfig};
 use super::error::TrainError;
 use crate::gpu::nccl::Nccl;
+use crate::gpu::nvrtc;
 use crate::gpu::probe::{self, Needs, Probe};
-use crate::gpu::{Driver, driver, nvrtc, trial};
 use crate::tensor::{self, Device};
 
 /// What a reader of `world.json` must know of a build whose bits differ from run to run.
@@ -107,15 +107,9 @@ pub fn gpu(world: &World, vars: impl Fn(&str) -> Option<OsString>) -> Result<Pla
     if n_devices > 1 && local_rank >= n_devices {
         shares(&vars, world.local_rank, n_devices).map_err(refused)?;
     }
-    tried(&probe, &vars, ordinal).map_err(refused)?;
+    probe.try_one(ordinal, &vars).map_err(refused)?;
     let device = tensor::cuda(ordinal).expect("a build with the feature has the device");
     Ok(Place { device, ordinal, words: in_words(&probe, ordinal) })
-}
-
-/// Compiler, headers and driver go together.
-fn tried(probe: &Probe, vars: impl Fn(&str) -> Option<OsString>, ordinal: usize) -> Result<(), String> {
-    let driver = Driver::open(vars(driver::FILE).as_deref()).map_err(|error| error.to_string())?;
-    trial::run(&driver, None, probe.headers.as_ref().map_err(Clone::clone)?, ordinal)
 }
 
 /// Refuses ranks that share a GPU where NCCL would not have it.

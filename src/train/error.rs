@@ -44,7 +44,7 @@ pub enum TrainError {
     },
     /// Ranks lost each other (exit 4).
     #[error(transparent)]
-    Engine(#[from] EngineError),
+    Engine(EngineError),
     /// The device did not do what was asked of it (exit 2).
     #[error(
         "the device could not compute the step: {0}; if that is memory, set a smaller train.micro_batch or train.recompute = \"blocks\""
@@ -127,6 +127,16 @@ pub enum TrainError {
         /// The system's answer.
         source: std::io::Error,
     },
+}
+
+impl From<EngineError> for TrainError {
+    /// What the device did not give to be summed is its failure, not a peer's.
+    fn from(error: EngineError) -> TrainError {
+        match error {
+            EngineError::Memory { message, .. } => TrainError::Device(message),
+            error => TrainError::Engine(error),
+        }
+    }
 }
 
 impl TrainError {

@@ -220,11 +220,13 @@ impl<'a> StepRunner<'a> {
             } else {
                 let (values, mut gradients) = backward(&training)?;
                 unread.push(values);
-                self.way.lane(at, |add| model.each_gradient(&mut gradients, add));
+                let added = self.way.lane(at, |add| model.each_gradient(&mut gradients, add));
+                added.map_err(TrainError::Device)?;
                 computed = Instant::now();
             }
         }
-        let seen = self.way.seen(|| computed = Instant::now()).map_err(TrainError::Device)?;
+        let (seen, done) = self.way.seen().map_err(TrainError::Device)?;
+        computed = done.unwrap_or(computed);
         let row = |((next, values), seen): ((&Vec<f64>, Unread), LaneSeen)| {
             let (sums, first_bad) = values.read();
             let loss_is_bad = first_bad.is_some() && seen.non_finite == 0;

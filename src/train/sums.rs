@@ -13,7 +13,7 @@ use crate::engine::reduce::{self, Scan};
 use crate::engine::tail::TailLayout;
 use crate::engine::{Engine, EngineError};
 use crate::optim::clip;
-use crate::tensor::{Listener, TensorData};
+use crate::tensor::{Listener, TensorData, cause};
 
 /// The reduction's buffers, kept from step to step.
 pub struct Sums<'a> {
@@ -61,7 +61,7 @@ struct Coming {
 
 /// From the thread that runs backward to the one that sends.
 enum Told {
-    Gradient(usize, TensorData),
+    Gradient(usize, Result<TensorData, String>),
     End,
 }
 
@@ -154,7 +154,8 @@ impl<'a> Sums<'a> {
                 .expect("the system gives a thread for communication");
             let end = End(tell.clone());
             let result = backward(Listener::new(move |place, gradient| {
-                let _ = tell.send(Told::Gradient(place, gradient.into_data())); // see `End`
+                let data = gradient.try_into_data().map_err(|error| cause(&error.to_string()));
+                let _ = tell.send(Told::Gradient(place, data)); // see `End`
             }));
             drop(end);
             let seen = sending.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
@@ -170,7 +171,10 @@ impl<'a> Sums<'a> {
     ) -> Result<LaneSeen, EngineError> {
         let mut lane = Coming::new(self.tensors.len());
         let last = self.buckets.len() - 1;
+        let rank = engine.rank();
         while let Ok(Told::Gradient(place, gradient)) = told.recv() {
+            let lost = |message| EngineError::Memory { rank, operation: GRADIENTS, message };
+            let gradient = gradient.map_err(lost)?;
             self.add(&mut lane, first, place, &gradient);
             while self.sent < last && lane.arrived[self.buckets[self.sent].tensors.clone()].iter().all(|&a| a) {
                 self.send(engine)?;

@@ -1,5 +1,5 @@
 //! Sums and state where the model is: on a GPU gradients are quantised and added up, ranks' sums are added, and parameters are
-//! updated without a visit to the host. The host sees two numbers a tensor and lane, the norm, the tail (`docs/step.md` §5).
+//! updated without a visit to the host. The host sees three numbers a tensor and lane, the norm, the tail (`docs/step.md` §5).
 //!
 //! [`StepState`] is the host's copy: it is what a run begins with and what a checkpoint holds, and [`There::bring`] makes it true
 //! again. Knows no model and no task.
@@ -11,9 +11,9 @@ mod leaving;
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use self::added::{Added, Places, Sum};
+use self::added::{Added, Places, Seen, Sum};
 use self::beside::Beside;
 use self::leaving::{By, Leaving};
 use super::config::Reduction;
@@ -35,6 +35,8 @@ pub struct There {
     kept: Option<Kept>,
     /// From [`There::begin`] to [`There::finish`].
     added: Option<Added>,
+    /// What a last lane looked like whose buckets left beside backward, and this rank's lanes before it.
+    seen: Option<Seen>,
     /// Buckets that have left in this attempt.
     left: usize,
     /// The whole gradient, from [`There::finish`] to [`There::apply`], or to the next attempt where it is kept.
@@ -71,6 +73,7 @@ impl There {
             places: Arc::new(Places::new(tensors, buckets, layout.lanes, exact, device)),
             kept: None,
             added: None,
+            seen: None,
             left: 0,
             gradient: None,
             keeps_gradient: false,
@@ -119,7 +122,7 @@ impl There {
     pub fn begin(&mut self, exponents: &[Option<i16>], lanes: usize) {
         self.gradient = None;
         self.added = Some(Added::nothing(&self.places, exponents, lanes));
-        (self.left, self.own) = (0, Duration::ZERO);
+        (self.seen, self.left, self.own) = (None, 0, Duration::ZERO);
         self.tail.fill(0);
     }
 
@@ -138,18 +141,21 @@ impl There {
         backward: impl FnOnce(Listener) -> T,
     ) -> Result<T, EngineError> {
         let added = self.added.take().expect(BEGUN);
-        let Beside { result, added, left, own } = beside::run(added, &self.places.buckets, at, engine, backward)?;
-        (self.added, self.left) = (Some(added), left);
+        let Beside { result, added, seen, left, own } = beside::run(added, &self.places.buckets, at, engine, backward)?;
+        (self.added, self.seen, self.left) = (Some(added), Some(seen), left);
         self.own += own;
         Ok(result)
     }
 
-    /// What this rank's lanes looked like: the one time in an attempt that the host waits for all of them.
+    /// What this rank's lanes looked like, and when they were done: the one time in an attempt that the host waits for all of them.
     ///
     /// # Errors
     /// What the device could not do, in its words.
-    pub fn seen(&mut self) -> Result<Vec<LaneSeen>, String> {
-        self.added.as_mut().expect(BEGUN).seen()
+    pub fn seen(&mut self) -> Result<(Vec<LaneSeen>, Instant), String> {
+        match self.seen.take() {
+            Some(seen) => seen,
+            None => self.added.as_mut().expect(BEGUN).seen(),
+        }
     }
 
     /// The tail, to be written before [`There::finish`] and read after it.

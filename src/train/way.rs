@@ -1,7 +1,7 @@
 //! A step's gradients on their way to an update, on the host or where the model is.
 
 use std::ops::Range;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::config::TrainConfig;
 use super::step_state::StepState;
@@ -11,7 +11,7 @@ use crate::engine::tail::TailLayout;
 use crate::engine::{Engine, EngineError};
 use crate::model::Model;
 use crate::optim::{OptimConfig, adamw, clip, ema};
-use crate::tensor::{Device, Listener, Tensor, TensorData};
+use crate::tensor::{Device, Listener, Tensor, TensorData, cause};
 
 /// Parameters that are clipped, updated and averaged before the next ones: they stay in the cache meanwhile.
 const UPDATED: usize = 8192;
@@ -75,13 +75,26 @@ impl<'a> Way<'a> {
     }
 
     /// Adds the gradients of this rank's lane `at`, flat, as `feed` gives them; those it does not give are zero.
-    pub fn lane(&mut self, at: usize, feed: impl FnOnce(&mut dyn FnMut(usize, Tensor<1>))) {
+    ///
+    /// # Errors
+    /// What the device could not do, in its words.
+    pub fn lane(&mut self, at: usize, feed: impl FnOnce(&mut dyn FnMut(usize, Tensor<1>))) -> Result<(), String> {
         match self {
             Way::Host { sums, seen } => {
-                let feed = |add: &mut dyn FnMut(usize, TensorData)| feed(&mut |place, g| add(place, g.into_data()));
+                let mut lost = None;
+                let feed = |add: &mut dyn FnMut(usize, TensorData)| {
+                    feed(&mut |place, gradient| match gradient.try_into_data() {
+                        Ok(data) => add(place, data),
+                        Err(error) => lost = Some(cause(&error.to_string())),
+                    });
+                };
                 seen.push(sums.lane(at == 0, feed));
+                lost.map_or(Ok(()), Err)
             }
-            Way::There(there) => there.lane(at, feed),
+            Way::There(there) => {
+                there.lane(at, feed);
+                Ok(())
+            }
         }
     }
 
@@ -103,18 +116,14 @@ impl<'a> Way<'a> {
         }
     }
 
-    /// What this rank's lanes looked like. `waited` is told where that takes until the device has done them.
+    /// What this rank's lanes looked like; and when the device had done them, where that is later than backward's end.
     ///
     /// # Errors
     /// What the device could not do, in its words.
-    pub fn seen(&mut self, waited: impl FnOnce()) -> Result<Vec<LaneSeen>, String> {
+    pub fn seen(&mut self) -> Result<(Vec<LaneSeen>, Option<Instant>), String> {
         match self {
-            Way::Host { seen, .. } => Ok(std::mem::take(seen)),
-            Way::There(there) => {
-                let seen = there.seen()?;
-                waited();
-                Ok(seen)
-            }
+            Way::Host { seen, .. } => Ok((std::mem::take(seen), None)),
+            Way::There(there) => there.seen().map(|(seen, done)| (seen, Some(done))),
         }
     }
 

@@ -149,7 +149,7 @@ enum { COMPILED = OK };
 #endif
 int nvrtcCompileProgram(void *p, int n, const char *const *options) {
   (void)p;
-  return n == 2 && !strcmp(options[0], "--gpu-architecture=compute_90") && !strncmp(options[1], "-I/", 3) ? COMPILED : INVALID;
+  return n == 2 && !strcmp(options[0], "--gpu-architecture=sm_90a") && !strncmp(options[1], "-I/", 3) ? COMPILED : INVALID;
 }
 int nvrtcGetProgramLogSize(void *p, size_t *n) { (void)p; *n = sizeof log_text; return OK; }
 int nvrtcGetProgramLog(void *p, char *text) { (void)p; memcpy(text, log_text, sizeof log_text); return OK; }

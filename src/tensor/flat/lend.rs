@@ -45,6 +45,12 @@ impl Lent {
         self.ready.take().map_or(Ok(()), read_sync)
     }
 
+    /// As it is, and ready when `ready` says so.
+    #[cfg(test)]
+    pub fn until(self, ready: impl Future<Output = Result<(), String>> + Send + 'static) -> Lent {
+        Lent { ready: Some(Box::pin(ready)), ..self }
+    }
+
     /// Never gives it back: somebody may still be at it.
     pub fn forget(self) {
         std::mem::forget(self);
@@ -118,10 +124,10 @@ mod tests {
     use super::*;
     use crate::tensor::flat;
 
-    /// What NCCL's thread does, less the address: the event is of the thread that launched the kernels, the wait is another's, and the
-    /// first goes on meanwhile.
+    /// What NCCL's thread does, less the address: the event is of the thread that launched the kernels, which goes on; another waits for
+    /// it, and that ends. (That nothing is summed before it ends: `train::there`.)
     #[test]
-    fn another_thread_waits_until_a_sum_is_made() {
+    fn another_thread_may_wait_until_a_sum_is_made() {
         let (device, _) = crate::tensor::wgpu().expect("a driver of Vulkan's");
         let n = 1 << 20;
         let (mut sum, one) = (flat::zeros(n, &device), flat::values(vec![1.0; n], &device));

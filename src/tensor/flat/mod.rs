@@ -1,6 +1,6 @@
 //! What training keeps of a model, flat and where the model is: sums of gradients, parameters, Adam's moments, the average.
 //!
-//! On a GPU each of these is one pass of a kernel of ours over memory (`tensor::cube::flat`); what the host learns of a lane are two numbers
+//! On a GPU each of these is one pass of a kernel of ours over memory (`tensor::cube::flat`); what the host learns of a lane are three numbers
 //! a tensor, read when all lanes are done. The cores have the same operations (`elementwise`), so that a test on any machine says what
 //! the kernels must say. All change their first argument where it lies: whoever else holds that memory sees the change.
 

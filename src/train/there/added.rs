@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::engine::buckets::{self, Bucket};
 use crate::engine::reduce;
@@ -16,6 +17,9 @@ pub enum Sum {
     /// `reduction = "fast"`.
     Plain(Tensor<1>),
 }
+
+/// What lanes looked like, and when the device had done them; or what it could not do.
+pub type Seen = Result<(Vec<LaneSeen>, Instant), String>;
 
 /// Where tensors lie; the same in every step.
 pub struct Places {
@@ -104,12 +108,13 @@ impl Added {
         self.sums[k] = Some(sum);
     }
 
-    /// What this rank's lanes looked like: the one time in an attempt that the host waits for all of them.
+    /// What this rank's lanes looked like, and when they were done: the host waits for all of them.
     ///
     /// # Errors
     /// What the device could not do, in its words.
-    pub fn seen(&mut self) -> Result<Vec<LaneSeen>, String> {
+    pub fn seen(&mut self) -> Seen {
         let facts = self.facts.take().expect("every addition puts it back").read()?;
+        let done = Instant::now();
         let Places { lanes, exact, ref tensors, .. } = *self.places;
         let of_lane = |facts: &[(u32, u64)]| {
             let finite = |bits: u32| bits < f32::INFINITY.to_bits();
@@ -122,7 +127,7 @@ impl Added {
                 overflow: facts.iter().zip(&self.shifts).map(overflows).collect(),
             }
         };
-        Ok(facts.chunks_exact(tensors.len()).map(of_lane).collect())
+        Ok((facts.chunks_exact(tensors.len()).map(of_lane).collect(), done))
     }
 
     /// The gradient, when every bucket is the sum of all ranks.

@@ -5,7 +5,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::added::Added;
+use super::added::{Added, Seen};
 use super::leaving::{Arrived, By, Leaving};
 use crate::engine::buckets::Bucket;
 use crate::engine::{Engine, EngineError};
@@ -63,7 +63,9 @@ pub struct Beside<T> {
     pub result: T,
     /// With the buckets that left, and are sums of all ranks.
     pub added: Added,
-    /// How many.
+    /// What this rank's lanes looked like.
+    pub seen: Seen,
+    /// How many buckets left.
     pub left: usize,
     /// Time in the engine, less waiting for others.
     pub own: Duration,
@@ -106,10 +108,12 @@ pub fn run<T>(
         let result = backward(listener);
         let Coming { mut added, left, tell, .. } = shared.lock().take().expect("it ends once");
         drop((tell, end));
+        // Before the others are waited for: the time is this rank's own.
+        let seen = added.seen();
         let (arrived, own) = sending.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         for (k, sum) in arrived.into_iter().enumerate() {
             added.come_back(k, sum.there(&device));
         }
-        Ok(Beside { result, added, left, own })
+        Ok(Beside { result, added, seen, left, own })
     })
 }

@@ -1,12 +1,13 @@
 //! A bucket's sum on its way to the other ranks. What is asked of the device is asked where the bucket became whole; the rest of the
 //! way, which waits for the device and for others, may be another thread's: Burn gives each thread a stream and memory of its own.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use super::added::Sum;
 use crate::engine::{self, Engine, EngineError};
-use crate::tensor::Device;
 use crate::tensor::flat::{self, Lendable, Lent};
+use crate::tensor::{Device, cause};
 use crate::train::own_time::OwnTime;
 
 /// The operation by way of the host; and where the sums lie.
@@ -38,8 +39,8 @@ impl By {
 pub enum Leaving {
     Alone(Sum),
     InPlace(Sum, Result<Lent, String>),
-    Fixed(Vec<i64>),
-    Plain(Vec<f32>),
+    Fixed(Result<Vec<i64>, String>),
+    Plain(Result<Vec<f32>, String>),
 }
 
 /// The sum of all ranks.
@@ -62,30 +63,36 @@ impl Leaving {
                 let (sum, lent) = Lendable::lend(sum);
                 Leaving::InPlace(Sum::Plain(sum), lent)
             }
-            (By::Host, Sum::Fixed(sum)) => Leaving::Fixed(sum.into_data().try_to_vec().expect("sums are i64")),
-            (By::Host, Sum::Plain(sum)) => Leaving::Plain(sum.into_data().try_to_vec().expect("sums are f32")),
+            (By::Host, Sum::Fixed(sum)) => {
+                Leaving::Fixed(told(sum.try_into_data()).map(|sums| sums.try_to_vec().expect("sums are i64")))
+            }
+            (By::Host, Sum::Plain(sum)) => {
+                Leaving::Plain(told(sum.try_into_data()).map(|sums| sums.try_to_vec().expect("sums are f32")))
+            }
         }
     }
 
     /// Waits until the device has made this rank's sum, and adds the others'. `own` grows by the time in the engine, less waiting for
     /// others.
     pub fn sum(self, engine: &mut dyn Engine, own: &mut Duration) -> Result<Arrived, EngineError> {
+        // The others are on their way into the sum: there is no other way for this rank alone.
+        let rank = engine.rank();
+        let lost = |message| EngineError::Memory { rank, operation: GRADIENTS, message };
         match self {
             Leaving::Alone(sum) => Ok(Arrived::There(Box::new(sum))),
             Leaving::InPlace(sum, lent) => {
-                // The others are on their way into the sum: there is no other way for this rank alone.
-                let rank = engine.rank();
-                let lost = |message| EngineError::Memory { rank, operation: IN_PLACE, message };
                 let mut lent = lent.map_err(lost)?;
                 lent.wait().map_err(lost)?;
                 let sum = timed(engine, own, |engine| in_place(engine, sum, lent))?;
                 Ok(Arrived::There(Box::new(sum)))
             }
-            Leaving::Fixed(mut words) => {
+            Leaving::Fixed(words) => {
+                let mut words = words.map_err(lost)?;
                 timed(engine, own, |engine| engine.all_reduce_i64(GRADIENTS, &mut words))?;
                 Ok(Arrived::Fixed(words))
             }
-            Leaving::Plain(mut values) => {
+            Leaving::Plain(values) => {
+                let mut values = values.map_err(lost)?;
                 timed(engine, own, |engine| engine.all_reduce_f32(GRADIENTS, &mut values))?;
                 Ok(Arrived::Plain(values))
             }
@@ -102,6 +109,10 @@ impl Arrived {
             Arrived::Plain(values) => Sum::Plain(flat::values(values, device)),
         }
     }
+}
+
+fn told<T>(read: Result<T, impl Display>) -> Result<T, String> {
+    read.map_err(|error| cause(&error.to_string()))
 }
 
 /// `f`, whose time is the engine's.

@@ -2,7 +2,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::*;
-use crate::engine::Sum;
+use crate::engine;
 use crate::tensor::cpu;
 
 /// Four buckets of ten values, the first to leave of two tensors.
@@ -67,16 +67,16 @@ impl Engine for Spy {
         _: &'static str,
         address: u64,
         length: usize,
-        of: Sum,
+        of: engine::Sum,
     ) -> Result<(), EngineError> {
         assert!(self.in_place);
         // SAFETY: the caller's word, on the cores' memory.
         unsafe {
             match of {
-                Sum::I64 => {
+                engine::Sum::I64 => {
                     std::slice::from_raw_parts_mut(address as *mut i64, length).iter_mut().for_each(|q| *q *= 2)
                 }
-                Sum::F32 => {
+                engine::Sum::F32 => {
                     std::slice::from_raw_parts_mut(address as *mut f32, length).iter_mut().for_each(|v| *v *= 2.0)
                 }
             }
@@ -132,7 +132,7 @@ fn buckets_leave_as_they_become_whole_with_all_lanes_in_them_and_in_one_order() 
         });
         assert_eq!(said.unwrap(), "backward's own");
         assert!(nothing(), "the first tensor has no gradient: its bucket leaves at the end");
-        let seen = there.seen().unwrap();
+        let (seen, _) = there.seen().unwrap();
         let bits = |values: [f32; 5]| values.map(f32::to_bits).to_vec();
         assert_eq!([&seen[0].max_bits, &seen[1].max_bits], [&bits([0.25; 5]), &bits([0.0, 1.0, 2.0, 3.0, 4.0])]);
         there.finish(&mut engine).unwrap();
@@ -154,6 +154,34 @@ fn a_sum_that_fails_ends_the_step_with_its_error_when_backward_has_ended() {
         });
         assert_eq!(error, Err(EngineError::Join("a test".to_owned())));
         assert!(told.try_recv().is_err(), "nothing follows a failure");
+    }
+}
+
+/// On a GPU the event behind a bucket's kernels: nothing is summed before it, and what the device could not do is the error.
+#[test]
+fn a_bucket_in_the_devices_memory_is_summed_when_it_is_made_and_not_before() {
+    for made in [Ok(()), Err("no memory".to_owned())] {
+        let (mut engine, told) = spy(true, false);
+        let (sum, lent) = flat::Lendable::lend(flat::values(vec![1.5; 10], &cpu()));
+        let (open, gate) = channel();
+        let lent = lent.unwrap().until(async move { gate.recv().unwrap() });
+        let way = std::thread::spawn(move || {
+            let mut own = Duration::ZERO;
+            Leaving::InPlace(Sum::Plain(sum), Ok(lent)).sum(&mut engine, &mut own).map(|sum| sum.there(&cpu()))
+        });
+        assert!(told.recv_timeout(Duration::from_millis(200)).is_err(), "it is not made yet");
+        open.send(made.clone()).unwrap();
+        match (way.join().unwrap(), made) {
+            (Ok(Sum::Plain(sum)), Ok(())) => {
+                assert_eq!((told.recv_timeout(SOON), read(&sum)), (Ok(10), vec![3.0; 10]));
+            }
+            (Err(error), Err(_)) => {
+                assert!(matches!(&error, EngineError::Memory { message, .. } if message == "no memory"), "{error}");
+                assert_eq!(crate::train::error::TrainError::from(error).exit_code(), 2, "no peer is to blame");
+                assert!(told.try_recv().is_err());
+            }
+            _ => panic!("what was made is summed, what was not is an error"),
+        }
     }
 }
 
