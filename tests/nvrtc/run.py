@@ -1,0 +1,117 @@
+#!/usr/bin/env python3
+"""The kernels of each model's first step, through one NVRTC: run.py PROGRAM TOOLKIT FAKE WORK [NAME ...]
+
+TOOLKIT is a CUDA's folder (include, lib); FAKE has the libraries of fake_driver.c and watched_nvrtc.c; WORK keeps the data that
+benches/gpu/run.py makes, and what was said. A line per config, `n of n kernels compile`; at the first that does not, the compiler's
+words. Called by tests/nvrtc.sh. Exit: 0 all compile, 1 not.
+"""
+
+import argparse
+import contextlib
+import importlib.util
+import io
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+NUMERICS = 6  # parity's exit code where numbers differ: zeros are all that there is here
+LIMIT_S = 1200
+
+
+def benches():
+    """benches/gpu/run.py: which models there are, and their data. It is a script that ends the process without arguments."""
+    spec = importlib.util.spec_from_file_location("gpu_run", ROOT / "benches/gpu/run.py")
+    module = importlib.util.module_from_spec(spec)
+    with contextlib.suppress(SystemExit), contextlib.redirect_stderr(io.StringIO()):
+        spec.loader.exec_module(module)
+    return module
+
+
+class Refused(Exception):
+    """What does not compile, or stopped before it was asked."""
+
+
+class Compiler:
+    """One toolkit's NVRTC, watched."""
+
+    def __init__(self, program, toolkit, fake, work):
+        self.program, self.toolkit, self.fake = program, toolkit, fake
+        [self.nvrtc] = (toolkit / "lib").glob("libnvrtc.so.*")
+        self.name = toolkit.name.removeprefix("cuda-")
+        self.said = work / f"said-{self.name}"
+        shutil.rmtree(self.said, ignore_errors=True)
+        self.once = self.said / "once"
+        self.once.mkdir(parents=True)
+
+    def environment(self, seen):
+        major, minor = self.name.split(".")[:2]
+        return {
+            **os.environ,
+            "LD_LIBRARY_PATH": f"{self.fake}:{self.toolkit / 'lib'}",
+            "SYNCYTIA_LIBCUDA": str(self.fake / "libcuda.so"),
+            "CUDA_PATH": str(self.toolkit),
+            "FAKE_DRIVER_VERSION": f"{major}0{minor}0",
+            "NVRTC_REAL": str(self.nvrtc),
+            "NVRTC_SEEN": str(seen),
+            "NVRTC_ONCE": str(self.once),
+        }
+
+    def kernels(self, name, words):
+        """One command on the GPU that is not there: the kernels that it asked for, by hash."""
+        seen = self.said / name.replace(", ", "-").replace(" ", "-")
+        seen.mkdir()
+        done = subprocess.run([self.program, *map(str, words)], cwd=ROOT, env=self.environment(seen), capture_output=True,
+                              text=True, timeout=LIMIT_S)  # fmt: skip
+        (seen / "stdout").write_text(done.stdout)
+        (seen / "stderr").write_text(done.stderr)
+        asked = [line.split() for line in (seen / "kernels").read_text().splitlines()] if (seen / "kernels").exists() else []
+        for verdict, kernel, hash in asked:
+            if verdict == "refused":
+                said = (seen / f"{hash}.words").read_text().strip("\0\n ")
+                raise Refused(f"{kernel} does not compile ({seen / hash}.cu):\n{said}")
+        if (seen / "launches").exists():
+            raise Refused(f"a driver refuses to launch {(seen / 'launches').read_text()}")
+        if done.returncode != NUMERICS or not asked:
+            raise Refused(f"ended with {done.returncode} after {len(asked)} kernels:\n{done.stderr[-4000:]}")
+        return {hash for _, _, hash in asked}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("program", "toolkit", "fake", "work"):
+        parser.add_argument(name, type=lambda path: Path(path).resolve())
+    parser.add_argument("names", nargs="*", help="configs by the start of their names")
+    args = parser.parse_args()
+    gpu = benches()
+    bench = gpu.Bench(args.program, args.work / "none.json", args.work / "data", None, None, "cuda")
+    compiler = Compiler(args.program, args.toolkit, args.fake, args.work)
+    commands = [("operations", lambda: ["parity"])]
+    for name, config, data, changes in gpu.MODELS:
+        for products in gpu.PRODUCTS:
+            sets = gpu.sets([*changes, f"train.products={products}"])
+            commands.append((f"{name}, {products}", lambda c=config, d=data, s=sets: ["parity", bench.config(c), *bench.where(d), *s]))
+    all_of_them, n = set(), 0
+    for name, words in commands:
+        if args.names and not name.startswith(tuple(args.names)):
+            continue
+        words = [*words(), "--on", "cuda"]  # the data is made here, once
+        began = time.monotonic()
+        try:
+            kernels = compiler.kernels(name, words)
+        except (Refused, subprocess.TimeoutExpired) as error:
+            print(f"CUDA {compiler.name}  {name}: {error}", file=sys.stderr)
+            sys.exit(1)
+        new = len(kernels - all_of_them)
+        all_of_them |= kernels
+        n += 1
+        took = time.monotonic() - began
+        print(f"CUDA {compiler.name}  {name:<28} {len(kernels):>4} of {len(kernels)} kernels compile, {new} of them new ({took:.0f} s)",
+              flush=True)  # fmt: skip
+    print(f"CUDA {compiler.name}  {len(all_of_them)} of {len(all_of_them)} kernels of {n} configs compile")
+
+
+main()
