@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The kernels of each model's first step, through one NVRTC: run.py PROGRAM TOOLKIT FAKE WORK [NAME ...]
+"""The kernels of every model's steps, through one NVRTC: run.py PROGRAM TOOLKIT FAKE WORK [NAME ...]
 
 TOOLKIT is a CUDA's folder (include, lib); FAKE has the libraries of fake_driver.c and watched_nvrtc.c; WORK keeps the data that
 benches/gpu/run.py makes, and what was said. A line per config, `n of n kernels compile`; at the first that does not, the compiler's
@@ -11,6 +11,7 @@ import contextlib
 import importlib.util
 import io
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -60,24 +61,39 @@ class Compiler:
             "NVRTC_ONCE": str(self.once),
         }
 
-    def kernels(self, name, words):
-        """One command on the GPU that is not there: the kernels that it asked for, by hash."""
-        seen = self.said / name.replace(", ", "-").replace(" ", "-")
+    def kernels(self, name, words, code):
+        """The kernels that one command on the GPU that is not there asks for, by name; it has to end with `code`."""
+        seen = self.said / re.sub(r"[^A-Za-z0-9]+", "-", name)
         seen.mkdir()
         done = subprocess.run([self.program, *map(str, words)], cwd=ROOT, env=self.environment(seen), capture_output=True,
                               text=True, timeout=LIMIT_S)  # fmt: skip
         (seen / "stdout").write_text(done.stdout)
         (seen / "stderr").write_text(done.stderr)
         asked = [line.split() for line in (seen / "kernels").read_text().splitlines()] if (seen / "kernels").exists() else []
-        for verdict, kernel, hash in asked:
-            if verdict == "refused":
-                said = (seen / f"{hash}.words").read_text().strip("\0\n ")
-                raise Refused(f"{kernel} does not compile ({seen / hash}.cu):\n{said}")
+        refused = [(kernel, hash) for verdict, kernel, hash in asked if verdict == "refused"]
+        if refused:
+            kernel, hash = refused[0]
+            said = (seen / f"{hash}.words").read_text().strip("\0\n ")
+            raise Refused(f"{len(asked) - len(refused)} of {len(asked)} kernels compile; {kernel} ({seen / hash}.cu) does not:\n{said}")
         if (seen / "launches").exists():
             raise Refused(f"a driver refuses to launch {(seen / 'launches').read_text()}")
-        if done.returncode != NUMERICS or not asked:
-            raise Refused(f"ended with {done.returncode} after {len(asked)} kernels:\n{done.stderr[-4000:]}")
-        return {hash for _, _, hash in asked}
+        if done.returncode != code or not asked:
+            raise Refused(f"ended with {done.returncode}, not {code}, after {len(asked)} kernels:\n{done.stderr[-4000:]}")
+        return {kernel for _, kernel, _ in asked}
+
+
+def commands(gpu, runs):
+    """Name, command, config, data, words, and the exit code that is right: every model's first step, and the sizes that are timed."""
+    yield "operations", "parity", None, None, ["--on", "cuda"], NUMERICS
+    for name, config, data, changes in gpu.MODELS:
+        for products in gpu.PRODUCTS:
+            sets = gpu.sets([*changes, f"train.products={products}"])
+            yield f"{name}, {products}", "parity", config, data, ["--on", "cuda", *sets], NUMERICS
+    for name, config, data, changes, _ in gpu.SPEED:
+        for products in gpu.PRODUCTS:
+            always = ["train.device=cuda", f"train.products={products}", "train.max_steps=2", "train.validate_every=2"]
+            run = ["--run", runs / f"{config.replace('/', '-')}-{products}"]
+            yield f"{name}, {products}", "train", config, data, [*run, *gpu.sets(changes + always)], 0
 
 
 def main():
@@ -89,29 +105,25 @@ def main():
     gpu = benches()
     bench = gpu.Bench(args.program, args.work / "none.json", args.work / "data", None, None, "cuda")
     compiler = Compiler(args.program, args.toolkit, args.fake, args.work)
-    commands = [("operations", lambda: ["parity"])]
-    for name, config, data, changes in gpu.MODELS:
-        for products in gpu.PRODUCTS:
-            sets = gpu.sets([*changes, f"train.products={products}"])
-            commands.append((f"{name}, {products}", lambda c=config, d=data, s=sets: ["parity", bench.config(c), *bench.where(d), *s]))
-    all_of_them, n = set(), 0
-    for name, words in commands:
+    compiled, n, began = set(), 0, time.monotonic()
+    for name, command, config, data, words, code in commands(gpu, compiler.said / "runs"):
         if args.names and not name.startswith(tuple(args.names)):
             continue
-        words = [*words(), "--on", "cuda"]  # the data is made here, once
-        began = time.monotonic()
+        of_config = [bench.config(config), *bench.where(data)] if config else []
+        start = time.monotonic()
         try:
-            kernels = compiler.kernels(name, words)
+            kernels = compiler.kernels(name, [command, *of_config, *words], code)
         except (Refused, subprocess.TimeoutExpired) as error:
             print(f"CUDA {compiler.name}  {name}: {error}", file=sys.stderr)
             sys.exit(1)
-        new = len(kernels - all_of_them)
-        all_of_them |= kernels
+        new = len(kernels - compiled)
+        compiled |= kernels
         n += 1
-        took = time.monotonic() - began
-        print(f"CUDA {compiler.name}  {name:<28} {len(kernels):>4} of {len(kernels)} kernels compile, {new} of them new ({took:.0f} s)",
-              flush=True)  # fmt: skip
-    print(f"CUDA {compiler.name}  {len(all_of_them)} of {len(all_of_them)} kernels of {n} configs compile")
+        print(f"CUDA {compiler.name}  {name:<32} {len(kernels):>4} of {len(kernels)} kernels compile, {new} of them new "
+              f"({time.monotonic() - start:.0f} s)", flush=True)  # fmt: skip
+    if not n:
+        sys.exit(f"no config begins with {', '.join(args.names)}")
+    print(f"CUDA {compiler.name}  {len(compiled)} of {len(compiled)} kernels of {n} configs compile ({time.monotonic() - began:.0f} s)")
 
 
 main()
