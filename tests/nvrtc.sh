@@ -3,9 +3,10 @@
 #
 # PROGRAM is a build with the feature `cuda`; without one it is built (some 20 minutes of four cores). The compiler (NVRTC) and CUDA's
 # headers are NVIDIA's packages on PyPI, fetched once per version; the driver is tests/nvrtc/fake_driver.c. Nothing is computed:
-# what is asked is whether the kernels compile for an H100 down to its machine code (NVRTC assembles, too), and whether a driver
-# would take the sizes they are launched with. It says nothing of their numbers.
-# CUDA="12.9 13.0" chooses versions, CONFIGS="SpaCKLE generator" those of benches/gpu/run.py by the start of their names.
+# what is asked is whether the kernels compile down to a GPU's machine code (NVRTC assembles, too), and whether a driver would take
+# the sizes they are launched with. It says nothing of their numbers.
+# CUDA="12.9 13.0" chooses versions, GPUS="H100" what is compiled for (A100, L40S, V100), CONFIGS="SpaCKLE generator" those of
+# benches/gpu/run.py by the start of their names.
 # Needs cc, python3 with venv, and PyPI at the first time. Exit: 0 all compile, 1 not.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -43,9 +44,13 @@ fake() { # the driver and what stands before the compiler, by names that a loade
 program=${1:-$target/release/syncytia}
 [ $# -gt 0 ] || cargo build --release --features cuda --bin syncytia
 fake
+rm -rf "$place/work" # data of another program
 failed=0
 for version in ${CUDA:-12.9 13.0}; do
     fetch "$version"
-    python3 tests/nvrtc/run.py "$program" "$place/cuda-$version" "$place/fake" "$place/work" ${CONFIGS:-} || failed=1
+    for gpu in ${GPUS:-H100}; do
+        # shellcheck disable=SC2086 # several names
+        python3 tests/nvrtc/run.py --gpu "$gpu" "$program" "$place/cuda-$version" "$place/fake" "$place/work" ${CONFIGS:-} || failed=1
+    done
 done
 exit $failed

@@ -1,6 +1,6 @@
-/* A driver (libcuda) of a GPU that is not there: what it is asked of itself are an H100's answers, its memory is zeros whatever is
- * written to it, and a launch runs nothing. It refuses what a driver refuses of a launch's sizes. Programs that compile their
- * kernels at run time do so as they would on the GPU.
+/* A driver (libcuda) of a GPU that is not there, FAKE_GPU by name: what it is asked of itself are that GPU's answers, its memory is
+ * zeros whatever is written to it, and a launch runs nothing. It refuses what a driver refuses of a launch's sizes. Programs that
+ * compile their kernels at run time do so as they would on the GPU.
  *
  * It must not be called libcuda.so.1: NVRTC opens that name by itself and asks for more than is here. */
 #include <stdint.h>
@@ -9,10 +9,24 @@
 #include <string.h>
 
 enum { OK = 0, INVALID = 1, OUT_OF_MEMORY = 2 };
-enum { MAX_THREADS = 1024, MAX_BLOCK_Z = 64, MAX_GRID_X = 2147483647, MAX_GRID_YZ = 65535 };
-enum { SHARED = 48 * 1024, SHARED_IF_ASKED = 227 * 1024, SHARED_OF_ALL = 228 * 1024 };
+enum { MAX_THREADS = 1024, MAX_BLOCK_Z = 64, MAX_GRID_X = 2147483647, MAX_GRID_YZ = 65535, SHARED = 48 * 1024 };
 
-#define MEMORY ((size_t)80 << 30)
+/* Compute capability, multiprocessors, threads of one, KiB of shared memory of one and of a block that asks for it, GiB of memory:
+ * the CUDA programming guide's table and NVIDIA's data sheets. */
+static const struct gpu { const char *name; int major, minor, processors, threads, shared_of_all, shared_if_asked; size_t memory; } gpus[] = {
+  { "H100", 9, 0, 132, 2048, 228, 227, 80 },
+  { "A100", 8, 0, 108, 2048, 164, 163, 80 },
+  { "L40S", 8, 9, 142, 1536, 100, 99, 48 },
+  { "V100", 7, 0, 80, 2048, 96, 96, 32 },
+};
+static const struct gpu *gpu(void) {
+  const char *name = getenv("FAKE_GPU");
+  for (size_t i = 0; name && i < sizeof gpus / sizeof *gpus; i++)
+    if (!strcmp(name, gpus[i].name)) return &gpus[i];
+  fprintf(stderr, "FAKE_GPU=%s: not one of H100, A100, L40S, V100\n", name ? name : "");
+  exit(70);
+}
+static size_t memory(void) { return gpu()->memory << 30; }
 
 int cuInit(unsigned flags) { (void)flags; return OK; }
 int cuGetErrorName(int code, const char **text) {
@@ -29,9 +43,9 @@ int cuDriverGetVersion(int *version) {
 /* ---- the device ---- */
 int cuDeviceGetCount(int *count) { *count = 1; return OK; }
 int cuDeviceGet(int *device, int ordinal) { *device = ordinal; return ordinal == 0 ? OK : INVALID; }
-int cuDeviceGetName(char *name, int length, int device) { (void)device; snprintf(name, length, "NVIDIA H100 that is not there"); return OK; }
+int cuDeviceGetName(char *name, int length, int device) { (void)device; snprintf(name, length, "NVIDIA %s that is not there", gpu()->name); return OK; }
 int cuDeviceGetPCIBusId(char *name, int length, int device) { (void)device; snprintf(name, length, "0000:17:00.0"); return OK; }
-int cuDeviceTotalMem_v2(size_t *bytes, int device) { (void)device; *bytes = MEMORY; return OK; }
+int cuDeviceTotalMem_v2(size_t *bytes, int device) { (void)device; *bytes = memory(); return OK; }
 int cuDeviceGetAttribute(int *value, int which, int device) {
   (void)device;
   switch (which) {
@@ -40,14 +54,14 @@ int cuDeviceGetAttribute(int *value, int which, int device) {
   case 5: *value = MAX_GRID_X; break;
   case 6: case 7: *value = MAX_GRID_YZ; break;
   case 8: *value = SHARED; break;
-  case 10: *value = 32; break;   /* threads of a warp */
+  case 10: *value = 32; break;    /* threads of a warp */
   case 12: *value = 65536; break; /* registers of a block */
-  case 16: *value = 132; break;  /* multiprocessors */
-  case 39: *value = 2048; break; /* threads of one */
-  case 75: *value = 9; break;    /* compute capability */
-  case 76: *value = 0; break;
-  case 81: *value = SHARED_OF_ALL; break;
-  case 97: *value = SHARED_IF_ASKED; break;
+  case 16: *value = gpu()->processors; break; /* multiprocessors */
+  case 39: *value = gpu()->threads; break;
+  case 75: *value = gpu()->major; break;
+  case 76: *value = gpu()->minor; break;
+  case 81: *value = gpu()->shared_of_all * 1024; break;
+  case 97: *value = gpu()->shared_if_asked * 1024; break;
   default: *value = 1; /* it can */
   }
   return OK;
@@ -77,7 +91,7 @@ int cuEventQuery(void *event) { (void)event; return OK; }
 /* ---- memory: addresses that nobody writes; what is read is zeros ---- */
 int cuMemAlloc_v2(uint64_t *address, size_t bytes) {
   static uint64_t next = (uint64_t)1 << 40;
-  if (bytes > MEMORY) return OUT_OF_MEMORY;
+  if (bytes > memory()) return OUT_OF_MEMORY;
   *address = __atomic_fetch_add(&next, (bytes + 511) / 512 * 512, __ATOMIC_RELAXED);
   return OK;
 }
@@ -143,7 +157,7 @@ int cuModuleGetFunction(void **function, void *module, const char *name) {
 int cuFuncSetAttribute(void *function, int which, int value) {
   struct kernel *kernel = function;
   if (which != 8) return OK; /* the most of shared memory that a launch may name */
-  if (value > SHARED_IF_ASKED) return INVALID;
+  if (value > gpu()->shared_if_asked * 1024) return INVALID;
   if (value > kernel->shared) kernel->shared = value;
   return OK;
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The kernels of every model's steps, through one NVRTC: run.py PROGRAM TOOLKIT FAKE WORK [NAME ...]
+"""The kernels of every model's steps, through one NVRTC: run.py [--gpu H100] PROGRAM TOOLKIT FAKE WORK [NAME ...]
 
 TOOLKIT is a CUDA's folder (include, lib); FAKE has the libraries of fake_driver.c and watched_nvrtc.c; WORK keeps the data that
 benches/gpu/run.py makes, and what was said. A line per config, `n of n kernels compile`; at the first that does not, the compiler's
@@ -20,6 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 NUMERICS = 6  # parity's exit code where numbers differ: zeros are all that there is here
+LAUNCH_ERROR = "launch error"  # Burn's warning where a kernel is refused before the compiler sees it
 LIMIT_S = 1200
 
 
@@ -39,22 +40,25 @@ class Refused(Exception):
 class Compiler:
     """One toolkit's NVRTC, watched."""
 
-    def __init__(self, program, toolkit, fake, work):
-        self.program, self.toolkit, self.fake = program, toolkit, fake
+    def __init__(self, program, toolkit, fake, work, gpu):
+        self.program, self.toolkit, self.fake, self.gpu = program, toolkit, fake, gpu
         [self.nvrtc] = (toolkit / "lib").glob("libnvrtc.so.*")
-        self.name = toolkit.name.removeprefix("cuda-")
-        self.said = work / f"said-{self.name}"
+        self.version = toolkit.name.removeprefix("cuda-")
+        self.name = f"CUDA {self.version}, {gpu}"
+        self.said = work / f"said-{self.version}-{gpu}"
         shutil.rmtree(self.said, ignore_errors=True)
         self.once = self.said / "once"
         self.once.mkdir(parents=True)
 
     def environment(self, seen):
-        major, minor = self.name.split(".")[:2]
+        major, minor = self.version.split(".")[:2]
         return {
             **os.environ,
             "LD_LIBRARY_PATH": f"{self.fake}:{self.toolkit / 'lib'}",
             "SYNCYTIA_LIBCUDA": str(self.fake / "libcuda.so"),
             "CUDA_PATH": str(self.toolkit),
+            "SYNCYTIA_NCCL": str(self.fake / "libnccl-that-is-not-there.so"),
+            "FAKE_GPU": self.gpu,
             "FAKE_DRIVER_VERSION": f"{major}0{minor}0",
             "NVRTC_REAL": str(self.nvrtc),
             "NVRTC_SEEN": str(seen),
@@ -77,8 +81,8 @@ class Compiler:
             raise Refused(f"{len(asked) - len(refused)} of {len(asked)} kernels compile; {kernel} ({seen / hash}.cu) does not:\n{said}")
         if (seen / "launches").exists():
             raise Refused(f"a driver refuses to launch {(seen / 'launches').read_text()}")
-        if done.returncode != code or not asked:
-            raise Refused(f"ended with {done.returncode}, not {code}, after {len(asked)} kernels:\n{done.stderr[-4000:]}")
+        if done.returncode != code or not asked or LAUNCH_ERROR in done.stderr:
+            raise Refused(f"ended with {done.returncode} ({code} is right) after {len(asked)} kernels:\n{done.stderr[:4000]}")
         return {kernel for _, kernel, _ in asked}
 
 
@@ -101,10 +105,11 @@ def main():
     for name in ("program", "toolkit", "fake", "work"):
         parser.add_argument(name, type=lambda path: Path(path).resolve())
     parser.add_argument("names", nargs="*", help="configs by the start of their names")
+    parser.add_argument("--gpu", default="H100", help="one of fake_driver.c")
     args = parser.parse_args()
     gpu = benches()
     bench = gpu.Bench(args.program, args.work / "none.json", args.work / "data", None, None, "cuda")
-    compiler = Compiler(args.program, args.toolkit, args.fake, args.work)
+    compiler = Compiler(args.program, args.toolkit, args.fake, args.work, args.gpu)
     compiled, n, began = set(), 0, time.monotonic()
     for name, command, config, data, words, code in commands(gpu, compiler.said / "runs"):
         if args.names and not name.startswith(tuple(args.names)):
@@ -114,16 +119,16 @@ def main():
         try:
             kernels = compiler.kernels(name, [command, *of_config, *words], code)
         except (Refused, subprocess.TimeoutExpired) as error:
-            print(f"CUDA {compiler.name}  {name}: {error}", file=sys.stderr)
+            print(f"{compiler.name}  {name}: {error}", file=sys.stderr)
             sys.exit(1)
         new = len(kernels - compiled)
         compiled |= kernels
         n += 1
-        print(f"CUDA {compiler.name}  {name:<32} {len(kernels):>4} of {len(kernels)} kernels compile, {new} of them new "
+        print(f"{compiler.name}  {name:<32} {len(kernels):>4} of {len(kernels)} kernels compile, {new} of them new "
               f"({time.monotonic() - start:.0f} s)", flush=True)  # fmt: skip
     if not n:
         sys.exit(f"no config begins with {', '.join(args.names)}")
-    print(f"CUDA {compiler.name}  {len(compiled)} of {len(compiled)} kernels of {n} configs compile ({time.monotonic() - began:.0f} s)")
+    print(f"{compiler.name}  {len(compiled)} of {len(compiled)} kernels of {n} configs compile ({time.monotonic() - began:.0f} s)")
 
 
 main()
