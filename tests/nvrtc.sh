@@ -14,10 +14,10 @@ target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 place=$target/nvrtc
 mkdir -p "$place"
 
-packages() { # VERSION: of one CUDA, NVRTC and all headers that kernels include
+packages() { # VERSION: of one CUDA, NVRTC and all headers that kernels include; CCCL of CUDA 13 has numbers of its own
     case $1 in
     12.*) echo "nvidia-cuda-nvrtc-cu12==$1.*" "nvidia-cuda-runtime-cu12==$1.*" "nvidia-cuda-nvcc-cu12==$1.*" "nvidia-cuda-cccl-cu12==$1.*" ;;
-    *) echo "nvidia-cuda-nvrtc==$1.*" "nvidia-cuda-runtime==$1.*" "nvidia-cuda-crt==$1.*" "nvidia-cuda-cccl==$1.*" ;;
+    *) echo "nvidia-cuda-nvrtc==$1.*" "nvidia-cuda-runtime==$1.*" "nvidia-cuda-crt==$1.*" "nvidia-cuda-cccl==13.*" ;;
     esac
 }
 
