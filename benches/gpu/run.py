@@ -267,4 +267,5 @@ def main():
     sys.exit(table(bench))
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -10,6 +10,9 @@ use super::{Nccl, Version, nccl, nvrtc, trial};
 /// Burn's kernels need this compute capability.
 const LEAST_CAPABILITY: (u32, u32) = (7, 0);
 
+/// bf16 in tensor cores needs this one.
+const OF_BF16: (u32, u32) = (8, 0);
+
 /// What was found, each thing or why it is not there.
 #[derive(Debug)]
 pub struct Probe {
@@ -78,6 +81,21 @@ impl Probe {
         Ok(devices.len())
     }
 
+    /// Whether the device `ordinal` has products in bf16: without them NVRTC works for minutes on one kernel.
+    ///
+    /// # Errors
+    /// In one line.
+    pub fn has_bf16(&self, ordinal: usize) -> Result<(), String> {
+        let (_, devices) = self.driver.as_ref().map_err(ToString::to_string)?;
+        match devices.get(ordinal) {
+            Some(old) if old.capability < OF_BF16 => Err(format!(
+                "{} has compute capability {}.{}, and products in bf16 need {}.{}: set train.products = \"f32\"",
+                old.name, old.capability.0, old.capability.1, OF_BF16.0, OF_BF16.1
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// One kernel, compiled with what was found and loaded on the device `ordinal`; `vars` is the environment.
     ///
     /// # Errors
@@ -138,6 +156,8 @@ mod tests {
         let mixed = Probe { driver: Ok((Version::new(13, 0, 0), vec![device((6, 0)), new])), ..all_there() };
         assert_eq!(mixed.require(Needs::Alone, 1), Ok(2), "the old one is another's");
         assert!(mixed.require(Needs::Alone, 2).is_err());
+        assert_eq!(mixed.has_bf16(1), Ok(()));
+        assert!(mixed.has_bf16(0).unwrap_err().contains("Tesla P100"));
     }
 
     #[test]

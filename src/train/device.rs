@@ -55,12 +55,15 @@ pub fn find(config: &TrainConfig, world: &World, vars: impl Fn(&str) -> Option<O
         ComputeOn::Wgpu => wgpu(config.train.keeps_there())?,
         _ => gpu(world, &vars)?,
     };
+    let narrow = config.train.products == Products::Bf16;
     if config.train.products != Products::F32 {
         if config.train.device == ComputeOn::Cuda {
             let include = nvrtc::headers(vars("CUDA_PATH").as_deref()).map_err(refused)?;
             nvrtc::has_tensor_cores(&include).map_err(refused)?;
+            if narrow {
+                Probe::look(&vars).has_bf16(place.ordinal).map_err(refused)?;
+            }
         }
-        let narrow = config.train.products == Products::Bf16;
         tensor::try_product(&place.device, narrow).map_err(|why| {
             let (words, why) = (&place.words, tensor::cause(&why));
             refused(format!(

@@ -7,9 +7,6 @@ words. Called by tests/nvrtc.sh. Exit: 0 all compile, 1 not.
 """
 
 import argparse
-import contextlib
-import importlib.util
-import io
 import os
 import re
 import shutil
@@ -19,18 +16,14 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "benches/gpu"))
+import stages  # noqa: E402
+from run import Bench  # noqa: E402
+
 NUMERICS = 6  # parity's exit code where numbers differ: zeros are all that there is here
 LAUNCH_ERROR = "launch error"  # Burn's warning where a kernel is refused before the compiler sees it
 LIMIT_S = 1200
-
-
-def benches():
-    """benches/gpu/run.py: which models there are, and their data. It is a script that ends the process without arguments."""
-    spec = importlib.util.spec_from_file_location("gpu_run", ROOT / "benches/gpu/run.py")
-    module = importlib.util.module_from_spec(spec)
-    with contextlib.suppress(SystemExit), contextlib.redirect_stderr(io.StringIO()):
-        spec.loader.exec_module(module)
-    return module
+DAY_S = 86400  # nothing of the bench's own is in a hurry here
 
 
 class Refused(Exception):
@@ -86,18 +79,18 @@ class Compiler:
         return {kernel for _, kernel, _ in asked}
 
 
-def commands(gpu, runs):
+def commands(runs):
     """Name, command, config, data, words, and the exit code that is right: every model's first step, and the sizes that are timed."""
     yield "operations", "parity", None, None, ["--on", "cuda"], NUMERICS
-    for name, config, data, changes in gpu.MODELS:
-        for products in gpu.PRODUCTS:
-            sets = gpu.sets([*changes, f"train.products={products}"])
+    for name, config, data, changes in stages.MODELS:
+        for products in stages.PRODUCTS:
+            sets = stages.sets([*changes, f"train.products={products}"])
             yield f"{name}, {products}", "parity", config, data, ["--on", "cuda", *sets], NUMERICS
-    for name, config, data, changes, _ in gpu.SPEED:
-        for products in gpu.PRODUCTS:
+    for name, config, data, changes, _ in stages.SPEED:
+        for products in stages.PRODUCTS:
             always = ["train.device=cuda", f"train.products={products}", "train.max_steps=2", "train.validate_every=2"]
             run = ["--run", runs / f"{config.replace('/', '-')}-{products}"]
-            yield f"{name}, {products}", "train", config, data, [*run, *gpu.sets(changes + always)], 0
+            yield f"{name}, {products}", "train", config, data, [*run, *stages.sets(changes + always)], 0
 
 
 def main():
@@ -107,14 +100,16 @@ def main():
     parser.add_argument("names", nargs="*", help="configs by the start of their names")
     parser.add_argument("--gpu", default="H100", help="one of fake_driver.c")
     args = parser.parse_args()
-    gpu = benches()
-    bench = gpu.Bench(args.program, args.work / "none.json", args.work / "data", None, None, "cuda")
+    args.work.mkdir(parents=True, exist_ok=True)
+    asked = {"out": args.work / "none.json", "work": args.work / "data", "torch": None, "batches": None, "on": "cuda", "limit": DAY_S}
+    bench = Bench(argparse.Namespace(program=args.program, **asked), {})
+    bench.deadline = time.monotonic() + DAY_S
     compiler = Compiler(args.program, args.toolkit, args.fake, args.work, args.gpu)
     compiled, n, began = set(), 0, time.monotonic()
-    for name, command, config, data, words, code in commands(gpu, compiler.said / "runs"):
+    for name, command, config, data, words, code in commands(compiler.said / "runs"):
         if args.names and not name.startswith(tuple(args.names)):
             continue
-        of_config = [bench.config(config), *bench.where(data)] if config else []
+        of_config = [stages.config_of(bench, config), *stages.words_of(bench, data)] if config else []
         start = time.monotonic()
         try:
             kernels = compiler.kernels(name, [command, *of_config, *words], code)
