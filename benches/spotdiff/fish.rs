@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use syncytia::model::layers::Training;
-use syncytia::model::spotdiff::psi::{Gelu, PsiConfig, Tokens, Visible};
+use syncytia::model::spotdiff::psi_config::{Gelu, PsiConfig, Tokens, Visible};
 use syncytia::model::spotdiff::sampler::Readout;
 use syncytia::model::spotdiff::{Spotdiff, SpotdiffConfig};
 use syncytia::model::{Model, params};

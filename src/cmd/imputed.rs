@@ -12,7 +12,7 @@ use syncytia_shards::visible::{View, Visible, VisibleCells};
 use super::exit::UsageError;
 use super::trained::Trained;
 use crate::model::spotdiff::SpotdiffConfig;
-use crate::model::spotdiff::psi::Tokens;
+use crate::model::spotdiff::psi_config::Tokens;
 use crate::model::{Model, ModelConfig};
 use crate::task::TaskConfig;
 use crate::task::imputation::{Imputation, ImputationConfig, ROWS, Readings, smoothed};

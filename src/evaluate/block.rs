@@ -41,6 +41,12 @@ impl Pipeline {
         }
     }
 
+    /// The layer of a piece completed by medians of its neighbours, not corrected.
+    pub fn completed(&self, piece: &Piece) -> Matrix<f32> {
+        let windows = neighbours::completion_hops(&piece.xy, self.hops, self.completion_graph);
+        median::complete(&self.log1p(&piece.counts), &windows)
+    }
+
     /// Covariates as these counts make them: context genes completed from them, features as they were.
     pub fn covariates(&self, counts: &Csr, windows: &HopWindows, features: &Matrix<f32>) -> Matrix<f32> {
         let n_context = self.context.len();

@@ -1,9 +1,7 @@
 //! Batch correction under the strict protocol: estimated again from what is visible (`spackle.md` §4).
 
-use syncytia_shards::process::{Combat, CombatKey, ProcessError, batch_name, combat, median, neighbours};
+use syncytia_shards::process::{Combat, CombatKey, ProcessError, batch_name, combat};
 use syncytia_shards::processed::{Matrix, Piece, Split};
-
-use super::block::Pipeline;
 
 /// What the strict protocol estimates a batch correction from: the training sections, and what is visible of the judged one.
 #[derive(Debug, Clone)]
@@ -28,13 +26,16 @@ pub struct TrainPiece {
 }
 
 impl Correction {
-    /// From the training pieces of a data set, whose layers are made again from their counts; `pipeline` has none yet.
-    pub fn new(combat: Combat, key: CombatKey, pieces: &[Piece], pipeline: &Pipeline) -> Result<Self, ProcessError> {
+    /// From the training pieces of a data set; `completed` makes their layers again from their counts, not corrected.
+    pub fn new(
+        combat: Combat,
+        key: CombatKey,
+        pieces: &[Piece],
+        completed: impl Fn(&Piece) -> Matrix<f32>,
+    ) -> Result<Self, ProcessError> {
         let train = pieces.iter().filter(|piece| piece.split == Split::Train).map(|piece| {
-            let windows = neighbours::completion_hops(&piece.xy, pipeline.hops, pipeline.completion_graph);
             let batch = batch_name(&piece.library_id, piece.donor_id.as_deref(), key)?.to_owned();
-            let completed = median::complete(&pipeline.log1p(&piece.counts), &windows);
-            Ok(TrainPiece { section: piece.section, batch, completed })
+            Ok(TrainPiece { section: piece.section, batch, completed: completed(piece) })
         });
         Ok(Self { combat, key, train: train.collect::<Result<_, _>>()? })
     }

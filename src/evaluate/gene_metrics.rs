@@ -198,7 +198,7 @@ pub fn over_genes(scores: &[Option<GeneScore>], metric: Metric) -> OverGenes {
     let (mean, sd) = super::embedding::spread(values.iter().copied());
     OverGenes {
         mean,
-        median: super::markers::quantile(&mut values.clone(), 0.5),
+        median: super::quantile::quantile(&mut values.clone(), 0.5),
         sd,
         n_used: values.len() as u64,
         n_skipped: (scores.len() - values.len()) as u64,

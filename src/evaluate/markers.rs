@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use syncytia_shards::processed::Matrix;
 
 use super::gene_metrics::{Entries, column, pearson};
+use super::quantile::quantile;
 
 /// Which quantiles are told.
 pub const QUANTILES: [f64; 7] = [0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0];
@@ -79,15 +80,6 @@ pub fn spread(values: &[f64]) -> Option<Spread> {
         excess_kurtosis: if variance > 0.0 { standardised(4) - 3.0 } else { 0.0 },
         quantiles: QUANTILES.map(|q| quantile(&mut sorted, q)),
     })
-}
-
-/// The quantile `q` by linear interpolation between the nearest ranks (numpy's default); 0 of nothing. Sorts the values.
-pub fn quantile(values: &mut [f64], q: f64) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let Some(last) = values.len().checked_sub(1) else { return 0.0 };
-    let at = q * last as f64;
-    let (low, high) = (at.floor() as usize, at.ceil() as usize);
-    values[low] + (values[high] - values[low]) * (at - low as f64)
 }
 
 #[cfg(test)]

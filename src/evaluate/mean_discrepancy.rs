@@ -7,7 +7,7 @@ use syncytia_shards::draw::{Purpose, ShuffleStream};
 use syncytia_shards::processed::Matrix;
 
 use super::kernel_distance::unbiased;
-use super::markers::quantile;
+use super::quantile::quantile;
 
 /// Records of a set that are compared, at most; more are drawn by seed.
 pub const RECORDS: usize = 2000;

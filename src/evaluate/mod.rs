@@ -27,6 +27,7 @@ pub mod mean_discrepancy;
 pub mod metrics;
 pub mod nearest;
 pub mod pca;
+mod quantile;
 pub mod random_features;
 pub mod reference_fills;
 pub mod retrieval;

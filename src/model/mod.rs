@@ -214,7 +214,7 @@ impl ModelConfig {
 
     /// Why its weights are of one panel of genes, in words; none where they are carried over to another.
     pub fn one_panel(&self) -> Option<String> {
-        let of_patches = |config: &SpotdiffConfig| config.psi.tokens == spotdiff::psi::Tokens::Spot;
+        let of_patches = |config: &SpotdiffConfig| config.psi.tokens == spotdiff::psi_config::Tokens::Spot;
         matches!(self, ModelConfig::Spotdiff(config) if of_patches(config)).then(|| {
             "model.spotdiff.psi.tokens = \"spot\": its tokens hold some genes each in the order of its panel, and these shards have another; \
              tokens = \"whole\" is carried over"

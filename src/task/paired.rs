@@ -5,7 +5,7 @@
 use rayon::prelude::*;
 use syncytia_shards::matrix::Matrix;
 
-use crate::model::spotdiff::psi::AROUND;
+use crate::model::spotdiff::psi_config::AROUND;
 
 /// Spots, or cells, of all genes.
 #[derive(Debug, Clone, PartialEq, Default)]

@@ -8,7 +8,7 @@ use syncytia_shards::visible::ScaleKind;
 
 pub use super::choices::{ComputeOn, Keep, OnNonFinite, Products, Ranks, Recompute, Reduction};
 use super::error::TrainError;
-use super::stages::FirstStage;
+use super::first_stage::FirstStage;
 use crate::model::ModelConfig;
 use crate::model::layers::Training;
 use crate::optim::OptimConfig;

@@ -11,6 +11,7 @@ pub mod data;
 pub mod device;
 pub mod error;
 pub mod feed;
+pub mod first_stage;
 pub mod group;
 pub mod heed;
 pub mod join;

@@ -22,7 +22,7 @@ use syncytia_shards::visible::{Scale, ScaleKind, View, Visible, VisibleCells};
 use super::config::{TrainConfig, ViewConfig};
 use super::error::TrainError;
 use super::text_encoder;
-use crate::model::spotdiff::psi::AROUND;
+use crate::model::spotdiff::psi_config::AROUND;
 use crate::model::{Model, ModelConfig};
 use crate::task::alignment;
 use crate::task::paired::{Paired, Side, around};

@@ -2,33 +2,12 @@
 //!
 //! Each stage is a run of its own: the first in RUN/omega, the second in RUN, begun with the weights of the first.
 
-use serde::{Deserialize, Serialize};
-
 use super::config::{LoopConfig, TrainConfig};
 use crate::model::ModelConfig;
-use crate::optim::OptimConfig;
 use crate::task::TaskConfig;
 
 /// Folder of the first stage inside of the run's.
 pub const FIRST: &str = "omega";
-
-/// `[first]`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FirstStage {
-    /// Batches that it consumes.
-    pub max_steps: u64,
-    /// Its micro-batches of a step; those of `[train]` when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lanes: Option<usize>,
-    /// Its records of a micro-batch; those of `[train]` when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub micro_batch: Option<usize>,
-    /// What it is asked.
-    pub task: TaskConfig,
-    /// How it steps.
-    pub optim: OptimConfig,
-}
 
 impl TrainConfig {
     /// The config of the run that is the first stage; none where there is one stage.

@@ -12,7 +12,7 @@ use crate::cmd::trained::Trained;
 use crate::evaluate::entry_fills::EntryFill;
 use crate::evaluate::imputation::{Judged, Truth, judge};
 use crate::evaluate::reference_fills::ReferenceFill;
-use crate::model::spotdiff::psi::Tokens;
+use crate::model::spotdiff::psi_config::Tokens;
 use crate::train::checkpoint::Which;
 
 /// One of them.

@@ -54,7 +54,8 @@ pub fn evaluate(
     let mut pipeline = pipeline(&shards.manifest().panel, &shard_config)?;
     if task_config.layer == Layer::CDLog1p.as_str() {
         let (combat, key) = (shard_config.process.combat, shard_config.process.combat_key);
-        pipeline.correction = Some(Correction::new(combat, key, &pieces_of(&shards, Split::Train)?, &pipeline)?);
+        let pieces = pieces_of(&shards, Split::Train)?;
+        pipeline.correction = Some(Correction::new(combat, key, &pieces, |piece| pipeline.completed(piece))?);
     }
     let blocks = blocks_of(&shards, split, &task_config.layer, &pipeline)?;
     if blocks.is_empty() {

@@ -1,6 +1,6 @@
 //! A block of ψ: attention and feed-forward, each between an adaptive norm and a gate (adaLN-zero, `spotdiff.md` §4).
 
-use super::psi::{Gelu, PsiConfig, Tokens};
+use super::psi_config::{Gelu, PsiConfig, Tokens};
 use crate::model::dit::attention::SelfAttention;
 use crate::model::dit::block::FeedForward;
 use crate::model::dit::norm::adaptive_norm;

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::omega::OmegaConfig;
 use super::prompt::PromptConfig;
-use super::psi::{PsiConfig, Tokens};
+use super::psi_config::{PsiConfig, Tokens};
 
 /// `[model.spotdiff]`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

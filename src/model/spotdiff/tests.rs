@@ -1,6 +1,7 @@
 use super::omega::OmegaConfig;
 use super::prompt::PromptConfig;
-use super::psi::{AROUND, Gelu, Known, Psi, PsiConfig, Tokens, Visible};
+use super::psi::{Known, Psi};
+use super::psi_config::{AROUND, Gelu, PsiConfig, Tokens, Visible};
 use super::*;
 use crate::model::layers::reference::{tensor, values};
 use crate::model::params;
