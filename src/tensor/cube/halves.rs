@@ -96,7 +96,6 @@ impl Halves for Cube {
 
 #[cfg(all(test, feature = "wgpu"))]
 mod tests {
-    use super::*;
     use crate::tensor::{Device, cpu, flat, halves};
 
     /// Every pattern of the upper half with ties and their neighbours below it, subnormals, infinities and what is no number.
